@@ -1,0 +1,321 @@
+"""RunConfig: everything that decides the outcome of one training, validated, hashed to a run id; and the papers' recipes.
+
+A run is one question. Two configs that ask the same question are equal and share one id: fields that a choice makes
+meaningless (beta without ELR, milestones without multi-step) are reset to their defaults on construction.
+
+    >>> config = RunConfig(dataset="cifar10", noise_rate=0.2, loss="elr")
+    >>> config.beta, config.lam
+    (0.7, 3.0)
+    >>> RunConfig.from_json(config.to_json()) == config
+    True
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+BUILT_IN_TRAIN_SIZES = {"digits": 1347, "cifar10": 50_000, "cifar100": 50_000}
+
+# Share of wrong training labels in CIFAR-10N (Wei et al., ICLR 2022, Table 1), by level.
+HUMAN_NOISE_RATES = {"aggregate": 0.0903, "random1": 0.1723, "random2": 0.1812, "random3": 0.1764, "worst": 0.4021}
+
+NOISE_CONVENTIONS = {
+    "symmetric": ("all", "others"),
+    "asymmetric": ("intended", "reference"),
+    "human": tuple(HUMAN_NOISE_RATES),
+}
+
+# Liu et al., NeurIPS 2020, Section 5: temporal ensembling beta and coefficient lambda.
+ELR_CIFAR10 = {"beta": 0.7, "lam": 3.0}
+ELR_CIFAR100 = {"beta": 0.9, "lam": 7.0}
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be honoured; one line that names the field, its value and what is allowed."""
+
+
+class RunConfig(BaseModel):
+    """One training, frozen. Raises `ConfigError` on construction when a field is not allowed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    dataset: str = Field("digits", description="digits, cifar10, cifar100, an .npz file or a folder of class folders")
+    train_size: int | None = Field(None, ge=1, description="use this many training images (none: all)")
+    split: Literal["all", "held_out"] = Field(
+        "all", description="train on all images, or hold out a tenth with noisy labels for model selection"
+    )
+    noise: Literal["none", "symmetric", "asymmetric", "human"] = Field("symmetric", description="kind of label noise")
+    noise_rate: float = Field(0.0, ge=0, le=1, description="share of training labels that are redrawn or flipped")
+    noise_convention: str | None = Field(
+        None, description="symmetric: all or others; asymmetric: intended or reference; human: the level's name"
+    )
+    noise_draw: Literal["exact", "independent"] = Field(
+        "exact", description="flip exactly ceil(rate n) labels, or each label independently"
+    )
+    noise_seed: int = Field(0, ge=0, description="which images are kept or held out and which labels are wrong")
+    model: Literal["small_resnet", "resnet18", "resnet34"] = Field("small_resnet", description="network")
+    width: int | None = Field(None, ge=1, le=1024, description="channels of small_resnet's first block")
+    stem_stride: int | None = Field(None, ge=1, le=2, description="stride of small_resnet's first convolution")
+    loss: Literal["ce", "elr", "sce", "nce_rce"] = Field("ce", description="training loss")
+    beta: float | None = Field(None, ge=0, lt=1, description="elr: temporal ensembling of the targets")
+    lam: float | None = Field(None, ge=0, description="elr: weight of the regularizer (lambda)")
+    loss_alpha: float | None = Field(None, ge=0, description="sce, nce_rce: weight of the first (active) term")
+    loss_beta: float | None = Field(None, ge=0, description="sce, nce_rce: weight of the second (passive) term")
+    optimizer: Literal["sgd", "adam"] = Field("sgd", description="optimizer")
+    lr: float = Field(0.02, gt=0, description="initial learning rate")
+    momentum: float | None = Field(None, ge=0, lt=1, description="sgd: momentum")
+    weight_decay: float = Field(1e-3, ge=0, description="L2 weight decay on all parameters")
+    sam_rho: float = Field(0.0, ge=0, description="radius of sharpness-aware minimization (0: off)")
+    sam_adaptive: bool = Field(False, description="SAM: scale the perturbation by the weights (ASAM)")
+    sam_double_update: bool = Field(
+        False, description="SAM: move batch-norm statistics and ELR targets in both passes, as the paper's code did"
+    )
+    schedule: Literal["multistep", "cosine", "constant"] = Field("constant", description="learning-rate schedule")
+    milestones: tuple[int, ...] | None = Field(None, description="multistep: epochs after which lr is multiplied")
+    gamma: float | None = Field(None, gt=0, le=1, description="multistep: the factor")
+    restart_epochs: int | None = Field(None, ge=1, description="cosine: epochs between warm restarts (T_0)")
+    eta_min: float | None = Field(None, ge=0, description="cosine: lowest learning rate")
+    epochs: int = Field(60, ge=1, le=10_000, description="passes over the training images")
+    batch_size: int = Field(64, ge=1, description="images a step")
+    augmentation: Literal["fresh", "frozen", "flip", "none"] = Field(
+        "none",
+        description="random crop and flip anew each epoch (fresh) or drawn once (frozen); flip alone; nothing",
+    )
+    precision: Literal["float32", "bfloat16", "float16_fresh_scaler"] = Field(
+        "float32",
+        description="network arithmetic; float16_fresh_scaler makes a new loss scaler each batch, as the paper's code",
+    )
+    eval_every: int = Field(1, ge=1, description="epochs between evaluations of the training images")
+    seed: int = Field(0, ge=0, description="initial weights, order and augmentation")
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise ConfigError(_one_line(error)) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _canonical(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Fill in what a choice implies and drop what it makes meaningless, so that one question has one id."""
+        given = {name: value for name, value in fields.items() if value is not None}
+
+        def imply(active: bool, **defaults: Any) -> None:
+            for name, default in defaults.items():
+                # A value that is out of range is kept, so that the field's own check reports it.
+                if active:
+                    given.setdefault(name, default)
+                elif name in given and _in_range(cls, name, given[name]):
+                    del given[name]
+
+        small = given.get("model", "small_resnet") == "small_resnet"
+        digits = given.get("dataset", "digits") == "digits"
+        imply(small, width=16 if digits else 32, stem_stride=1 if digits else 2)
+        loss = given.get("loss", "ce")
+        imply(loss == "elr", **(ELR_CIFAR100 if given.get("dataset") == "cifar100" else ELR_CIFAR10))
+        # Wang et al. 2019, Section 4.1 (CIFAR-10); Ma et al. 2020, Section 4.2 (CIFAR-10).
+        weights = {"sce": (0.1, 1.0), "nce_rce": (1.0, 0.1)}.get(loss, (1.0, 1.0))
+        imply(loss in ("sce", "nce_rce"), loss_alpha=weights[0], loss_beta=weights[1])
+        imply(given.get("optimizer", "sgd") == "sgd", momentum=0.9)
+        rho = given.get("sam_rho", 0)
+        imply(rho != 0, sam_adaptive=False, sam_double_update=False)
+        epochs = given.get("epochs", 60)
+        thirds = (epochs // 3, 2 * epochs // 3) if isinstance(epochs, int) else ()
+        schedule = given.get("schedule", "constant")
+        imply(schedule == "multistep", milestones=thirds, gamma=0.01)
+        imply(schedule == "cosine", restart_epochs=10, eta_min=0.001)
+        noise = given.get("noise", "symmetric")
+        if noise == "human":
+            level = given.setdefault("noise_convention", "worst")
+            if level in HUMAN_NOISE_RATES:
+                given.setdefault("noise_rate", HUMAN_NOISE_RATES[level])
+            given.pop("noise_draw", None)
+        elif given.get("noise_rate", 0) == 0:
+            for name in ("noise_convention", "noise_draw"):
+                given.pop(name, None)
+            given["noise"] = "none"
+        elif noise in NOISE_CONVENTIONS:
+            given.setdefault("noise_convention", NOISE_CONVENTIONS[noise][0])
+        return given
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.dataset not in BUILT_IN_TRAIN_SIZES and not _is_path(self.dataset):
+            names = ", ".join(BUILT_IN_TRAIN_SIZES)
+            raise ValueError(f"dataset={self.dataset!r}: allowed are {names}, a path ending in .npz or a folder with a /")
+        size = BUILT_IN_TRAIN_SIZES.get(self.dataset)
+        if size and self.train_size and self.train_size > size:
+            raise ValueError(f"train_size={self.train_size}: {self.dataset} has {size} training images, so at most {size}")
+        size = self.train_size or size
+        if size and self.batch_size > size:
+            raise ValueError(f"batch_size={self.batch_size}: larger than the {size} training images, so at most {size}")
+        if self.noise == "none" and self.noise_rate > 0:
+            raise ValueError(f"noise_rate={self.noise_rate} with noise='none': allowed is 0, or another kind of noise")
+        allowed = NOISE_CONVENTIONS.get(self.noise, (None,))
+        if self.noise_convention not in allowed:
+            raise ValueError(
+                f"noise_convention={self.noise_convention!r} with noise={self.noise!r}: allowed are {', '.join(map(repr, allowed))}"
+            )
+        if self.noise == "human":
+            if self.dataset != "cifar10":
+                raise ValueError(f"noise='human' with dataset={self.dataset!r}: allowed is dataset='cifar10' alone")
+            rate = HUMAN_NOISE_RATES[self.noise_convention]
+            if self.noise_rate != rate:
+                raise ValueError(f"noise_rate={self.noise_rate} with human labels: {self.noise_convention} has {rate}")
+        if self.milestones is not None and (
+            list(self.milestones) != sorted(set(self.milestones)) or min(self.milestones, default=0) < 0
+        ):
+            raise ValueError(f"milestones={self.milestones}: allowed are epochs from 0, each larger than the one before")
+        if self.eta_min is not None and self.eta_min > self.lr:
+            raise ValueError(f"eta_min={self.eta_min}: allowed is at most lr={self.lr}")
+        return self
+
+    def to_json(self) -> str:
+        """All fields as canonical JSON: sorted keys, no spaces."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The config of `to_json`; raises ConfigError when the text is no JSON object or a field is not allowed."""
+        try:
+            fields = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"config: not valid JSON ({error}); allowed is one object of RunConfig's fields") from None
+        if not isinstance(fields, dict):
+            raise ConfigError(f"config={text[:40]!r}: allowed is one JSON object of RunConfig's fields")
+        return cls(**fields)
+
+    @property
+    def run_id(self) -> str:
+        """12 hex digits: SHA-256 of the canonical JSON of all fields that differ from their default.
+
+        Defaults are left out so that a field added later, whose default is what was done before, renames no run.
+        """
+        text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def with_(self, **changes: Any) -> Self:
+        """A copy with other values, validated and canonical again (what followed from the old values is kept)."""
+        return type(self)(**{**self.model_dump(), **changes})
+
+    def describe(self) -> str:
+        """A short human name, such as ``cifar10 symmetric 20 % elr cosine SAM 0.05 seed 1``."""
+        noise = "clean" if self.noise == "none" else f"{self.noise} {100 * self.noise_rate:g} %"
+        if self.noise == "human":
+            noise = f"human {self.noise_convention}"
+        size = f" {self.train_size:,} images" if self.train_size else ""
+        sam = f" SAM {self.sam_rho:g}" if self.sam_rho else ""
+        return f"{self.dataset}{size} {noise} {self.loss} {self.schedule}{sam} {self.model} seed {self.seed}"
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith(".npz") or "/" in name
+
+
+def _bounds(metadata: list[Any], name: str) -> str:
+    low = next((f"{m.ge:g} <= " for m in metadata if isinstance(m, Ge)), "")
+    low = next((f"{m.gt:g} < " for m in metadata if isinstance(m, Gt)), low)
+    high = next((f" <= {m.le:g}" for m in metadata if isinstance(m, Le)), "")
+    high = next((f" < {m.lt:g}" for m in metadata if isinstance(m, Lt)), high)
+    return f"{low}{name}{high}" if low or high else ""
+
+
+def _in_range(cls: type[BaseModel], name: str, value: Any) -> bool:
+    for m in cls.model_fields[name].metadata:
+        try:
+            if (
+                (isinstance(m, Ge) and not value >= m.ge)
+                or (isinstance(m, Gt) and not value > m.gt)
+                or (isinstance(m, Le) and not value <= m.le)
+                or (isinstance(m, Lt) and not value < m.lt)
+            ):
+                return False
+        except TypeError:
+            return False
+    return True
+
+
+def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(get_args(annotation))
+    if get_origin(annotation) is Annotated:
+        return _type_name(get_args(annotation)[0])
+    if get_args(annotation) and get_origin(annotation) is not tuple:
+        return " or ".join(_type_name(a) for a in get_args(annotation) if a is not type(None))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return names.get(annotation, "a list of whole numbers")
+
+
+def _one_line(error: ValidationError) -> str:
+    """Pydantic's findings as one line: field=value: what is allowed."""
+    parts = []
+    for finding in error.errors():
+        if not finding["loc"]:  # from _consistent: the text is ours already
+            parts.append(str(finding["ctx"]["error"]))
+            continue
+        name = str(finding["loc"][0])
+        field = RunConfig.model_fields.get(name)
+        if field is None:
+            parts.append(f"{name}: unknown field; allowed are {', '.join(RunConfig.model_fields)}")
+            continue
+        bounds = _bounds(field.metadata, name)
+        allowed = _type_name(field.annotation) + (f" with {bounds}" if bounds else "")
+        parts.append(f"{name}={finding['input']!r}: allowed is {allowed}")
+    return "; ".join(dict.fromkeys(parts))
+
+
+def cifar10_recipe(
+    loss: str = "ce", noise_rate: float = 0.0, schedule: str = "multistep", seed: int = 0, **changes: Any
+) -> RunConfig:
+    """The paper's CIFAR-10 training (Section 5.2): ResNet-34, 120 epochs, lr 0.02, / 100 after epochs 40 and 80.
+
+    ELR uses beta 0.7 and lambda 3. `changes` replaces single fields.
+    """
+    fields = dict(
+        dataset="cifar10", model="resnet34", loss=loss, noise_rate=noise_rate, schedule=schedule, seed=seed,
+        noise_seed=seed, epochs=120, batch_size=128, lr=0.02, augmentation="fresh", precision="bfloat16",
+    )  # fmt: skip
+    if schedule == "multistep":
+        fields["milestones"] = (40, 80)
+    return RunConfig(**{**fields, **changes})
+
+
+def cifar100_recipe(
+    loss: str = "ce", noise_rate: float = 0.0, schedule: str = "multistep", seed: int = 0, **changes: Any
+) -> RunConfig:
+    """The paper's CIFAR-100 training (Section 5.2): as CIFAR-10's, but 150 epochs, lr / 100 after epochs 80 and 120.
+
+    ELR uses beta 0.9 and lambda 7.
+    """
+    longer = {"dataset": "cifar100", "epochs": 150}
+    if schedule == "multistep":
+        longer["milestones"] = (80, 120)
+    return cifar10_recipe(loss, noise_rate, schedule, seed, **{**longer, **changes})
+
+
+TABLE1_NOISE_RATES = (0.0, 0.1, 0.15, 0.2)
+
+
+def table1_cifar10(seeds: tuple[int, ...] = (0,), schedules: tuple[str, ...] = ("multistep", "cosine")) -> list[RunConfig]:
+    """The CIFAR-10 half of the paper's Table 1: schedules x seeds x noise 0, 10, 15, 20 % x CE and ELR."""
+    return _table1(cifar10_recipe, seeds, schedules)
+
+
+def table1_cifar100(
+    seeds: tuple[int, ...] = (0,), schedules: tuple[str, ...] = ("multistep", "cosine")
+) -> list[RunConfig]:
+    """The CIFAR-100 half of the paper's Table 1."""
+    return _table1(cifar100_recipe, seeds, schedules)
+
+
+def _table1(recipe: Any, seeds: tuple[int, ...], schedules: tuple[str, ...]) -> list[RunConfig]:
+    return [
+        recipe(loss, rate, schedule, seed)
+        for schedule in schedules
+        for seed in seeds
+        for rate in TABLE1_NOISE_RATES
+        for loss in ("ce", "elr")
+    ]

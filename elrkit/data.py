@@ -1,0 +1,287 @@
+"""Datasets as uint8 tensors, and batches made on the training device: crop, flip and normalization work on a whole batch.
+
+Images are stored as (n, H, W, C) uint8; networks receive (batch, C, H, W) float32 in channels-last memory layout.
+Randomness is a pure function of (seed, epoch), so that a run can be resumed at any step without a generator's state.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+# Per-channel mean and deviation of the training images scaled to [0, 1], as used by Liu et al.'s code.
+CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+
+FOLDER_IMAGE_SIDE = 32
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+
+
+class DataError(ValueError):
+    """Data that are missing or cannot be used; one line that says what, where and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images (n, H, W, C) uint8 and labels (n,) int64, all on the CPU.
+
+    `train_truth` and `test_truth` are the true labels; where nobody knows better they are the labels themselves.
+    `mean` and `std` are per channel, of images scaled to [0, 1].
+    """
+
+    name: str
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train_truth: Tensor
+    test_truth: Tensor
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def fingerprint(self) -> str:
+        """16 hex digits of SHA-256 over all images and labels, to tell files of the same name apart."""
+        digest = hashlib.sha256()
+        for part in (self.train_images, self.train_labels, self.test_images, self.test_labels, self.train_truth):
+            digest.update(part.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def data_root(root: str | Path | None = None) -> Path:
+    """Where datasets are kept: `root`, else the environment's ELRKIT_DATA, else ~/.cache/elrkit."""
+    return Path(root or os.environ.get("ELRKIT_DATA") or Path.home() / ".cache" / "elrkit").expanduser()
+
+
+def load(name: str, root: str | Path | None = None) -> Dataset:
+    """Load `digits` (no download), `cifar10`, `cifar100`, an .npz file, or a folder of class folders.
+
+    CIFAR is read through torchvision, checksums included, from `root` (see `data_root`), and downloaded into it when it
+    is not there; `cifar100` may also be a file cifar100.npz there. A relative path is looked up in the current folder,
+    then below `root`. An .npz holds train_images, train_labels, test_images, test_labels and class_names, and may hold
+    train_truth and test_truth. A folder holds one folder per class, or `train` and `test` with one folder per class
+    each; images are scaled to 32 pixels on the short side and centre-cropped. Raises DataError.
+    """
+    root = data_root(root)
+    if name == "digits":
+        return _digits()
+    if name == "cifar10":
+        return _cifar10(root)
+    if name == "cifar100":
+        archive = root / "cifar100.npz"
+        if archive.exists() and not (root / "cifar-100-python").exists():
+            return _npz(archive, "cifar100", CIFAR100_MEAN, CIFAR100_STD)
+        return _cifar100(root)
+    path = Path(name).expanduser()
+    if not path.exists() and not path.is_absolute():
+        path = root / path
+    if not path.exists():
+        raise DataError(f"dataset {name!r}: no such file or folder here or below {root}; check the path")
+    return _folders(path, name) if path.is_dir() else _npz(path, name)
+
+
+def _make(name, train_images, train_labels, test_images, test_labels, class_names, mean=None, std=None, truth=None):
+    images = [torch.from_numpy(np.ascontiguousarray(x)) for x in (train_images, test_images)]
+    labels = [torch.from_numpy(np.asarray(y).astype(np.int64)) for y in (train_labels, test_labels)]
+    true = [torch.from_numpy(np.asarray(t).astype(np.int64)) for t in truth] if truth else labels
+    if mean is None:
+        flat = images[0].reshape(-1, images[0].shape[-1])
+        # Exact integer sums, so that the constants do not depend on the order of summation.
+        total = flat.sum(dim=0, dtype=torch.int64).double() / len(flat)
+        squares = (flat.long() ** 2).sum(dim=0).double() / len(flat)
+        mean = tuple((total / 255).tolist())
+        std = tuple(((squares - total**2).clamp(min=1e-6).sqrt() / 255).tolist())
+    return Dataset(
+        name, images[0], labels[0], images[1], labels[1], tuple(map(str, class_names)), mean, std, true[0], true[1]
+    )
+
+
+def _digits() -> Dataset:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    pixels = (images.reshape(-1, 8, 8, 1) * 15).astype(np.uint8)  # 0..16 -> 0..240
+    train, test = train_test_split(np.arange(len(labels)), test_size=450, stratify=labels, random_state=0)
+    return _make("digits", pixels[train], labels[train], pixels[test], labels[test], range(10))
+
+
+def _cifar10(root: Path) -> Dataset:
+    from torchvision.datasets import CIFAR10
+
+    return _cifar(CIFAR10, root, "cifar10", CIFAR10_MEAN, CIFAR10_STD)
+
+
+def _cifar100(root: Path) -> Dataset:
+    from torchvision.datasets import CIFAR100
+
+    return _cifar(CIFAR100, root, "cifar100", CIFAR100_MEAN, CIFAR100_STD)
+
+
+def _cifar(source, root: Path, name: str, mean, std) -> Dataset:
+    def parts(download: bool):
+        return [source(root, train=train, download=download) for train in (True, False)]
+
+    try:
+        train, test = parts(download=False)
+    except RuntimeError:  # torchvision: not found or corrupted
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            train, test = parts(download=True)
+        except (OSError, RuntimeError) as error:  # URLError and timeouts are OSErrors
+            reason = str(error).splitlines()[0]
+            raise DataError(
+                f"{name}: not found (or damaged) in {root} and not downloaded ({reason}); put {source.filename} "
+                f"(MD5 {source.tgz_md5}) or its folder {source.base_folder} there, or set ELRKIT_DATA"
+            ) from None
+    return _make(name, train.data, train.targets, test.data, test.targets, train.classes, mean, std)
+
+
+def _npz(path: Path, name: str, mean=None, std=None) -> Dataset:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except Exception as error:  # numpy raises many kinds for damaged archives
+        raise DataError(f"{path}: not a readable .npz of plain arrays ({error})") from None
+    required = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
+    if missing := [key for key in required if key not in arrays]:
+        raise DataError(f"{path}: lacks {', '.join(missing)}; an .npz dataset holds {', '.join(required)}")
+    classes = len(arrays["class_names"])
+    for part in ("train", "test"):
+        images = arrays[f"{part}_images"]
+        if images.dtype != np.uint8 or images.ndim not in (3, 4):
+            raise DataError(f"{path}: {part}_images is {images.dtype} {images.shape}; allowed is uint8 (n, H, W, C)")
+        if images.ndim == 3:
+            arrays[f"{part}_images"] = images[..., None]
+        arrays.setdefault(f"{part}_truth", arrays[f"{part}_labels"])
+        for key in (f"{part}_labels", f"{part}_truth"):
+            y = arrays[key]
+            if y.shape != (len(images),) or not np.issubdtype(y.dtype, np.integer):
+                raise DataError(f"{path}: {key} is {y.dtype} {y.shape}; allowed are {len(images)} whole numbers")
+            if len(y) and not (0 <= y.min() and y.max() < classes):
+                raise DataError(f"{path}: {key} runs from {y.min()} to {y.max()}; allowed is 0 to {classes - 1}")
+    if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:
+        raise DataError(f"{path}: training and test images differ in shape")
+    if not len(arrays["train_images"]):
+        raise DataError(f"{path}: holds no training images")
+    truth = (arrays["train_truth"], arrays["test_truth"])
+    return _make(name, *(arrays[key] for key in required), mean, std, truth)
+
+
+def _folders(path: Path, name: str) -> Dataset:
+    split = (path / "train").is_dir() and (path / "test").is_dir()
+    base = path / "train" if split else path
+    class_names = sorted(p.name for p in base.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(class_names) < 2:
+        raise DataError(f"{path}: {len(class_names)} class folders; put the images of each class into a folder of its own")
+
+    def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = [], []
+        for label, class_name in enumerate(class_names):
+            for file in sorted((folder / class_name).glob("*")):
+                if file.suffix.lower() in IMAGE_SUFFIXES:
+                    images.append(_read_image(file))
+                    labels.append(label)
+        if not images:
+            raise DataError(f"{folder}: no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in its class folders")
+        return np.stack(images), np.array(labels)
+
+    images, labels = read(base)
+    if split:
+        test_images, test_labels = read(path / "test")
+        return _make(name, images, labels, test_images, test_labels, class_names)
+    # Nine to one within each class, as the paper splits its products; the same images every time.
+    rng = np.random.default_rng(0)
+    test = np.zeros(len(labels), dtype=bool)
+    for label in range(len(class_names)):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        test[members[: len(members) // 10]] = True
+    if not test.any():
+        raise DataError(f"{path}: fewer than 10 images in every class; a tenth is held out to test, so add images")
+    return _make(name, images[~test], labels[~test], images[test], labels[test], class_names)
+
+
+def _read_image(file: Path) -> np.ndarray:
+    side = FOLDER_IMAGE_SIDE
+    try:
+        with Image.open(file) as image:
+            image = image.convert("RGB")
+            scale = side / min(image.size)
+            image = image.resize([max(side, round(s * scale)) for s in image.size], Image.Resampling.BICUBIC)
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file}: not a readable image ({error}); mend or remove it") from None
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return np.asarray(image.crop((left, top, left + side, top + side)))
+
+
+class EpochDraws(NamedTuple):
+    """What one epoch draws: the order of the images, and per image the crop's corner and whether it is mirrored."""
+
+    order: Tensor  # (n,) int64
+    corner: Tensor | None  # (n, 2) int64 row, column in the padded image; None: no crop
+    flip: Tensor | None  # (n,) bool; None: no flip
+
+
+def draw_epoch(n: int, seed: int, epoch: int, augmentation: Literal["fresh", "frozen", "flip", "none"], padding: int):
+    """The draws of epoch `epoch` (from 0) for n images: a pure function, the same on every device.
+
+    `fresh` draws crop and flip anew each epoch; `frozen` draws them once, as the paper's code did; `flip` mirrors only.
+    """
+    order = torch.randperm(n, generator=_generator(seed, epoch, 0))
+    images = _generator(seed, -1 if augmentation == "frozen" else epoch, 1)
+    corner = flip = None
+    if augmentation in ("fresh", "frozen"):
+        corner = torch.randint(0, 2 * padding + 1, (n, 2), generator=images)
+    if augmentation != "none":
+        flip = torch.rand(n, generator=images) < 0.5
+    return EpochDraws(order, corner, flip)
+
+
+def _generator(seed: int, epoch: int, stream: int) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}/{epoch}/{stream}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+class DeviceImages:
+    """Images kept as one uint8 tensor on a device, zero-padded once; batches come out cropped, mirrored, normalized."""
+
+    def __init__(self, images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], device, padding: int = 0) -> None:
+        n, height, width, channels = images.shape
+        padded = torch.zeros(n, height + 2 * padding, width + 2 * padding, channels, dtype=torch.uint8, device=device)
+        padded[:, padding : padding + height, padding : padding + width] = images.to(device)
+        self._padded = padded
+        self._padding = padding
+        self._rows = torch.arange(height, device=device)
+        self._columns = torch.arange(width, device=device)
+        mean, std = (torch.tensor(v, dtype=torch.float32, device=device) for v in (mean, std))
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+
+    def __len__(self) -> int:
+        return len(self._padded)
+
+    def batch(self, index: Tensor, corner: Tensor | None = None, flip: Tensor | None = None) -> Tensor:
+        """Images `index` (b,), cropped at `corner` (b, 2) and mirrored where `flip` (b,): (b, C, H, W) float32.
+
+        Zero padding and the order crop, flip, normalize are torchvision's RandomCrop and RandomHorizontalFlip on images.
+        """
+        if corner is None and flip is None:
+            p, rows, columns = self._padding, len(self._rows), len(self._columns)
+            pixels = self._padded[index, p : p + rows, p : p + columns]
+        else:
+            columns = self._columns.expand(len(index), -1)
+            if flip is not None:
+                columns = torch.where(flip[:, None], columns.flip(1), columns)
+            top, left = (corner[:, :1], corner[:, 1:]) if corner is not None else (self._padding, self._padding)
+            rows = (self._rows + top).expand(len(index), -1)
+            pixels = self._padded[index[:, None, None], rows[:, :, None], (columns + left)[:, None, :]]
+        return (pixels.float() * self._scale + self._shift).permute(0, 3, 1, 2)

@@ -1,0 +1,107 @@
+"""The losses: cross-entropy, symmetric cross-entropy, NCE+RCE as functions; early-learning regularization as a module.
+
+All return a float32 scalar whatever the type of the logits, because log(1 - <p, t>) loses its digits in bfloat16.
+
+Use ELR in a loop of your own, where `index` says which training images the batch holds::
+
+    loss_fn = ELRLoss(num_samples=50_000, num_classes=10, beta=0.7, lam=3.0).to(device)
+    for images, labels, index in batches:
+        logits = model(images)
+        loss_fn.update(index, logits)          # first move the targets, then use them
+        loss = loss_fn(logits, labels, index)
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PROBABILITY_FLOOR = 1e-4  # softmax outputs are clamped to [1e-4, 1 - 1e-4], as in Liu et al.'s code
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy in nats. logits (batch, classes), labels (batch,) int64."""
+    return F.cross_entropy(logits.float(), labels)
+
+
+def symmetric_cross_entropy(logits: Tensor, labels: Tensor, alpha: float, beta: float) -> Tensor:
+    """alpha CE + beta RCE (Wang et al., ICCV 2019, equation 7), with their log 0 := A = -4."""
+    return alpha * cross_entropy(logits, labels) + beta * _reverse_cross_entropy(logits, labels)
+
+
+def nce_rce(logits: Tensor, labels: Tensor, alpha: float, beta: float) -> Tensor:
+    """alpha NCE + beta RCE, an active and a passive loss (Ma et al., ICML 2020, Section 4)."""
+    log_p = F.log_softmax(logits.float(), dim=1)
+    chosen = log_p.gather(1, labels[:, None]).squeeze(1)
+    normalized = (chosen / log_p.sum(dim=1)).mean()
+    return alpha * normalized + beta * _reverse_cross_entropy(logits, labels)
+
+
+def _reverse_cross_entropy(logits: Tensor, labels: Tensor, log_zero: float = -4.0) -> Tensor:
+    """- sum_k p_k log q_k for one-hot q with log 0 := log_zero, which is -log_zero (1 - p_label)."""
+    p = logits.float().softmax(dim=1).gather(1, labels[:, None])
+    return (-log_zero * (1 - p)).mean()
+
+
+class ELRLoss(nn.Module):
+    """Early-learning regularization (Liu et al., NeurIPS 2020, equations 6 and 9).
+
+    L = CE + lam * mean_i log(1 - <p_i, t_i>), where the target t_i of training image i is a moving average of the
+    network's own outputs: t_i <- beta t_i + (1 - beta) p_i. Nothing depends on the labels in t, so what the network saw
+    early is held against what it is told later.
+
+    num_samples  training images, each with one row of `targets`, (num_samples, num_classes) float32, zero at first
+    beta         momentum of the targets, in [0, 1)
+    lam          weight of the regularizer (lambda), at least 0
+    """
+
+    targets: Tensor
+
+    def __init__(self, num_samples: int, num_classes: int, beta: float = 0.7, lam: float = 3.0) -> None:
+        super().__init__()
+        if num_samples < 1 or num_classes < 2:
+            raise ValueError(f"ELRLoss: num_samples={num_samples}, num_classes={num_classes}: allowed are >= 1 and >= 2")
+        if not 0 <= beta < 1:
+            raise ValueError(f"ELRLoss: beta={beta}: allowed is 0 <= beta < 1")
+        if not lam >= 0:
+            raise ValueError(f"ELRLoss: lam={lam}: allowed is 0 <= lam")
+        self.beta = beta
+        self.lam = lam
+        self.register_buffer("targets", torch.zeros(num_samples, num_classes))
+
+    @torch.no_grad()
+    def update(self, index: Tensor, logits: Tensor) -> None:
+        """Move the targets of the images `index` (batch,) int64 towards softmax(logits), logits (batch, classes).
+
+        Raises IndexError when an index is outside the table (on a GPU: as a device-side assertion, without a wait).
+        """
+        self._check(index, logits)
+        p = _clamped_softmax(logits)
+        p = p / p.sum(dim=1, keepdim=True)
+        self.targets[index] = self.beta * self.targets[index] + (1 - self.beta) * p
+
+    def forward(self, logits: Tensor, labels: Tensor, index: Tensor) -> Tensor:
+        """CE + lam * mean log(1 - <p, t>), float32 scalar; changes nothing. Shapes as in `update`, labels (batch,) int64."""
+        self._check(index, logits)
+        agreement = (_clamped_softmax(logits) * self.targets[index]).sum(dim=1)
+        # <p, t> is at most 1 - 1e-4 for rows of t that sum to at most 1, so the logarithm stays finite.
+        return cross_entropy(logits, labels) + self.lam * torch.log1p(-agreement).mean()
+
+    def _check(self, index: Tensor, logits: Tensor) -> None:
+        num_samples, num_classes = self.targets.shape
+        if logits.ndim != 2 or logits.shape != (len(index), num_classes):
+            raise ValueError(
+                f"ELRLoss: logits {tuple(logits.shape)} for {len(index)} indices: allowed is ({len(index)}, {num_classes})"
+            )
+        inside = ((index >= 0) & (index < num_samples)).all()
+        if index.device.type == "cpu":
+            if not inside:
+                raise IndexError(f"ELRLoss: index outside the table: allowed are 0 to {num_samples - 1}")
+        else:
+            torch._assert_async(inside, f"ELRLoss: index outside the table of {num_samples} samples")
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.targets.shape)}, beta={self.beta}, lam={self.lam}"
+
+
+def _clamped_softmax(logits: Tensor) -> Tensor:
+    return logits.float().softmax(dim=1).clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)

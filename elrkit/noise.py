@@ -1,0 +1,185 @@
+"""Label noise: transition matrices, flipping under the papers' conventions by name, and human labels.
+
+Symmetric noise, convention `all`: the new label is uniform over all classes, the true one included, as the code of both
+papers does it, so that only rate (C-1)/C of the labels end wrong; `others`: uniform over the other classes.
+
+Asymmetric noise on 10 classes follows Liu et al. for CIFAR-10: truck to automobile, bird to airplane, cat to dog, dog to
+cat, deer to horse. With any other number of classes each class goes to the next one, the last to the first. Convention
+`intended` selects on the true labels. `reference` is what the code of shengliu66/ELR does on CIFAR-10: it goes through
+the classes in order over labels it has already changed, so when it reaches the dogs it flips some cats back to cats.
+"""
+
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+CIFAR10_FLIPS = {9: 1, 2: 0, 3: 5, 5: 3, 4: 7}
+CONVENTIONS = {"none": (None,), "symmetric": ("all", "others"), "asymmetric": ("intended", "reference")}
+DRAWS = ("exact", "independent")
+
+# CIFAR-10N's published dictionary names its columns differently from the levels' names in its paper.
+HUMAN_COLUMNS = {
+    "clean": ("clean", "clean_label"),
+    "aggregate": ("aggregate", "aggre_label"),
+    "random1": ("random1", "random_label1"),
+    "random2": ("random2", "random_label2"),
+    "random3": ("random3", "random_label3"),
+    "worst": ("worst", "worse_label"),
+}
+
+
+def transition_matrix(kind: str, rate: float, num_classes: int, convention: str | None = None) -> np.ndarray:
+    """T (num_classes, num_classes) float64: T[i, j] is the probability that a label of true class i becomes j.
+
+    Rows sum to 1. Raises ValueError for a kind, rate or convention that is not allowed.
+    """
+    _validate(kind, rate, num_classes, convention)
+    matrix = np.eye(num_classes)
+    if kind == "symmetric":
+        if convention == "all":
+            return (1 - rate) * matrix + rate / num_classes
+        off = rate / (num_classes - 1)
+        return np.where(matrix == 1, 1 - rate, off)
+    if kind == "asymmetric":
+        for source, target in _flips(num_classes).items():
+            matrix[source, source] -= rate
+            matrix[source, target] += rate
+        if convention == "reference" and num_classes == 10:
+            cat, dog = 3, 5
+            matrix[cat, dog] = rate * (1 - rate)
+            matrix[cat, cat] = 1 - rate * (1 - rate)
+    return matrix
+
+
+def flip_labels(
+    labels: Any,
+    *,
+    kind: str,
+    rate: float,
+    num_classes: int,
+    convention: str | None = None,
+    draw: str = "exact",
+    seed: int = 0,
+) -> tuple[np.ndarray, float]:
+    """Noisy copies of `labels` (n,), and the realized rate: the share that differs from the input.
+
+    labels  integers in [0, num_classes): a list, an array or a tensor on the CPU; never changed
+    draw    exact: ceil(rate n) labels, drawn without replacement, are redrawn (asymmetric: ceil(rate n_c) of each class
+            that flips); independent: each label with probability `rate`
+    seed    of numpy's default generator; the same seed gives the same noise on every machine
+
+    Returns ((n,) int64, float). Raises ValueError naming the argument that is not allowed.
+    """
+    _validate(kind, rate, num_classes, convention)
+    if draw not in DRAWS:
+        raise ValueError(f"draw={draw!r}: allowed are {', '.join(DRAWS)}")
+    clean = _as_labels(labels, num_classes)
+    noisy = clean.copy()
+    rng = np.random.default_rng(seed)
+
+    def choose(members: np.ndarray) -> np.ndarray:
+        if draw == "exact":
+            # As the decimal that was written: 0.15 * 20 is 3, not 3.0000000000000004 that would round up to 4.
+            count = math.ceil(Fraction(repr(float(rate))) * len(members))
+            return rng.permutation(members)[:count]
+        return members[rng.random(len(members)) < rate]
+
+    if kind == "symmetric":
+        chosen = choose(np.arange(len(clean)))
+        if convention == "all":
+            noisy[chosen] = rng.integers(0, num_classes, len(chosen))
+        else:
+            noisy[chosen] = (clean[chosen] + rng.integers(1, num_classes, len(chosen))) % num_classes
+    elif kind == "asymmetric":
+        # On 100 classes the reference draws from the true labels, so that there both conventions are one.
+        select_on = noisy if convention == "reference" and num_classes == 10 else clean
+        for source, target in sorted(_flips(num_classes).items()):
+            noisy[choose(np.flatnonzero(select_on == source))] = target
+    return noisy, float(np.mean(noisy != clean)) if len(clean) else 0.0
+
+
+def realized_matrix(true: Any, noisy: Any, num_classes: int) -> np.ndarray:
+    """(num_classes, num_classes): the share of true class i that is labelled j; rows of absent classes are NaN."""
+    true, noisy = _as_labels(true, num_classes), _as_labels(noisy, num_classes)
+    counts = np.bincount(true * num_classes + noisy, minlength=num_classes**2).reshape(num_classes, num_classes)
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
+
+
+def load_human_labels(name: str, path: str | Path, clean: Any = None) -> np.ndarray:
+    """CIFAR-10N's human labels of CIFAR-10's training images (Wei et al., ICLR 2022), (50000,) int64.
+
+    name   aggregate, random1, random2, random3 or worst
+    path   the published .pt dictionary, read without executing what it pickles, or an .npz with these names
+    clean  CIFAR-10's own training labels (50000,): checked against the file's clean column, image by image
+
+    Raises ValueError when the file is not readable as such, lacks the column, or is in another order.
+    """
+    path = Path(path)
+    if name not in HUMAN_COLUMNS or name == "clean":
+        raise ValueError(f"human labels {name!r}: allowed are {', '.join(n for n in HUMAN_COLUMNS if n != 'clean')}")
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; CIFAR-10N is published as CIFAR-10_human.pt")
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                columns = {key: archive[key] for key in archive.files}
+        else:
+            # The published file holds numpy arrays: allow what rebuilds an array, and nothing else.
+            with torch.serialization.safe_globals(_array_globals()):
+                columns = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path}: not readable as human labels ({str(error).splitlines()[0]})") from None
+    found = {}
+    for column in ("clean", name):
+        key = next((key for key in HUMAN_COLUMNS[column] if key in columns), None)
+        if key is None:
+            raise ValueError(f"{path}: lacks the column {column!r}; it holds {', '.join(map(str, columns))}")
+        found[column] = _as_labels(columns[key], 10)
+    if clean is not None:
+        expected = _as_labels(clean, 10)
+        if len(expected) != len(found["clean"]):
+            raise ValueError(f"{path}: {len(found['clean'])} labels for {len(expected)} images")
+        differs = np.flatnonzero(expected != found["clean"])
+        if len(differs):
+            raise ValueError(
+                f"{path}: its clean labels differ from the dataset's in {len(differs)} places, first at image "
+                f"{differs[0]}; the images are in another order, so these labels belong to others"
+            )
+    if len(found[name]) != len(found["clean"]):
+        raise ValueError(f"{path}: {len(found[name])} labels in {name!r}, {len(found['clean'])} clean ones")
+    return found[name]
+
+
+def _array_globals() -> list[Any]:
+    kinds = {type(np.dtype(kind)) for kind in ("int8", "uint8", "int16", "int32", "int64", "float32", "float64")}
+    return [np._core.multiarray._reconstruct, np.ndarray, np.dtype, *kinds]
+
+
+def _flips(num_classes: int) -> dict[int, int]:
+    return CIFAR10_FLIPS if num_classes == 10 else {c: (c + 1) % num_classes for c in range(num_classes)}
+
+
+def _as_labels(labels: Any, num_classes: int) -> np.ndarray:
+    array = np.asarray(labels)
+    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise ValueError(f"labels: {array.dtype} of shape {array.shape}; allowed are whole numbers of shape (n,)")
+    array = array.astype(np.int64)
+    if array.size and not (array.min() >= 0 and array.max() < num_classes):
+        raise ValueError(f"labels: from {array.min()} to {array.max()}; allowed is 0 to {num_classes - 1}")
+    return array
+
+
+def _validate(kind: str, rate: float, num_classes: int, convention: str | None) -> None:
+    if kind not in CONVENTIONS:
+        raise ValueError(f"kind={kind!r}: allowed are {', '.join(CONVENTIONS)}")
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate={rate}: allowed is 0 <= rate <= 1")
+    if num_classes < 2:
+        raise ValueError(f"num_classes={num_classes}: allowed is at least 2")
+    if kind != "none" and convention not in CONVENTIONS[kind]:
+        raise ValueError(f"convention={convention!r} with kind={kind!r}: allowed are {', '.join(CONVENTIONS[kind])}")

@@ -1,0 +1,403 @@
+"""The store of run records, and the training of many runs: what is there, what is missing, who trains what.
+
+A record is one small JSON file, ``results/runs/<dataset>/<run_id>.json``, written atomically and checked when read.
+Checkpoints and outcomes live elsewhere (see `state_root`), one folder a run, with a lock that dies with its holder.
+"""
+
+import fcntl
+import json
+import logging
+import math
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+
+from elrkit import data, train
+from elrkit.config import BUILT_IN_TRAIN_SIZES, ConfigError, RunConfig
+
+log = logging.getLogger(__name__)
+
+REQUIRED = {
+    "schema": int, "run_id": str, "status": str, "config": dict, "data": dict, "curves": dict, "weights_sha256": str,
+    "device": dict, "execution": dict, "versions": dict, "timing": dict,
+}  # fmt: skip
+
+
+class RecordError(ValueError):
+    """A file that is no valid record; one line that names the file and what is wrong with it."""
+
+
+def results_root() -> Path:
+    """Where records are: the environment's ELRKIT_RESULTS, else results/runs in the current folder or one above it."""
+    if given := os.environ.get("ELRKIT_RESULTS"):
+        return Path(given).expanduser()
+    here = Path.cwd()
+    for folder in (here, *here.parents):  # notebooks run from their own folder
+        if (folder / "results" / "runs").is_dir():
+            return folder / "results" / "runs"
+    return here / "results" / "runs"
+
+
+def state_root() -> Path:
+    """Where checkpoints and outcomes are: the environment's ELRKIT_STATE, else `state` below the data root."""
+    given = os.environ.get("ELRKIT_STATE")
+    return Path(given).expanduser() if given else data.data_root() / "state"
+
+
+def state_dir(config: RunConfig) -> Path:
+    return state_root() / config.run_id
+
+
+def record_path(config: RunConfig) -> Path:
+    folder = config.dataset if config.dataset in BUILT_IN_TRAIN_SIZES else "other"
+    return results_root() / folder / f"{config.run_id}.json"
+
+
+def check(record: Any, name: str) -> dict:
+    """Return `record` if it is one; raises RecordError, beginning with `name`, if not."""
+    if not isinstance(record, dict):
+        raise RecordError(f"{name}: not a JSON object")
+    for key, kind in REQUIRED.items():
+        if not isinstance(record.get(key), kind):
+            raise RecordError(f"{name}: {key!r} is missing or not of type {kind.__name__}")
+    if record["schema"] != train.RECORD_SCHEMA:
+        raise RecordError(f"{name}: schema {record['schema']}, this version reads {train.RECORD_SCHEMA}")
+    if record["status"] not in ("finished", "diverged"):
+        raise RecordError(f"{name}: status {record['status']!r} is neither finished nor diverged")
+    try:
+        config = RunConfig(**record["config"])
+    except (ConfigError, TypeError) as error:
+        raise RecordError(f"{name}: config not valid ({error})") from None
+    if config.run_id != record["run_id"]:
+        raise RecordError(f"{name}: run_id {record['run_id']} is not the hash {config.run_id} of its config")
+    curves = record["curves"]
+    lengths = {len(column) if isinstance(column, list) else -1 for column in curves.values()}
+    if record["status"] == "finished" and lengths != {config.epochs}:
+        raise RecordError(f"{name}: curves of lengths {sorted(lengths)} for {config.epochs} epochs")
+    if record["status"] == "finished" and not {"epoch", "test_top1", "train_loss"} <= curves.keys():
+        raise RecordError(f"{name}: curves lack epoch, test_top1 or train_loss")
+    return record
+
+
+def read(path: Path) -> dict:
+    """One record from its file; raises RecordError, or FileNotFoundError."""
+    try:
+        record = json.loads(path.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RecordError(f"{path}: not readable as JSON ({error})") from None
+    return check(record, str(path))
+
+
+def save(record: dict) -> Path:
+    """Write a record atomically and return its path."""
+    check(record, "record")
+    path = record_path(RunConfig(**record["config"]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(new, "w") as file:
+            file.write(_compact_json(record))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+    return path
+
+
+def _compact_json(record: dict) -> str:
+    """JSON with one line for each column of numbers, so that a record is small and its changes can be read."""
+
+    def short(value):
+        if isinstance(value, float):
+            return round(value, 3)
+        if isinstance(value, list):
+            return [short(v) for v in value]
+        return {k: short(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    record = {**record, "timing": short(record["timing"])}
+    lines = []
+    for key, value in record.items():
+        if isinstance(value, dict):
+            inner = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in value.items())
+            lines.append(f" {json.dumps(key)}: {{\n{inner}\n }}")
+        else:
+            lines.append(f" {json.dumps(key)}: {json.dumps(value, allow_nan=False)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def find(config: RunConfig) -> dict | None:
+    """The record of this run, or None; a damaged file is reported by name and counts as none."""
+    try:
+        return read(record_path(config))
+    except FileNotFoundError:
+        return None
+    except RecordError as error:
+        log.warning("skipped %s", error)
+        return None
+
+
+def read_all(folder: Path | None = None) -> list[dict]:
+    """All valid records below `folder` (default: the store); every file that is none is reported by name and skipped."""
+    records = []
+    for path in sorted((folder or results_root()).rglob("*.json")):
+        try:
+            record = read(path)
+            if path.stem != record["run_id"]:
+                raise RecordError(f"{path}: holds the record of run {record['run_id']}")
+            records.append(record)
+        except RecordError as error:
+            log.warning("skipped %s", error)
+    return records
+
+
+def scale(config: RunConfig) -> str:
+    """`paper`: the paper's network, all images, its length of training; `cpu`: the small net on CIFAR; else `other`."""
+    if config.dataset not in ("cifar10", "cifar100"):
+        return "other"
+    if config.model == "resnet34" and config.epochs >= 100 and config.train_size is None:
+        return "paper"
+    return "cpu" if config.model == "small_resnet" else "other"
+
+
+def table(records: Iterable[dict]) -> pd.DataFrame:
+    """One row a run: every field of its config, how it ended, its last epoch's curves, the realized noise, the cost.
+
+    `test_top1_best` is the best epoch's; `test_top1_selected` that of the epoch which held-out noisy labels choose.
+    """
+    rows = []
+    for record in records:
+        config = RunConfig(**record["config"])
+        curves = record["curves"]
+        row = {"run_id": record["run_id"], **record["config"], "status": record["status"], "scale": scale(config)}
+        row["noise_realized"] = record["data"].get("realized_noise_rate")
+        if record["status"] == "finished":
+            row |= {name: column[-1] for name, column in curves.items() if name != "epoch"}
+            row["test_top1_best"] = max(curves["test_top1"])
+            held_out = curves.get("held_out_top1_noisy")
+            row["test_top1_selected"] = curves["test_top1"][held_out.index(max(held_out))] if held_out else math.nan
+        timing = record["timing"]
+        row |= {
+            "seconds": timing.get("seconds"),
+            "images_per_second": _median(timing.get("images_per_second", [])),
+            "device": record["device"].get("name"),
+            "threads": record["execution"].get("threads"),
+        }
+        rows.append(row)
+    columns = ["run_id", *RunConfig.model_fields, "status", "scale", "test_top1"]
+    return pd.DataFrame(rows, columns=None if rows else columns)
+
+
+def curves(records: Iterable[dict]) -> pd.DataFrame:
+    """One row a run and epoch: the curves beside the config's fields."""
+    parts = []
+    for record in records:
+        part = pd.DataFrame(record["curves"])
+        fields = pd.DataFrame([record["config"]] * len(part), index=part.index)
+        fields = fields.drop(columns=[c for c in fields if c in part])
+        parts.append(pd.concat([part, fields], axis=1).assign(run_id=record["run_id"]))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2] if values else math.nan
+
+
+@contextmanager
+def claim(config: RunConfig) -> Iterator[bool]:
+    """Hold the run against other processes; yields False if another one trains it. The lock dies with its process."""
+    folder = state_dir(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+class Event(NamedTuple):
+    """What happened to a run: kind is started, progress, finished, diverged, failed, stopped or busy."""
+
+    kind: str
+    config: RunConfig
+    detail: Any = None
+
+
+@lru_cache(maxsize=1)
+def _dataset(name: str) -> data.Dataset:
+    return data.load(name)
+
+
+def train_one(
+    config: RunConfig,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_event: Callable[[Event], None] = lambda event: None,
+    **options: Any,
+) -> dict | None:
+    """The record of one run, from the store or by training it; None if it was stopped, is held elsewhere, or failed.
+
+    `options` go to `elrkit.train.fit`. An existing record of a file dataset whose content has changed is an error.
+    """
+    if record := find(config):
+        if config.dataset not in BUILT_IN_TRAIN_SIZES and (now := _dataset(config.dataset).fingerprint()) != record[
+            "data"
+        ].get("fingerprint"):
+            raise data.DataError(
+                f"{config.dataset}: its content ({now}) is not what run {config.run_id} was trained on; "
+                f"give the new data another name, or remove {record_path(config)}"
+            )
+        return record
+    with claim(config) as mine:
+        if not mine:
+            on_event(Event("busy", config))
+            return None
+        if record := find(config):  # finished by another process in the meantime
+            return record
+        on_event(Event("started", config))
+        try:
+            record = train.fit(
+                config,
+                dataset=_dataset(config.dataset),
+                state_dir=state_dir(config),
+                should_stop=should_stop,
+                on_progress=lambda progress: on_event(Event("progress", config, progress)),
+                **options,
+            )
+            save(record)
+        except train.Stopped:
+            on_event(Event("stopped", config))
+            return None
+        except (train.OutOfMemory, data.DataError, OSError) as error:
+            on_event(Event("failed", config, str(error)))
+            return None
+        train.Checkpoints(state_dir(config)).discard()
+        on_event(Event(record["status"], config, record))
+        return record
+
+
+def missing(configs: Iterable[RunConfig]) -> list[RunConfig]:
+    """The runs that have no record, each once, in the order given."""
+    unique = {config.run_id: config for config in configs}
+    return [config for config in unique.values() if not record_path(config).exists() or find(config) is None]
+
+
+def train_missing(
+    configs: Sequence[RunConfig],
+    *,
+    jobs: int = 1,
+    threads: int | None = None,
+    budget_seconds: float | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    **options: Any,
+) -> list[RunConfig]:
+    """Train the runs that have no record, `jobs` at a time, in order; return those still missing at the end.
+
+    threads         of each run on a CPU; default: the cores shared out among the jobs
+    budget_seconds  stop cleanly, checkpoints written, before this much time has passed
+
+    SIGTERM and Ctrl-C stop it just as cleanly. One job runs in this process, more in processes of their own.
+    """
+    todo = missing(configs)
+    deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
+    jobs = max(1, min(jobs, len(todo)))
+    threads = threads or max(1, _cores() // jobs)
+    with _stop_on_signal() as stopped:
+
+        def should_stop() -> bool:
+            return stopped.is_set() or (deadline is not None and time.monotonic() > deadline)
+
+        if jobs == 1:
+            before = torch.get_num_threads()
+            torch.set_num_threads(threads)
+            try:
+                for config in todo:
+                    if should_stop():
+                        break
+                    train_one(config, should_stop, on_event, **options)
+            finally:
+                torch.set_num_threads(before)
+        else:
+            _train_in_processes(todo, jobs, threads, should_stop, on_event, options)
+    return missing(configs)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """SIGTERM and SIGINT set the event instead of ending the process; a second one acts as usual."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def stop(number: int, frame: Any) -> None:
+        stopped.set()
+        for other, handler in before.items():
+            signal.signal(other, handler)
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _train_in_processes(todo, jobs, threads, should_stop, on_event, options) -> None:
+    context = multiprocessing.get_context("spawn")  # fork is not safe with torch's threads and CUDA
+    events, stop = context.Queue(), context.Event()
+    texts = [config.to_json() for config in todo]
+    processes = [
+        context.Process(target=_worker, args=(texts, threads, options, events, stop, os.getpid()), daemon=True)
+        for _ in range(jobs)
+    ]
+    for process in processes:
+        process.start()
+    while any(process.is_alive() for process in processes) or not events.empty():
+        if should_stop():
+            stop.set()
+        try:
+            on_event(events.get(timeout=0.2))
+        except queue.Empty:
+            continue
+    for process in processes:
+        process.join()
+        if process.exitcode:
+            log.error("a training process ended with exit code %s; its run can be resumed", process.exitcode)
+
+
+def _worker(texts: list[str], threads: int, options: dict, events: Any, stop: Any, parent: int) -> None:
+    """Take runs from the plan until none is left: skip what is done or held by others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
+    torch.set_num_threads(threads)
+
+    def should_stop() -> bool:
+        return stop.is_set() or os.getppid() != parent
+
+    for text in texts:
+        config = RunConfig.from_json(text)
+        if should_stop():
+            break
+        if record_path(config).exists() and find(config):
+            continue
+        train_one(config, should_stop, events.put, **options)
+    events.close()
+    events.join_thread()

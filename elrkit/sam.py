@@ -1,0 +1,60 @@
+"""Sharpness-aware minimization (Foret et al., 2021) as a perturbation around any optimizer; it has no state of its own.
+
+    loss(model(x)).backward()                        # gradient at w
+    with perturbed(parameters, rho=0.05):            # w + e(w), |e(w)| = rho; gradients cleared
+        with frozen_batch_norm(model):
+            loss(model(x)).backward()                # gradient at w + e(w)
+    optimizer.step()                                 # weights are back at w, moved by that gradient
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def perturbed(parameters: Iterable[Tensor], rho: float, adaptive: bool = False) -> Iterator[Tensor]:
+    """Climb to the worst point of the rho-ball around the weights, clear the gradients, and restore the weights exactly.
+
+    The step is e = rho g / |g| (Foret et al., equation 2), g the gradient of all parameters as one vector; with
+    `adaptive`, e = rho w^2 g / |w g| (Kwon et al., 2021, equation 4), so that |e / w| = rho. Yields the gradient's norm
+    (scaled by |w| if adaptive), a 0-d tensor on the device. Where that norm is 0 the weights stay put. No wait for the
+    device.
+    """
+    if not rho > 0:
+        raise ValueError(f"perturbed: rho={rho}: allowed is 0 < rho")
+    moved = [p for p in parameters if p.grad is not None]
+    if not moved:
+        raise ValueError("perturbed: no parameter has a gradient; call backward() first")
+    weights = [p.detach() for p in moved]
+    with torch.no_grad():
+        gradients = [p.grad for p in moved]
+        scaled = torch._foreach_mul(gradients, torch._foreach_abs(weights)) if adaptive else gradients
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(scaled)))
+        step = torch._foreach_mul(gradients, torch.where(norm > 0, rho / norm, torch.zeros_like(norm)))
+        if adaptive:
+            torch._foreach_mul_(step, torch._foreach_mul(weights, weights))
+        saved = [w.clone() for w in weights]
+        torch._foreach_add_(weights, step)
+    for p in moved:
+        p.grad = None
+    try:
+        yield norm
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(weights, saved)
+
+
+@contextmanager
+def frozen_batch_norm(model: nn.Module) -> Iterator[None]:
+    """Normalize by the batch as in training, but leave the running statistics as they are."""
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True

@@ -1,0 +1,614 @@
+"""One training: `fit` takes a RunConfig and returns its record. Steps, evaluation, checkpoints that resume exactly.
+
+Nothing in the loop waits for the device except once an epoch, and the randomness of an epoch is a pure function of the
+seed and the epoch (`elrkit.data.draw_epoch`), so a checkpoint needs no generator state and a run can stop at any step.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import elrkit
+from elrkit import data, losses, models, noise, sam
+from elrkit.config import RunConfig
+
+RECORD_SCHEMA = 1
+EVALUATION_BATCH = {"cpu": 500, "cuda": 5000}
+
+log = logging.getLogger(__name__)
+
+
+class Stopped(Exception):
+    """The run was asked to stop before its end; a checkpoint holds what is done, and `fit` goes on from there."""
+
+
+class OutOfMemory(RuntimeError):
+    """The device's memory did not suffice; the message says what to reduce."""
+
+
+class Progress(NamedTuple):
+    """How far a run is: epochs count from 1; `seconds_left` is an estimate from this run's own pace."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    images_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a run trains on: which images of the dataset, the labels it is given, and the true ones.
+
+    index (n,) positions in the dataset's training images; given, truth (n,) int64 labels; held_out_index and
+    held_out_given likewise for the held-out images (empty when nothing is held out); test_given (m,) test labels with
+    noise of the same kind, as the paper's code counted accuracy; realized_rate: share of `given` that differs from truth.
+    """
+
+    index: np.ndarray
+    given: np.ndarray
+    truth: np.ndarray
+    held_out_index: np.ndarray
+    held_out_given: np.ndarray
+    test_given: np.ndarray
+    realized_rate: float
+
+
+def set_up(config: RunConfig, dataset: data.Dataset, root: str | Path | None = None) -> Problem:
+    """Choose the images, hold some out, and make the labels wrong, as `config` says; `config.noise_seed` decides all."""
+    labels, truth = dataset.train_labels.numpy(), dataset.train_truth.numpy()
+    rng = np.random.default_rng(config.noise_seed)
+    index = np.arange(len(labels))
+    if config.train_size is not None:
+        if config.train_size > len(labels):
+            raise data.DataError(f"train_size={config.train_size}: {config.dataset} has {len(labels)} training images")
+        index = np.sort(rng.permutation(len(labels))[: config.train_size])
+    held_out = np.zeros(len(index), dtype=bool)
+    if config.split == "held_out":  # a tenth of each class, by true label, as Liu et al.'s code
+        for label in range(dataset.num_classes):
+            members = rng.permutation(np.flatnonzero(truth[index] == label))
+            held_out[members[int(0.9 * len(members)) :]] = True
+
+    def corrupt(clean: np.ndarray, seed: int) -> np.ndarray:
+        if config.noise == "none":
+            return clean.copy()
+        noisy, _ = noise.flip_labels(
+            clean, kind=config.noise, rate=config.noise_rate, num_classes=dataset.num_classes,
+            convention=config.noise_convention, draw=config.noise_draw, seed=seed,
+        )  # fmt: skip
+        return noisy
+
+    if config.noise == "human":
+        human = noise.load_human_labels(config.noise_convention, _human_labels_file(root), clean=labels)
+        given = human[index]
+        test_given = dataset.test_labels.numpy().copy()
+    else:
+        # The held-out images carry noise of their own, drawn apart, so that the training labels hold the exact rate.
+        given = labels[index].copy()
+        given[~held_out] = corrupt(given[~held_out], 3 * config.noise_seed)
+        given[held_out] = corrupt(given[held_out], 3 * config.noise_seed + 1)
+        test_given = corrupt(dataset.test_labels.numpy(), 3 * config.noise_seed + 2)
+    kept = ~held_out
+    wrong = given[kept] != truth[index][kept]
+    return Problem(
+        index[kept], given[kept], truth[index][kept], index[held_out], given[held_out], test_given, float(wrong.mean())
+    )
+
+
+def _human_labels_file(root: str | Path | None) -> Path:
+    folder = data.data_root(root)
+    names = ("cifar10n.npz", "CIFAR-10_human.pt")
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    raise data.DataError(f"human labels: put CIFAR-10N's {' or '.join(names)} into {folder}, or set ELRKIT_DATA")
+
+
+def learning_rate(config: RunConfig, epoch: int) -> float:
+    """The learning rate of epoch `epoch` (from 0).
+
+    multistep: lr gamma^k after k milestones; cosine: eta_min + (lr - eta_min) (1 + cos(pi t / T_0)) / 2 with t epochs
+    since the last restart (Loshchilov and Hutter, 2017, equation 5), constant within an epoch; constant: lr.
+    """
+    if config.schedule == "multistep":
+        return config.lr * config.gamma ** sum(epoch >= m for m in config.milestones)
+    if config.schedule == "cosine":
+        phase = math.pi * (epoch % config.restart_epochs) / config.restart_epochs
+        return config.eta_min + (config.lr - config.eta_min) * (1 + math.cos(phase)) / 2
+    return config.lr
+
+
+def label_outcomes(predicted: Tensor, given: Tensor, truth: Tensor) -> dict[str, float | None]:
+    """What became of the labels, as fractions. All three are (n,) class indices.
+
+    right_correct: of the images whose given label is right, the share predicted as labelled; right_other: otherwise.
+    wrong_correct, wrong_memorized, wrong_other: of the images whose given label is wrong, the shares predicted as their
+    true class, as labelled, and as neither. None where there are no such images.
+    """
+    wrong = given != truth
+    as_given, as_true = predicted == given, predicted == truth
+    counts = torch.stack([(~wrong).sum(), (~wrong & as_given).sum(), wrong.sum(), (wrong & as_true).sum(), (wrong & as_given).sum()])
+    right, right_correct, wrong, correct, memorized = counts.tolist()
+    return {
+        "right_correct": right_correct / right if right else None,
+        "right_other": (right - right_correct) / right if right else None,
+        "wrong_correct": correct / wrong if wrong else None,
+        "wrong_memorized": memorized / wrong if wrong else None,
+        "wrong_other": (wrong - correct - memorized) / wrong if wrong else None,
+    }  # fmt: skip
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+    """The context in which the network computes; losses are float32 in all of them."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float16
+    return torch.autocast(device.type, dtype=dtype)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: data.DeviceImages, precision: str = "float32") -> Tensor:
+    """Logits (n, classes) float32 of all images, without augmentation, the model in evaluation mode."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    index = torch.arange(len(images), device=device)
+    with autocast(precision, device):
+        parts = [model(images.batch(part)).float() for part in index.split(EVALUATION_BATCH.get(device.type, 500))]
+    model.train(was_training)
+    return torch.cat(parts)
+
+
+class _Trainer:
+    """The state of one run: built from the config, moved by `step`, saved and restored whole."""
+
+    def __init__(self, config: RunConfig, dataset: data.Dataset, problem: Problem, device: torch.device, compiled: bool):
+        self.config, self.problem, self.device = config, problem, device
+        padding = dataset.train_images.shape[1] // 8  # 4 pixels for 32, as both papers
+        crops = config.augmentation in ("fresh", "frozen")
+        chosen = torch.from_numpy(problem.index)
+        self.images = data.DeviceImages(
+            dataset.train_images[chosen], dataset.mean, dataset.std, device, padding if crops else 0
+        )
+        self.padding = padding
+        self.test_images = data.DeviceImages(dataset.test_images, dataset.mean, dataset.std, device)
+        held_out = torch.from_numpy(problem.held_out_index)
+        self.held_out_images = data.DeviceImages(dataset.train_images[held_out], dataset.mean, dataset.std, device)
+        self.given, self.truth = (torch.from_numpy(y).to(device) for y in (problem.given, problem.truth))
+        self.held_out_given = torch.from_numpy(problem.held_out_given).to(device)
+        self.test_truth = dataset.test_truth.to(device)
+        self.test_given = torch.from_numpy(problem.test_given).to(device)
+        n, classes = len(problem.index), dataset.num_classes
+        if config.batch_size > n:
+            raise data.DataError(f"batch_size={config.batch_size}: larger than the {n} training images; allowed is at most {n}")
+        self.steps = math.ceil(n / config.batch_size)
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            channels = dataset.train_images.shape[3]
+            self.model = models.build(config.model, classes, channels, config.width, config.stem_stride).to(device)
+        self.network = torch.compile(self.model) if compiled else self.model
+        self.elr = losses.ELRLoss(n, classes, config.beta, config.lam).to(device) if config.loss == "elr" else None
+        if config.optimizer == "adam":
+            self.optimizer = torch.optim.Adam(
+                self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=device.type == "cuda"
+            )
+        else:
+            self.optimizer = torch.optim.SGD(
+                self.model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay,
+                fused=device.type == "cuda",
+            )  # fmt: skip
+
+        self.epoch = self.step_in_epoch = 0
+        # Of the epoch under way: sum of batch losses (weighted by size), last prediction of each image in its training
+        # batch, the first step whose loss was not finite (or `steps`), steps that a loss scaler skipped, seconds.
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.batch_predictions = torch.zeros(n, dtype=torch.int64, device=device)
+        self.first_bad_step = torch.full((), self.steps, dtype=torch.int64, device=device)
+        self.skipped_steps = 0
+        self.epoch_seconds = 0.0
+        self.curves: dict[str, list] = {}
+        self.timing: dict[str, list] = {"train_seconds": [], "evaluation_seconds": [], "images_per_second": []}
+        self._draws: tuple[int, data.EpochDraws] | None = None
+
+    def draws(self) -> data.EpochDraws:
+        if self._draws is None or self._draws[0] != self.epoch:
+            drawn = data.draw_epoch(
+                len(self.images), self.config.seed, self.epoch, self.config.augmentation, self.padding
+            )
+            self._draws = self.epoch, data.EpochDraws(*(None if d is None else d.to(self.device) for d in drawn))
+        return self._draws[1]
+
+    def loss(self, logits: Tensor, labels: Tensor, index: Tensor, move_targets: bool) -> Tensor:
+        config = self.config
+        if self.elr is not None:
+            if move_targets:
+                self.elr.update(index, logits)
+            return self.elr(logits, labels, index)
+        if config.loss == "sce":
+            return losses.symmetric_cross_entropy(logits, labels, config.loss_alpha, config.loss_beta)
+        if config.loss == "nce_rce":
+            return losses.nce_rce(logits, labels, config.loss_alpha, config.loss_beta)
+        return losses.cross_entropy(logits, labels)
+
+    def step(self) -> None:
+        """One batch, from uint8 images to updated weights; nothing here waits for the device."""
+        config, draws = self.config, self.draws()
+        start = self.step_in_epoch * config.batch_size
+        index = draws.order[start : start + config.batch_size]
+        corner = None if draws.corner is None else draws.corner[index]
+        flip = None if draws.flip is None else draws.flip[index]
+        images, labels = self.images.batch(index, corner, flip), self.given[index]
+        # The paper's code made a new scaler for each batch, so that the scale never adapts: reproduced by name.
+        fresh_scaler = config.precision == "float16_fresh_scaler"
+        scaler = torch.amp.GradScaler(self.device.type) if fresh_scaler else None
+
+        def backward(move_targets: bool) -> tuple[Tensor, Tensor]:
+            with autocast(config.precision, self.device):
+                logits = self.network(images)
+            loss = self.loss(logits, labels, index, move_targets)
+            (loss if scaler is None else scaler.scale(loss)).backward()
+            return logits.detach(), loss.detach()
+
+        self.optimizer.zero_grad(set_to_none=True)
+        logits, loss = backward(move_targets=True)
+        if config.sam_rho:
+            double = config.sam_double_update
+            statistics = contextlib.nullcontext() if double else sam.frozen_batch_norm(self.model)
+            with sam.perturbed(self.model.parameters(), config.sam_rho, config.sam_adaptive), statistics:
+                backward(move_targets=double)
+        if scaler is None:
+            self.optimizer.step()
+        else:
+            scaler.step(self.optimizer)
+            scale = scaler.get_scale()
+            scaler.update()
+            self.skipped_steps += scaler.get_scale() < scale
+        self.loss_sum += loss * len(index)
+        self.batch_predictions[index] = logits.argmax(dim=1)
+        bad = torch.where(loss.isfinite(), self.steps, self.step_in_epoch)
+        torch.minimum(self.first_bad_step, bad, out=self.first_bad_step)
+        self.step_in_epoch += 1
+
+    def start_epoch(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.epoch)
+
+    def end_epoch(self, training_seconds: float) -> None:
+        """Evaluate, and append to the curves."""
+        config = self.config
+        row: dict[str, float | int | None] = {
+            "epoch": self.epoch + 1,
+            "lr": learning_rate(config, self.epoch),
+            "train_loss": self.loss_sum.item() / len(self.images),
+        }
+        self.epoch_seconds += training_seconds
+        started = time.perf_counter()
+        logits = predict(self.model, self.test_images, config.precision)
+        row["test_loss"] = losses.cross_entropy(logits, self.test_truth).item()
+        predicted = logits.argmax(dim=1)
+        row["test_top1"] = (predicted == self.test_truth).double().mean().item()
+        if logits.shape[1] > 5:
+            top5 = logits.topk(5, dim=1).indices == self.test_truth[:, None]
+            row["test_top5"] = top5.any(dim=1).double().mean().item()
+        row["test_top1_noisy"] = (predicted == self.test_given).double().mean().item()
+        if len(self.held_out_images):
+            guess = predict(self.model, self.held_out_images, config.precision).argmax(dim=1)
+            row["held_out_top1_noisy"] = (guess == self.held_out_given).double().mean().item()
+        last = self.epoch + 1 == config.epochs
+        if last or (self.epoch + 1) % config.eval_every == 0:
+            guess = predict(self.model, self.images, config.precision).argmax(dim=1)
+            row |= label_outcomes(guess, self.given, self.truth)
+        else:
+            row |= dict.fromkeys(("right_correct", "right_other", "wrong_correct", "wrong_memorized", "wrong_other"))
+        on_batches = label_outcomes(self.batch_predictions, self.given, self.truth)
+        row |= {f"batches_{name}": value for name, value in on_batches.items()}
+        if config.precision == "float16_fresh_scaler":
+            row["skipped_steps"] = self.skipped_steps
+        for name, value in row.items():
+            self.curves.setdefault(name, []).append(_finite(value))
+        self.timing["train_seconds"].append(self.epoch_seconds)
+        self.timing["evaluation_seconds"].append(time.perf_counter() - started)
+        self.timing["images_per_second"].append(len(self.images) / max(self.epoch_seconds, 1e-9))
+        self.epoch += 1
+        self.step_in_epoch = self.skipped_steps = 0
+        self.epoch_seconds = 0.0
+        self.loss_sum.zero_()
+        self.first_bad_step.fill_(self.steps)
+
+    STATE = ("epoch", "step_in_epoch", "skipped_steps", "epoch_seconds", "curves", "timing")
+    STATE_TENSORS = ("loss_sum", "batch_predictions", "first_bad_step")
+
+    def state(self) -> dict:
+        return {
+            "config": self.config.to_json(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "elr": self.elr.state_dict() if self.elr else None,
+            **{name: getattr(self, name) for name in self.STATE + self.STATE_TENSORS},
+        }
+
+    def restore(self, state: dict) -> None:
+        if state["config"] != self.config.to_json():
+            raise ValueError("the checkpoint belongs to another config")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.elr:
+            self.elr.load_state_dict(state["elr"])
+        for name in self.STATE:
+            setattr(self, name, state[name])
+        for name in self.STATE_TENSORS:
+            getattr(self, name).copy_(state[name])
+
+
+def fit(
+    config: RunConfig,
+    *,
+    dataset: data.Dataset | None = None,
+    root: str | Path | None = None,
+    device: str | torch.device | None = None,
+    compiled: bool = False,
+    state_dir: str | Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> dict:
+    """Train one run and return its record, a dict of plain JSON values.
+
+    dataset             already loaded; else `config.dataset` is loaded from `root`
+    device              cuda where there is one, else cpu
+    compiled            train through torch.compile (worth its start-up on long runs)
+    state_dir           folder for checkpoints and, at the end, outcome.pt (weights, targets, labels); None: keep nothing
+    checkpoint_seconds  between checkpoints
+    should_stop         asked before each step; when true, `Stopped` is raised after a checkpoint was written
+    on_progress         called about twice a second
+
+    A run whose loss stops being finite returns a record with status `diverged` and when and why. Raises DataError,
+    OutOfMemory, Stopped. On the CPU of one machine, with the same number of threads, the same config gives the same
+    record but for `timing`, bit for bit, however often it was stopped and resumed.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dataset = dataset or data.load(config.dataset, root)
+    problem = set_up(config, dataset, root)
+    trainer = _Trainer(config, dataset, problem, device, compiled)
+    checkpoints = Checkpoints(Path(state_dir)) if state_dir else None
+    if checkpoints:
+        checkpoints.resume(trainer)
+    try:
+        diverged = _train(trainer, checkpoints, checkpoint_seconds, should_stop, on_progress)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"{config.describe()}: out of memory on {device}; reduce batch_size ({config.batch_size}), "
+            f"train fewer runs at once (--jobs), or take a smaller model ({str(error).splitlines()[0]})"
+        ) from None
+    record = _record(trainer, dataset, compiled, diverged)
+    if checkpoints:
+        checkpoints.finish(_outcome(trainer, record))
+    return record
+
+
+def _train(trainer: _Trainer, checkpoints, checkpoint_seconds, should_stop, on_progress) -> dict | None:
+    """Run epochs until the end; the return value says where the loss stopped being finite, if it did."""
+    config = trainer.config
+    last_checkpoint = last_report = time.monotonic()
+    pace_started, pace_steps = time.monotonic(), 0
+    trainer.model.train()
+    while trainer.epoch < config.epochs:
+        trainer.start_epoch()
+        started = time.perf_counter()
+        while trainer.step_in_epoch < trainer.steps:
+            stop = should_stop()
+            now = time.monotonic()
+            if checkpoints and (stop or now - last_checkpoint > checkpoint_seconds):
+                trainer.epoch_seconds += time.perf_counter() - started
+                if bad := _diverged(trainer):
+                    return bad
+                checkpoints.save(trainer)
+                last_checkpoint, started = time.monotonic(), time.perf_counter()
+            if stop:
+                raise Stopped(f"{config.describe()}: stopped in epoch {trainer.epoch + 1} of {config.epochs}")
+            trainer.step()
+            pace_steps += 1
+            if on_progress and now - last_report > 0.5:
+                last_report = now
+                pace = pace_steps / (now - pace_started)
+                left = (config.epochs - trainer.epoch) * trainer.steps - trainer.step_in_epoch
+                on_progress(
+                    Progress(
+                        trainer.epoch + 1, config.epochs, trainer.step_in_epoch, trainer.steps,
+                        pace * config.batch_size, left / pace,
+                    )  # fmt: skip
+                )
+        if bad := _diverged(trainer):  # this waits for the device
+            return bad
+        trainer.end_epoch(time.perf_counter() - started)
+    return None
+
+
+def _diverged(trainer: _Trainer) -> dict | None:
+    step = int(trainer.first_bad_step)
+    if step >= trainer.steps:
+        return None
+    return {"epoch": trainer.epoch + 1, "step": step + 1, "reason": "the training loss was not a finite number"}
+
+
+def _finite(value):
+    """JSON has no NaN or infinity; None stands for them."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _record(trainer: _Trainer, dataset: data.Dataset, compiled: bool, diverged: dict | None) -> dict:
+    config, problem = trainer.config, trainer.problem
+    weights = hashlib.sha256()
+    for name, tensor in sorted(trainer.model.state_dict().items()):
+        weights.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return {
+        "schema": RECORD_SCHEMA,
+        "run_id": config.run_id,
+        "status": "diverged" if diverged else "finished",
+        "diverged": diverged,
+        "config": config.model_dump(mode="json"),
+        "data": {
+            "fingerprint": dataset.fingerprint(),
+            "train_images": len(problem.index),
+            "held_out_images": len(problem.held_out_index),
+            "test_images": len(dataset.test_labels),
+            "classes": dataset.num_classes,
+            "realized_noise_rate": problem.realized_rate,
+        },
+        "curves": trainer.curves,
+        "weights_sha256": weights.hexdigest(),
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "device": describe_device(trainer.device),
+        "execution": {"threads": torch.get_num_threads(), "compiled": compiled, "memory_format": "channels_last"},
+        "versions": versions(),
+        "timing": {
+            **trainer.timing,
+            "seconds": sum(trainer.timing["train_seconds"]) + sum(trainer.timing["evaluation_seconds"]),
+            "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        },
+    }
+
+
+def describe_device(device: torch.device) -> dict:
+    """Type and name of the device, and on a GPU its memory, CUDA version and cuDNN version."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return {
+            "type": "cuda",
+            "name": properties.name,
+            "memory_gib": round(properties.total_memory / 2**30, 1),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    return {"type": "cpu", "name": name, "cores": os.cpu_count(), "capability": torch.backends.cpu.get_cpu_capability()}
+
+
+def versions() -> dict[str, str]:
+    """Versions that can change a result."""
+    return {
+        "elrkit": elrkit.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _outcome(trainer: _Trainer, record: dict) -> dict:
+    """What later steps need of a finished run and a record has no room for: see `load_outcome`."""
+    logits = predict(trainer.model, trainer.images, trainer.config.precision)
+    return {
+        "run_id": record["run_id"],
+        "model": trainer.model.state_dict(),
+        "targets": trainer.elr.targets.cpu() if trainer.elr else None,
+        "probabilities": logits.softmax(dim=1).cpu(),
+        "index": torch.from_numpy(trainer.problem.index),
+        "given": trainer.given.cpu(),
+        "truth": trainer.truth.cpu(),
+    }
+
+
+def load_outcome(state_dir: str | Path) -> dict:
+    """outcome.pt of a finished run: `model` (state_dict), `targets` and `probabilities` (n, classes), `index`, `given`,
+    `truth` (n,), `run_id`. Read without unpickling code."""
+    return _read(Path(state_dir) / "outcome.pt")
+
+
+class Checkpoints:
+    """The last two checkpoints of a run, each behind the SHA-256 of its bytes, written atomically.
+
+    A damaged one is renamed to `*.damaged` and the one before it is used. A failed write (a full disk) leaves the
+    older ones in place and training goes on.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.current, self.previous = folder / "checkpoint.pt", folder / "checkpoint-previous.pt"
+
+    def save(self, trainer: _Trainer) -> None:
+        try:
+            new = _write(self.folder / "checkpoint-new.pt", trainer.state())
+            if self.current.exists():
+                self.current.replace(self.previous)
+            new.replace(self.current)
+        except OSError as error:
+            log.warning("%s: checkpoint not written (%s); training goes on", self.folder, error)
+
+    def resume(self, trainer: _Trainer) -> None:
+        for path in (self.current, self.previous):
+            if not path.exists():
+                continue
+            try:
+                trainer.restore(_read(path))
+                return
+            except (DamagedFile, KeyError, ValueError, RuntimeError) as error:
+                aside = path.with_suffix(".damaged")
+                path.replace(aside)
+                log.warning("%s: not usable (%s); set aside as %s", path, error, aside.name)
+
+    def finish(self, outcome: dict) -> None:
+        """Keep what a finished run leaves; the checkpoints stay until the record is safe (see `discard`)."""
+        try:
+            _write(self.folder / "outcome-new.pt", outcome).replace(self.folder / "outcome.pt")
+        except OSError as error:
+            log.warning("%s: outcome.pt not written (%s)", self.folder, error)
+
+    def discard(self) -> None:
+        for path in (self.current, self.previous, self.folder / "checkpoint-new.pt"):
+            path.unlink(missing_ok=True)
+
+
+class DamagedFile(ValueError):
+    """A file whose bytes do not match their digest."""
+
+
+def _write(path: Path, state: dict) -> Path:
+    """Write `state` behind the SHA-256 of its bytes and flush it to the disk; on failure remove what was written."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
+    try:
+        with open(path, "wb") as file:
+            file.write(hashlib.sha256(content).digest())
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _read(path: Path) -> dict:
+    content = path.read_bytes()
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        raise DamagedFile(f"{len(content)} bytes do not match their SHA-256")
+    # weights_only: tensors and plain containers, nothing that could run code.
+    return torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
+
+
+def comparable(record: dict) -> str:
+    """The part of a record that a repetition must reproduce bit for bit: all but `timing`, as JSON."""
+    return json.dumps({k: v for k, v in record.items() if k != "timing"}, sort_keys=True)
