@@ -1,4 +1,4 @@
-"""RunConfig: everything that decides the outcome of one training, validated, hashed to a run id; and the papers' recipes.
+"""RunConfig: all that decides the outcome of one training, validated, hashed to a run id; and the papers' recipes.
 
 A run is one question. Two configs that ask the same question are equal and share one id: fields that a choice makes
 meaningless (beta without ELR, milestones without multi-step) are reset to their defaults on construction.
@@ -145,10 +145,14 @@ class RunConfig(BaseModel):
     def _consistent(self) -> Self:
         if self.dataset not in BUILT_IN_TRAIN_SIZES and not _is_path(self.dataset):
             names = ", ".join(BUILT_IN_TRAIN_SIZES)
-            raise ValueError(f"dataset={self.dataset!r}: allowed are {names}, a path ending in .npz or a folder with a /")
+            raise ValueError(
+                f"dataset={self.dataset!r}: allowed are {names}, a path ending in .npz or a folder with a /"
+            )
         size = BUILT_IN_TRAIN_SIZES.get(self.dataset)
         if size and self.train_size and self.train_size > size:
-            raise ValueError(f"train_size={self.train_size}: {self.dataset} has {size} training images, so at most {size}")
+            raise ValueError(
+                f"train_size={self.train_size}: {self.dataset} has {size} training images, so at most {size}"
+            )
         size = self.train_size or size
         if size and self.batch_size > size:
             raise ValueError(f"batch_size={self.batch_size}: larger than the {size} training images, so at most {size}")
@@ -157,7 +161,8 @@ class RunConfig(BaseModel):
         allowed = NOISE_CONVENTIONS.get(self.noise, (None,))
         if self.noise_convention not in allowed:
             raise ValueError(
-                f"noise_convention={self.noise_convention!r} with noise={self.noise!r}: allowed are {', '.join(map(repr, allowed))}"
+                f"noise_convention={self.noise_convention!r} with noise={self.noise!r}: allowed are "
+                + ", ".join(map(repr, allowed))
             )
         if self.noise == "human":
             if self.dataset != "cifar10":
@@ -168,7 +173,9 @@ class RunConfig(BaseModel):
         if self.milestones is not None and (
             list(self.milestones) != sorted(set(self.milestones)) or min(self.milestones, default=0) < 0
         ):
-            raise ValueError(f"milestones={self.milestones}: allowed are epochs from 0, each larger than the one before")
+            raise ValueError(
+                f"milestones={self.milestones}: allowed are epochs from 0, each larger than the one before"
+            )
         if self.eta_min is not None and self.eta_min > self.lr:
             raise ValueError(f"eta_min={self.eta_min}: allowed is at most lr={self.lr}")
         return self
@@ -183,7 +190,9 @@ class RunConfig(BaseModel):
         try:
             fields = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ConfigError(f"config: not valid JSON ({error}); allowed is one object of RunConfig's fields") from None
+            raise ConfigError(
+                f"config: not valid JSON ({error}); allowed is one object of RunConfig's fields"
+            ) from None
         if not isinstance(fields, dict):
             raise ConfigError(f"config={text[:40]!r}: allowed is one JSON object of RunConfig's fields")
         return cls(**fields)
@@ -299,7 +308,9 @@ def cifar100_recipe(
 TABLE1_NOISE_RATES = (0.0, 0.1, 0.15, 0.2)
 
 
-def table1_cifar10(seeds: tuple[int, ...] = (0,), schedules: tuple[str, ...] = ("multistep", "cosine")) -> list[RunConfig]:
+def table1_cifar10(
+    seeds: tuple[int, ...] = (0,), schedules: tuple[str, ...] = ("multistep", "cosine")
+) -> list[RunConfig]:
     """The CIFAR-10 half of the paper's Table 1: schedules x seeds x noise 0, 10, 15, 20 % x CE and ELR."""
     return _table1(cifar10_recipe, seeds, schedules)
 

@@ -1,4 +1,4 @@
-"""Datasets as uint8 tensors, and batches made on the training device: crop, flip and normalization work on a whole batch.
+"""Datasets as uint8 tensors, and batches made on the training device: crop, flip and normalize a whole batch at once.
 
 Images are stored as (n, H, W, C) uint8; networks receive (batch, C, H, W) float32 in channels-last memory layout.
 Randomness is a pure function of (seed, epoch), so that a run can be resumed at any step without a generator's state.
@@ -168,7 +168,7 @@ def _npz(path: Path, name: str, mean=None, std=None) -> Dataset:
             y = arrays[key]
             if y.shape != (len(images),) or not np.issubdtype(y.dtype, np.integer):
                 raise DataError(f"{path}: {key} is {y.dtype} {y.shape}; allowed are {len(images)} whole numbers")
-            if len(y) and not (0 <= y.min() and y.max() < classes):
+            if len(y) and not (y.min() >= 0 and y.max() < classes):
                 raise DataError(f"{path}: {key} runs from {y.min()} to {y.max()}; allowed is 0 to {classes - 1}")
     if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:
         raise DataError(f"{path}: training and test images differ in shape")
@@ -183,7 +183,9 @@ def _folders(path: Path, name: str) -> Dataset:
     base = path / "train" if split else path
     class_names = sorted(p.name for p in base.iterdir() if p.is_dir() and not p.name.startswith("."))
     if len(class_names) < 2:
-        raise DataError(f"{path}: {len(class_names)} class folders; put the images of each class into a folder of its own")
+        raise DataError(
+            f"{path}: {len(class_names)} class folders; put the images of each class into a folder of its own"
+        )
 
     def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         images, labels = [], []
@@ -255,7 +257,9 @@ def _generator(seed: int, epoch: int, stream: int) -> torch.Generator:
 class DeviceImages:
     """Images kept as one uint8 tensor on a device, zero-padded once; batches come out cropped, mirrored, normalized."""
 
-    def __init__(self, images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], device, padding: int = 0) -> None:
+    def __init__(
+        self, images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], device, padding: int = 0
+    ) -> None:
         n, height, width, channels = images.shape
         padded = torch.zeros(n, height + 2 * padding, width + 2 * padding, channels, dtype=torch.uint8, device=device)
         padded[:, padding : padding + height, padding : padding + width] = images.to(device)

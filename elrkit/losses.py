@@ -59,7 +59,9 @@ class ELRLoss(nn.Module):
     def __init__(self, num_samples: int, num_classes: int, beta: float = 0.7, lam: float = 3.0) -> None:
         super().__init__()
         if num_samples < 1 or num_classes < 2:
-            raise ValueError(f"ELRLoss: num_samples={num_samples}, num_classes={num_classes}: allowed are >= 1 and >= 2")
+            raise ValueError(
+                f"ELRLoss: num_samples={num_samples}, num_classes={num_classes}: allowed are >= 1 and >= 2"
+            )
         if not 0 <= beta < 1:
             raise ValueError(f"ELRLoss: beta={beta}: allowed is 0 <= beta < 1")
         if not lam >= 0:
@@ -72,7 +74,7 @@ class ELRLoss(nn.Module):
     def update(self, index: Tensor, logits: Tensor) -> None:
         """Move the targets of the images `index` (batch,) int64 towards softmax(logits), logits (batch, classes).
 
-        Raises IndexError when an index is outside the table (on a GPU: as a device-side assertion, without a wait).
+        Raises IndexError when an index is outside the table (on a GPU: a device-side assertion, without a wait).
         """
         self._check(index, logits)
         p = _clamped_softmax(logits)
@@ -80,7 +82,7 @@ class ELRLoss(nn.Module):
         self.targets[index] = self.beta * self.targets[index] + (1 - self.beta) * p
 
     def forward(self, logits: Tensor, labels: Tensor, index: Tensor) -> Tensor:
-        """CE + lam * mean log(1 - <p, t>), float32 scalar; changes nothing. Shapes as in `update`, labels (batch,) int64."""
+        """CE + lam * mean log(1 - <p, t>), a float32 scalar; changes nothing. labels (batch,) int64."""
         self._check(index, logits)
         agreement = (_clamped_softmax(logits) * self.targets[index]).sum(dim=1)
         # <p, t> is at most 1 - 1e-4 for rows of t that sum to at most 1, so the logarithm stays finite.
@@ -90,7 +92,8 @@ class ELRLoss(nn.Module):
         num_samples, num_classes = self.targets.shape
         if logits.ndim != 2 or logits.shape != (len(index), num_classes):
             raise ValueError(
-                f"ELRLoss: logits {tuple(logits.shape)} for {len(index)} indices: allowed is ({len(index)}, {num_classes})"
+                f"ELRLoss: logits {tuple(logits.shape)} for {len(index)} indices: "
+                f"allowed is ({len(index)}, {num_classes})"
             )
         inside = ((index >= 0) & (index < num_samples)).all()
         if index.device.type == "cpu":

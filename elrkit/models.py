@@ -10,7 +10,7 @@ from torchvision.models.resnet import BasicBlock, conv1x1
 
 
 def resnet18(num_classes: int, in_channels: int = 3) -> nn.Module:
-    """ResNet-18 for small images: (batch, in_channels, H, W) -> logits (batch, num_classes); 11.17 M parameters at 10."""
+    """ResNet-18 for small images: (batch, in_channels, H, W) -> (batch, num_classes); 11.17 M parameters at 10."""
     return _cifar_stem(resnet.resnet18(num_classes=num_classes), in_channels)
 
 
@@ -64,7 +64,7 @@ def small_resnet(num_classes: int, in_channels: int, width: int, stem_stride: in
 
 
 def build(name: str, num_classes: int, in_channels: int, width: int | None, stem_stride: int | None) -> nn.Module:
-    """The network that a RunConfig names, in channels-last memory layout; weights drawn from torch's default generator."""
+    """The network that a RunConfig names, in channels-last layout; weights drawn from torch's default generator."""
     if name == "small_resnet":
         model = small_resnet(num_classes, in_channels, width, stem_stride)
     else:

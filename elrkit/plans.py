@@ -6,7 +6,6 @@ lambda and beta. It shows directions, not the paper's numbers, and every figure 
 
 from collections.abc import Callable
 
-
 from elrkit.config import TABLE1_NOISE_RATES, ConfigError, RunConfig, cifar10_recipe, cifar100_recipe
 
 SEEDS = (0, 1, 2)
@@ -45,7 +44,9 @@ def table1() -> list[RunConfig]:
 
 def early_learning() -> list[RunConfig]:
     """Figure 2 and its extension: CE and ELR at 20 % (the paper) and 40 % (Liu et al.), multi-step."""
-    return [cifar10_recipe(loss, rate, "multistep", seed) for seed in SEEDS for rate in (0.2, 0.4) for loss in ("ce", "elr")]
+    return [
+        cifar10_recipe(loss, rate, "multistep", seed) for seed in SEEDS for rate in (0.2, 0.4) for loss in ("ce", "elr")
+    ]
 
 
 def sam() -> list[RunConfig]:
@@ -68,9 +69,7 @@ def human_noise() -> list[RunConfig]:
                 plain = cifar10_recipe(loss, 0.0, "multistep", seed).with_(**human)
                 runs += [plain, plain.with_(sam_rho=0.05)]
                 # `others` makes the realized rate equal to the human one; `all` would leave a tenth of it right.
-                runs.append(
-                    cifar10_recipe(loss, plain.noise_rate, "multistep", seed, noise_convention="others")
-                )
+                runs.append(cifar10_recipe(loss, plain.noise_rate, "multistep", seed, noise_convention="others"))
     return runs
 
 
@@ -99,5 +98,3 @@ def _cpu(config: RunConfig) -> RunConfig:
     if config.epochs == 240:  # SGD given SAM's cost
         return smaller.with_(epochs=60, milestones=(24, 48))
     return smaller
-
-

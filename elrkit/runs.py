@@ -149,7 +149,7 @@ def find(config: RunConfig) -> dict | None:
 
 
 def read_all(folder: Path | None = None) -> list[dict]:
-    """All valid records below `folder` (default: the store); every file that is none is reported by name and skipped."""
+    """All valid records below `folder` (default: the store); other files are reported by name and skipped."""
     records = []
     for path in sorted((folder or results_root()).rglob("*.json")):
         try:

@@ -1,10 +1,10 @@
 """Sharpness-aware minimization (Foret et al., 2021) as a perturbation around any optimizer; it has no state of its own.
 
-    loss(model(x)).backward()                        # gradient at w
-    with perturbed(parameters, rho=0.05):            # w + e(w), |e(w)| = rho; gradients cleared
-        with frozen_batch_norm(model):
-            loss(model(x)).backward()                # gradient at w + e(w)
-    optimizer.step()                                 # weights are back at w, moved by that gradient
+loss(model(x)).backward()                        # gradient at w
+with perturbed(parameters, rho=0.05):            # w + e(w), |e(w)| = rho; gradients cleared
+    with frozen_batch_norm(model):
+        loss(model(x)).backward()                # gradient at w + e(w)
+optimizer.step()                                 # weights are back at w, moved by that gradient
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def perturbed(parameters: Iterable[Tensor], rho: float, adaptive: bool = False) -> Iterator[Tensor]:
-    """Climb to the worst point of the rho-ball around the weights, clear the gradients, and restore the weights exactly.
+    """Climb to the worst point of the rho-ball around the weights, clear the gradients; restore the weights exactly.
 
     The step is e = rho g / |g| (Foret et al., equation 2), g the gradient of all parameters as one vector; with
     `adaptive`, e = rho w^2 g / |w g| (Kwon et al., 2021, equation 4), so that |e / w| = rho. Yields the gradient's norm

@@ -58,7 +58,7 @@ class Problem:
 
     index (n,) positions in the dataset's training images; given, truth (n,) int64 labels; held_out_index and
     held_out_given likewise for the held-out images (empty when nothing is held out); test_given (m,) test labels with
-    noise of the same kind, as the paper's code counted accuracy; realized_rate: share of `given` that differs from truth.
+    noise of the same kind, as the paper's code counted accuracy; realized_rate: the share of `given` that is wrong.
     """
 
     index: np.ndarray
@@ -71,7 +71,7 @@ class Problem:
 
 
 def set_up(config: RunConfig, dataset: data.Dataset, root: str | Path | None = None) -> Problem:
-    """Choose the images, hold some out, and make the labels wrong, as `config` says; `config.noise_seed` decides all."""
+    """Choose the images, hold some out, make labels wrong, as `config` says; `config.noise_seed` decides all draws."""
     labels, truth = dataset.train_labels.numpy(), dataset.train_truth.numpy()
     rng = np.random.default_rng(config.noise_seed)
     index = np.arange(len(labels))
@@ -143,7 +143,9 @@ def label_outcomes(predicted: Tensor, given: Tensor, truth: Tensor) -> dict[str,
     """
     wrong = given != truth
     as_given, as_true = predicted == given, predicted == truth
-    counts = torch.stack([(~wrong).sum(), (~wrong & as_given).sum(), wrong.sum(), (wrong & as_true).sum(), (wrong & as_given).sum()])
+    counts = torch.stack(
+        [(~wrong).sum(), (~wrong & as_given).sum(), wrong.sum(), (wrong & as_true).sum(), (wrong & as_given).sum()]
+    )
     right, right_correct, wrong, correct, memorized = counts.tolist()
     return {
         "right_correct": right_correct / right if right else None,
@@ -178,7 +180,9 @@ def predict(model: nn.Module, images: data.DeviceImages, precision: str = "float
 class _Trainer:
     """The state of one run: built from the config, moved by `step`, saved and restored whole."""
 
-    def __init__(self, config: RunConfig, dataset: data.Dataset, problem: Problem, device: torch.device, compiled: bool):
+    def __init__(
+        self, config: RunConfig, dataset: data.Dataset, problem: Problem, device: torch.device, compiled: bool
+    ):
         self.config, self.problem, self.device = config, problem, device
         padding = dataset.train_images.shape[1] // 8  # 4 pixels for 32, as both papers
         crops = config.augmentation in ("fresh", "frozen")
@@ -196,7 +200,9 @@ class _Trainer:
         self.test_given = torch.from_numpy(problem.test_given).to(device)
         n, classes = len(problem.index), dataset.num_classes
         if config.batch_size > n:
-            raise data.DataError(f"batch_size={config.batch_size}: larger than the {n} training images; allowed is at most {n}")
+            raise data.DataError(
+                f"batch_size={config.batch_size}: larger than the {n} training images; allowed is at most {n}"
+            )
         self.steps = math.ceil(n / config.batch_size)
 
         with torch.random.fork_rng(devices=[]):
@@ -374,7 +380,7 @@ def fit(
     dataset             already loaded; else `config.dataset` is loaded from `root`
     device              cuda where there is one, else cpu
     compiled            train through torch.compile (worth its start-up on long runs)
-    state_dir           folder for checkpoints and, at the end, outcome.pt (weights, targets, labels); None: keep nothing
+    state_dir           folder for checkpoints and, at the end, outcome.pt (weights, targets, labels); None: none
     checkpoint_seconds  between checkpoints
     should_stop         asked before each step; when true, `Stopped` is raised after a checkpoint was written
     on_progress         called about twice a second
@@ -431,9 +437,13 @@ def _train(trainer: _Trainer, checkpoints, checkpoint_seconds, should_stop, on_p
                 left = (config.epochs - trainer.epoch) * trainer.steps - trainer.step_in_epoch
                 on_progress(
                     Progress(
-                        trainer.epoch + 1, config.epochs, trainer.step_in_epoch, trainer.steps,
-                        pace * config.batch_size, left / pace,
-                    )  # fmt: skip
+                        trainer.epoch + 1,
+                        config.epochs,
+                        trainer.step_in_epoch,
+                        trainer.steps,
+                        pace * config.batch_size,
+                        left / pace,
+                    )
                 )
         if bad := _diverged(trainer):  # this waits for the device
             return bad
