@@ -276,7 +276,7 @@ class DeviceImages:
     def batch(self, index: Tensor, corner: Tensor | None = None, flip: Tensor | None = None) -> Tensor:
         """Images `index` (b,), cropped at `corner` (b, 2) and mirrored where `flip` (b,): (b, C, H, W) float32.
 
-        Zero padding and the order crop, flip, normalize are torchvision's RandomCrop and RandomHorizontalFlip on images.
+        Zero padding and the order crop, flip, normalize are torchvision's RandomCrop and RandomHorizontalFlip.
         """
         if corner is None and flip is None:
             p, rows, columns = self._padding, len(self._rows), len(self._columns)

@@ -4,7 +4,7 @@ Symmetric noise, convention `all`: the new label is uniform over all classes, th
 papers does it, so that only rate (C-1)/C of the labels end wrong; `others`: uniform over the other classes.
 
 Asymmetric noise on 10 classes follows Liu et al. for CIFAR-10: truck to automobile, bird to airplane, cat to dog, dog
-to cat, deer to horse. With any other number of classes each class goes to the next one, the last to the first. Convention
+to cat, deer to horse. With any other number of classes each goes to the next one, the last to the first. Convention
 `intended` selects on the true labels. `reference` is what the code of shengliu66/ELR does on CIFAR-10: it goes through
 the classes in order over labels it has already changed, so when it reaches the dogs it flips some cats back to cats.
 """
