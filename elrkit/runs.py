@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -305,7 +306,8 @@ def train_missing(
 ) -> list[RunConfig]:
     """Train the runs that have no record, `jobs` at a time, in order; return those still missing at the end.
 
-    threads         of each run on a CPU; default: the cores shared out among the jobs
+    threads         of each run on a CPU; default: one for small nets, which a second one hardly helps, else the cores
+                    shared out among the jobs
     budget_seconds  stop cleanly, checkpoints written, before this much time has passed
 
     SIGTERM and Ctrl-C stop it just as cleanly. One job runs in this process, more in processes of their own.
@@ -313,7 +315,8 @@ def train_missing(
     todo = missing(configs)
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
     jobs = max(1, min(jobs, len(todo)))
-    threads = threads or max(1, _cores() // jobs)
+    small = all(config.model == "small_resnet" for config in todo)
+    threads = threads or (1 if small else max(1, _cores() // jobs))
     with _stop_on_signal() as stopped:
 
         def should_stop() -> bool:
@@ -401,3 +404,80 @@ def _worker(texts: list[str], threads: int, options: dict, events: Any, stop: An
         train_one(config, should_stop, events.put, **options)
     events.close()
     events.join_thread()
+
+
+def import_tar(path: Path) -> tuple[list[str], list[str], list[str]]:
+    """Add the records in a tar to the store: (run ids added, run ids known already, reasons of what was refused).
+
+    Each member is checked as a record (schema, run_id equal to the config's hash, versions); nothing is unpacked to the
+    disk but records under their own names. Where a run is known already, the record that is here stays; one with
+    other results on the same device and versions is refused, because one of the two must be wrong.
+    """
+    added, known, refused = [], [], []
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if not member.isfile() or not member.name.endswith(".json"):
+                    continue
+                name = f"{path.name}:{member.name}"
+                try:
+                    record = _read_member(archive, member, name)
+                    here = find(RunConfig(**record["config"]))
+                    if here is None:
+                        save(record)
+                        added.append(record["run_id"])
+                    elif _same_circumstances(here, record) and train.comparable(here) != train.comparable(record):
+                        raise RecordError(
+                            f"{name}: run {record['run_id']} is here with other results of the same device"
+                        )
+                    else:
+                        known.append(record["run_id"])
+                except RecordError as error:
+                    refused.append(str(error))
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such file; give a tar of records") from None
+    except (tarfile.TarError, EOFError, OSError) as error:
+        refused.append(f"{path}: not a tar, or damaged after {len(added) + len(known)} records ({error})")
+    return added, known, refused
+
+
+def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> dict:
+    if member.size > 16 * 2**20:
+        raise RecordError(f"{name}: {member.size} bytes, too large for a record")
+    try:
+        record = check(json.loads(archive.extractfile(member).read()), name)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RecordError(f"{name}: not readable as JSON ({error})") from None
+    if not {"elrkit", "torch", "python"} <= record["versions"].keys():
+        raise RecordError(f"{name}: its versions lack elrkit, torch or python")
+    return record
+
+
+def _same_circumstances(a: dict, b: dict) -> bool:
+    """Whether two records of one run must agree bit for bit: on one kind of CPU with the same versions and threads."""
+    parts = ("device", "execution", "versions")
+    return a["device"].get("type") == "cpu" and all(a[part] == b[part] for part in parts)
+
+
+def estimate_seconds(configs: Sequence[RunConfig], jobs: int = 1) -> float:
+    """How long these runs will take on this device, from the pace of a few steps of each kind of run, measured now."""
+    paces: dict[tuple, tuple[float, float]] = {}
+    total = 0.0
+    for config in configs:
+        kind = (
+            config.model,
+            config.width,
+            config.stem_stride,
+            config.precision,
+            bool(config.sam_rho),
+            config.batch_size,
+        )
+        shape = (8, 8, 1) if config.dataset == "digits" else (32, 32, 3)
+        if kind not in paces:
+            paces[kind] = train.measure_pace(config, shape, threads=max(1, _cores() // jobs))
+        trained, evaluated = paces[kind]
+        n = config.train_size or BUILT_IN_TRAIN_SIZES.get(config.dataset, 50_000)
+        evaluations = config.epochs * 10_000 + n * (config.epochs // config.eval_every)
+        total += config.epochs * n / trained + evaluations / evaluated
+    # Jobs share a GPU or a CPU's memory: N at a time are not N times as fast, so this is a lower bound for jobs > 1.
+    return total / jobs

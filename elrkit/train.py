@@ -451,6 +451,46 @@ def _train(trainer: _Trainer, checkpoints, checkpoint_seconds, should_stop, on_p
     return None
 
 
+def measure_pace(
+    config: RunConfig, shape: tuple[int, int, int], threads: int, seconds: float = 2.0
+) -> tuple[float, float]:
+    """(images trained, images evaluated) per second of runs like `config` here, on random (H, W, C) images."""
+    batches = 4
+    n = batches * config.batch_size
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (n, *shape), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, 10, (n,), generator=generator)
+    names = tuple(map(str, range(100 if config.dataset == "cifar100" else 10)))
+    one = (1.0,) * shape[2]
+    random = data.Dataset("random", images, labels, images[:1], labels[:1], names, one, one, labels, labels[:1])
+    fields = config.model_dump() | {"dataset": "random.npz", "train_size": None, "split": "all", "noise_rate": 0}
+    problem = set_up(RunConfig(**fields | {"noise": "none", "noise_convention": None}), random)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        trainer = _Trainer(config, random, problem, device, compiled=False)
+
+        def per_second(work: Callable[[], None]) -> float:
+            work()  # warm up
+            started, done = time.perf_counter(), 0
+            while done == 0 or time.perf_counter() - started < seconds:
+                work()
+                done += n
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            return done / (time.perf_counter() - started)
+
+        def epoch() -> None:
+            trainer.step_in_epoch = 0
+            for _ in range(batches):
+                trainer.step()
+
+        return per_second(epoch), per_second(lambda: predict(trainer.model, trainer.images, config.precision))
+    finally:
+        torch.set_num_threads(before)
+
+
 def _diverged(trainer: _Trainer) -> dict | None:
     step = int(trainer.first_bad_step)
     if step >= trainer.steps:
