@@ -276,6 +276,22 @@ def _one_line(error: ValidationError) -> str:
     return "; ".join(dict.fromkeys(parts))
 
 
+def grid(noise_rates: list[float], losses: list[str], seeds: list[int], **fields: Any) -> list[RunConfig]:
+    """Every combination, noise rates outermost, as configs that share `fields`; the seed also draws the noise.
+
+    Raises ConfigError when a list is empty or no list, or a combination is not allowed.
+    """
+    for name, values in (("noise_rates", noise_rates), ("losses", losses), ("seeds", seeds)):
+        if not isinstance(values, list | tuple) or not values:
+            raise ConfigError(f"{name}={values!r}: allowed is a list with at least one value")
+    return [
+        RunConfig(noise_rate=rate, loss=loss, seed=seed, noise_seed=seed, **fields)
+        for rate in noise_rates
+        for loss in losses
+        for seed in seeds
+    ]
+
+
 def cifar10_recipe(
     loss: str = "ce", noise_rate: float = 0.0, schedule: str = "multistep", seed: int = 0, **changes: Any
 ) -> RunConfig:
