@@ -27,6 +27,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from elrkit.config import HUMAN_NOISE_RATES, RunConfig
+
 VERDICTS = (
     "reproduced",
     "not reproduced",
@@ -47,18 +49,12 @@ MEASURES = (
     "wrong_correct",
     "right_correct",
 )
-RUN_COLUMNS = (
+RUN_COLUMNS = (  # what `decide` needs; a measure that is missing counts as not measured
     *("run_id", "dataset", "train_size", "model", "loss", "schedule", "noise", "noise_rate", "noise_convention"),
-    *("sam_rho", "augmentation", "precision", "split", "epochs", "seed", "status", "scale", *MEASURES),
+    *("sam_rho", "augmentation", "precision", "split", "epochs", "seed", "status", "scale"),
 )
 # What must be equal for two runs to be the same training but for the seed; those that `runs` lacks are passed over.
-SETTINGS = (
-    *("dataset", "train_size", "split", "noise", "noise_rate", "noise_convention", "noise_draw"),
-    *("model", "width", "stem_stride", "loss", "beta", "lam", "loss_alpha", "loss_beta"),
-    *("optimizer", "lr", "momentum", "weight_decay", "sam_rho", "sam_adaptive", "sam_double_update"),
-    *("schedule", "milestones", "gamma", "restart_epochs", "eta_min", "epochs", "batch_size"),
-    *("augmentation", "precision"),
-)
+SETTINGS = tuple(name for name in RunConfig.model_fields if name not in ("seed", "noise_seed", "eval_every"))
 # Settings that exist for one arm of a comparison alone, so cannot be held equal.
 FOLLOWS = {
     "loss": ("beta", "lam", "loss_alpha", "loss_beta"),
@@ -69,7 +65,7 @@ FOLLOWS = {
 DESCRIBED = {
     "augmentation": ("fresh", "flip", "none"),
     "precision": ("float32", "bfloat16"),
-    "noise_convention": (None, "all", "intended", "aggregate", "random1", "random2", "random3", "worst"),
+    "noise_convention": (None, "all", "intended", *HUMAN_NOISE_RATES),
     "noise_draw": (None, "exact"),
     "sam_double_update": (None, False),
 }
@@ -169,6 +165,7 @@ def decide(claims: pd.DataFrame, published: pd.DataFrame, runs: pd.DataFrame) ->
     missing = [column for column in RUN_COLUMNS if column not in runs.columns]
     if missing:
         raise LedgerError(f"runs: no column {', '.join(missing)}; decide needs {', '.join(RUN_COLUMNS)}")
+    runs = runs.reindex(columns=[*runs.columns, *(name for name in MEASURES if name not in runs.columns)])
     rows = [_claim_row(claim, published, runs) for _, claim in claims.iterrows()]
     rows += [_number_row(number, runs) for _, number in published.iterrows()]
     return pd.DataFrame(rows)
@@ -573,10 +570,10 @@ def _is_missing(value: object) -> bool:
 
 
 def _preference(group: pd.DataFrame) -> tuple:
-    """Of several settings of one cell the one with most seeds, then epochs, then images, then the smallest run id."""
+    """Of several settings of one cell the one with most seeds, then images, then fewest epochs, then smallest run id."""
     first = group.iloc[0]
     size = inf if _is_missing(first["train_size"]) else first["train_size"]
-    return len(group), first["epochs"], size, tuple(-ord(letter) for letter in str(first["run_id"]))
+    return len(group), size, -first["epochs"], tuple(-ord(letter) for letter in str(first["run_id"]))
 
 
 # Small things

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from elrkit import paper
+from elrkit.runs import table as runs_table
 
 # The paper's Table 1 as printed (arXiv 2105.13244): noise, then multi-step CE and ELR, then cosine CE and ELR.
 GALATOLO_CIFAR10 = """
@@ -147,7 +148,7 @@ def run(seed: int = 0, **changes) -> dict:
 
 
 def table(*rows: dict) -> pd.DataFrame:
-    return pd.DataFrame(list(rows), columns=list(paper.RUN_COLUMNS))
+    return pd.DataFrame(list(rows), columns=[*paper.RUN_COLUMNS, *paper.MEASURES])
 
 
 def number(published, *rows, name="galatolo2021-table1-cifar10-20-multistep-elr") -> pd.Series:
@@ -249,6 +250,24 @@ def test_number_only_with_the_codes_recipe(published):
 )  # fmt: skip
 def test_number_takes_no_other_run(published, changes):
     assert number(published, run(**changes))["verdict"] == "not run yet"
+
+
+def test_store_that_is_empty_or_lacks_a_measure(published, claims):
+    """As `runs.table` gives them: no record at all; or only records that never measured memorization."""
+    claims = claims[claims["rule"] != "stages"]
+    assert not (paper.decide(claims, published, runs_table([]))["seeds"] > 0).any()
+    bare = table(run(0), run(1), ce(0), ce(1)).drop(columns=["wrong_memorized", "test_top1_selected"])
+    ledger = paper.decide(claims, published, bare).set_index("id")
+    assert ledger.loc["elr-memorizes-less", "verdict"] == "not run yet"
+    assert ledger.loc["galatolo2021-table1-cifar10-20-multistep-elr", "verdict"] == "reproduced"
+
+
+def test_longer_training_does_not_take_the_place_of_the_cell(published):
+    """The fair rival of SAM trains twice as long; the cell is the run of the usual length."""
+    cpu = {"scale": "cpu"}
+    usual = [*(run(s, epochs=30, **cpu) for s in (0, 1)), *(ce(s, epochs=30, **cpu) for s in (0, 1))]
+    longer = [*(run(s, epochs=60, test_top1=0.1, **cpu) for s in (0, 1)), *(ce(s, epochs=60, **cpu) for s in (0, 1))]
+    assert claim(published, *longer, *usual)["verdict"] == "reproduced"
 
 
 def test_number_is_not_decided_at_cpu_scale(published):
@@ -463,7 +482,7 @@ def test_claims_file_errors_are_one_line(tmp_path: Path, rule, arguments, tolera
 
 
 def test_runs_without_a_column(published, claims):
-    with pytest.raises(paper.LedgerError, match="no column test_top5"):
-        paper.decide(claims, published, table().drop(columns="test_top5"))
+    with pytest.raises(paper.LedgerError, match="no column augmentation"):
+        paper.decide(claims, published, table().drop(columns="augmentation"))
     with pytest.raises(paper.LedgerError, match="no such file"):
         paper.load_claims(Path("nowhere.csv"))
