@@ -570,7 +570,7 @@ def _is_missing(value: object) -> bool:
 
 
 def _preference(group: pd.DataFrame) -> tuple:
-    """Of several settings of one cell the one with most seeds, then images, then fewest epochs, then smallest run id."""
+    """Of several settings of one cell the one with most seeds, then most images, fewest epochs, smallest run id."""
     first = group.iloc[0]
     size = inf if _is_missing(first["train_size"]) else first["train_size"]
     return len(group), size, -first["epochs"], tuple(-ord(letter) for letter in str(first["run_id"]))
