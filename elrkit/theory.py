@@ -106,7 +106,8 @@ def descend(
 
     The targets start at zero and move before they are used, once a step, as in training (equation 9).
 
-    One row per recorded step (all early ones, then evenly on a logarithmic scale), before the update of that step:
+    One row per recorded step, the early ones all, then spaced by a constant factor. Alignment and pushes are means over
+    the steps since the row before: they flicker once p meets the floor, where the regularizer's gradient goes out.
 
     step             updates made so far
     alignment        cosine of the negative gradient of the first row of Theta and v
@@ -119,25 +120,23 @@ def descend(
     y = np.eye(2)[model.labels]
     theta = np.zeros((2, model.x.shape[1]))
     t = np.zeros_like(y)
-    rows = []
+    rows, since = [], []
+    wrong, chosen = model.wrong, np.arange(len(y))
     for step in range(steps + 1):
         p = softmax(model.x @ theta.T)
         held = p.clip(floor, 1 - floor)
         t = beta * t + (1 - beta) * held / held.sum(axis=1, keepdims=True)
         coefficients = elr_gradient(p, y, t, lam, floor)
         gradient = coefficients.T @ model.x / len(y)
+        push = -coefficients[chosen, model.labels]
+        alignment = -gradient[0] @ model.v / np.linalg.norm(gradient[0])
+        since.append((alignment, push[~wrong].mean(), push[wrong].mean()))
         if step in recorded:
-            push = -coefficients[np.arange(len(y)), model.labels]
-            rows.append(
-                {
-                    "step": step,
-                    "alignment": -gradient[0] @ model.v / np.linalg.norm(gradient[0]),
-                    "push_right": push[~model.wrong].mean(),
-                    "push_wrong": push[model.wrong].mean(),
-                    "wrong_memorized": (p.argmax(axis=1) == model.labels)[model.wrong].mean(),
-                    "test": ((model.x_test @ theta.T).argmax(axis=1) == model.true_test).mean(),
-                }
-            )
+            means = dict(zip(("alignment", "push_right", "push_wrong"), np.mean(since, axis=0), strict=True))
+            memorized = (p.argmax(axis=1) == model.labels)[wrong].mean()
+            test = ((model.x_test @ theta.T).argmax(axis=1) == model.true_test).mean()
+            rows.append({"step": step, **means, "wrong_memorized": memorized, "test": test})
+            since.clear()
         theta -= lr * gradient
     return pd.DataFrame(rows)
 
@@ -176,24 +175,25 @@ def figure_course(courses: Mapping[str, pd.DataFrame]) -> "Figure":
     panels = (
         ("Gradient and the true direction", "cosine", {"alignment": "-"}),
         ("Push towards the given label", "mean over examples", {"push_right": "-", "push_wrong": "--"}),
-        ("Outcome", "share", {"wrong_memorized": "--", "test": "-"}),
+        ("Wrong labels memorized, test accuracy", "share", {"wrong_memorized": "--", "test": "-"}),
     )
     names = {"alignment": "−∇L and v", "push_right": "right labels", "push_wrong": "wrong labels"}
-    names |= {"wrong_memorized": "wrong labels memorized", "test": "test accuracy"}
+    names |= {"wrong_memorized": "memorized", "test": "test"}
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     for axes, (title, unit, columns) in zip(figure.subplots(1, 3), panels, strict=True):
         for name, course in courses.items():
             course = course[course["step"] > 0]
             for column, style in columns.items():
                 axes.plot(course["step"], course[column], style, color=COLOURS[name], label=f"{name}: {names[column]}")
-        axes.set(title=title, xlabel="step of gradient descent", ylabel=unit, xscale="log")
+        axes.set_title(title, size=10)
+        axes.set(xlabel="step of gradient descent", ylabel=unit, xscale="log")
         axes.axhline(0, color="#999999", lw=0.7, zorder=0)
-        axes.legend(fontsize=7.5, frameon=False)
+        axes.legend(fontsize=7.5, frameon=False, loc="center left" if unit == "share" else "best")
     return figure
 
 
 def figure_multiples(table: pd.DataFrame) -> "Figure":
-    """Small multiples of `sweep`: a row per share of wrong labels, a column per dimension / n; mean and range of seeds."""
+    """Small multiples of `sweep`: a row per share of wrong labels, a column per dimension / n; mean and range."""
     from matplotlib.figure import Figure
 
     curves = (("wrong_memorized", "--", "wrong labels memorized"), ("test", "-", "test accuracy"))
@@ -204,10 +204,7 @@ def figure_multiples(table: pd.DataFrame) -> "Figure":
         axes = grid[i, j]
         cell = table[(table["delta"] == delta) & (table["ratio"] == ratio) & (table["step"] > 0)]
         for name, rows in (("CE", cell[cell["lam"] == 0]), ("ELR", cell[cell["lam"] > 0])):
-            for column, style, label in (
-                ("wrong_memorized", "--", "wrong labels memorized"),
-                ("test", "-", "test accuracy"),
-            ):
+            for column, style, label in curves:
                 by_step = rows.groupby("step")[column].agg(["mean", "min", "max"])
                 axes.plot(by_step.index, by_step["mean"], style, color=COLOURS[name], label=f"{name}: {label}")
                 axes.fill_between(by_step.index, by_step["min"], by_step["max"], color=COLOURS[name], alpha=0.15, lw=0)
