@@ -267,7 +267,7 @@ def _claim_row(claim: pd.Series, published: pd.DataFrame, runs: pd.DataFrame) ->
     return _row(claim, "claim", claim["text"], f"Section {claim['section']}", claim["chapter"], verdict, found) | {
         "published": theirs,
         "tolerance": claim["tolerance"],
-        "unit": "%" if claim["rule"] in ("at_least", "at_most") else "points",
+        "unit": "%" if claim["rule"] in ("at_least", "at_most", "linear") else "points",
         "note": _join(found.note, claim["note"]),
     }
 
@@ -443,6 +443,22 @@ def _stages(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd
     return Finding("yes", f"counted: {blocks}"), VERDICTS[0] if blocks == arguments["blocks"][0] else VERDICTS[1]
 
 
+def _linear(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame) -> tuple[Finding, str]:
+    """Rule linear: in `elrkit.theory`'s model the wrong labels memorized fall to `early` percent, then rise to `end`."""
+    from elrkit import theory
+
+    fixed = {name: value[0] for name, value in arguments.items() if name != "seeds"}
+    lowest, last = [], []
+    for seed in arguments["seeds"]:
+        model = theory.two_clusters(int(fixed["n"]), int(fixed["dimension"]), fixed["delta"], fixed["sigma"], int(seed))
+        memorized = 100 * theory.descend(model, int(fixed["steps"]))["wrong_memorized"]
+        lowest.append(memorized.min())
+        last.append(memorized.iloc[-1])
+    holds = max(lowest) <= fixed["early"] and min(last) >= fixed["end"]
+    note = f"in {len(last)} draws at most {max(lowest):.0f} % memorized early, at least {min(last):.0f} % in the end"
+    return Finding("yes", note, min(last), seeds=len(last)), VERDICTS[0] if holds else VERDICTS[1]
+
+
 def _ceiling(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame) -> tuple[Finding, str]:
     """Rule ceiling: agreement with labels, `wrong` percent of them wrong, against what unpredictable errors allow."""
     means = published.set_index("id")["mean"]
@@ -475,6 +491,7 @@ RULES = {
     "published_greater": _by_published,
     "published_within": _by_published,
     "stages": _stages,
+    "linear": _linear,
     "ceiling": _ceiling,
     "untestable": _untestable,
 }

@@ -219,17 +219,21 @@ def figure_multiples(table: pd.DataFrame) -> "Figure":
     return figure
 
 
-def figure_threshold(table: pd.DataFrame) -> "Figure":
-    """The share of wrong labels memorized in the end against lam, from `sweep`: a point per seed and the mean."""
+def figure_threshold(table: pd.DataFrame, horizons: Iterable[int]) -> "Figure":
+    """The share of wrong labels memorized against lam, from `sweep`: a line of means and a point per seed for each step
+    in `horizons` (the recorded step nearest to it)."""
     from matplotlib.figure import Figure
 
-    last = table[table["step"] == table["step"].max()]
-    figure = Figure(figsize=(5.6, 3.2), layout="constrained")
+    figure = Figure(figsize=(5.8, 3.3), layout="constrained")
     axes = figure.subplots()
-    axes.plot(last["lam"], last["wrong_memorized"], "o", color=COLOURS["ELR"], alpha=0.4, ms=4)
-    mean = last.groupby("lam")["wrong_memorized"].mean()
-    axes.plot(mean.index, mean, color=COLOURS["ELR"])
-    axes.axvline(2, color=COLOURS["CE"], ls="--", lw=1)
-    axes.text(2.08, 0.9, "1 − λ/2 changes sign", color="#222222", size=9)
-    axes.set(xlabel="λ", ylabel="wrong labels memorized in the end", ylim=(-0.03, 1.03))
+    recorded = np.sort(table["step"].unique())
+    for horizon, colour, marker in zip(horizons, ("#E69F00", "#009E73", "#0072B2"), "o^s", strict=False):
+        step = recorded[np.abs(recorded - horizon).argmin()]
+        at = table[table["step"] == step]
+        mean = at.groupby("lam")["wrong_memorized"].mean()
+        axes.plot(mean.index, mean, color=colour, label=f"after {step} steps")
+        axes.plot(at["lam"], at["wrong_memorized"], marker, color=colour, alpha=0.5, ms=4)
+    axes.axvline(2, color="#666666", ls="--", lw=1, label="1 − λ/2 changes sign")
+    axes.set(xlabel="λ", ylabel="wrong labels memorized", ylim=(-0.03, 1.03))
+    axes.legend(frameon=False, fontsize=9)
     return figure

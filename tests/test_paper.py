@@ -437,6 +437,15 @@ def test_claims_carry_the_published_difference(published, claims):
     assert isnan(theirs["sam-helps-ce"])
 
 
+def test_linear_model_is_tried_by_the_ledger(published, claims):
+    linear = claims[claims["rule"] == "linear"]
+    row = paper.decide(linear, published, table()).iloc[0]
+    assert (row["verdict"], row["seeds"]) == ("reproduced", 3)
+    # A quarter of the dimensions cannot separate the noisy labels, so not all can be memorized.
+    flat = linear.assign(arguments=linear["arguments"].str.replace("dimension=180", "dimension=50"))
+    assert paper.decide(flat, published, table()).iloc[0]["verdict"] == "not reproduced"
+
+
 def test_ceiling_argues_from_the_published_numbers(published, claims):
     bound = claims[claims["id"] == "cdon-agreement-bound"]
     row = paper.decide(bound, published, table()).iloc[0]

@@ -142,10 +142,11 @@ def test_cross_entropy_descends_to_the_minimum():
 
 
 def test_lambda_below_two_cannot_hold():
-    table = theory.sweep([0.4], [0.9], [1.5, 2.5], [0, 1], steps=1000)
-    last = table[table["step"] == 1000].groupby("lam")["wrong_memorized"].mean()
-    assert last[1.5] > 0.6
-    assert last[2.5] < 0.05
+    """Below 2 memorization is only slower; above it does not come. Both sides of 2, at a long horizon."""
+    table = theory.sweep([0.4], [0.9], [1.75, 2.25], [0, 1], steps=3000)
+    ends = table[table["step"] == 3000].groupby("lam")["wrong_memorized"].mean()
+    assert ends[1.75] > 0.8
+    assert ends[2.25] < 0.05
 
 
 @pytest.mark.parametrize("bad", [{"n": 0}, {"dimension": 0}, {"delta": 1.5}, {"sigma": -1.0}])
@@ -167,4 +168,6 @@ def test_figures_have_their_panels():
     np.testing.assert_array_equal(drawn["ELR: wrong labels memorized"], cell["wrong_memorized"])
     course = {"CE": cell, "ELR": cell}
     assert len(theory.figure_course(course).axes) == 3
-    assert len(theory.figure_threshold(table).axes) == 1
+    (axes,) = theory.figure_threshold(table, [19]).axes
+    ends = table[table["step"] == 19].groupby("lam")["wrong_memorized"].mean()
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), ends)
