@@ -72,7 +72,8 @@ def label_scores(probabilities: ArrayLike, labels: ArrayLike, method: Method = "
     self_confidence: 1 - p_y. margin: (1 - p_y + p_a) / 2. Both are 1 minus the label quality of Northcutt et al.
     (Confident Learning, JAIR 2021) as cleanlab computes it.
     balanced: self_confidence after each class's probability is divided by its `class_confidence`, for a model that
-    is surer of some classes than of others.
+    is surer of some classes than of others. Of the four it ranked ELR's targets best, and odds out-of-fold
+    probabilities (average precision on CIFAR-10N's random1 and worst, 20,000 images, one seed).
     """
     p, y = _checked(probabilities, labels)
     rows = np.arange(len(y))
