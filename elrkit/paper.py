@@ -17,6 +17,7 @@ Intervals are Student's t over seeds: with three to five seeds a normal interval
 can only redraw those few values, is shorter still.
 """
 
+import html
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -444,7 +445,7 @@ def _stages(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd
 
 
 def _linear(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame) -> tuple[Finding, str]:
-    """Rule linear: in `elrkit.theory`'s model the wrong labels memorized fall to `early` percent, then rise to `end`."""
+    """Rule linear: in `elrkit.theory`'s model wrong labels memorized fall to `early` percent, then rise to `end`."""
     from elrkit import theory
 
     fixed = {name: value[0] for name, value in arguments.items() if name != "seeds"}
@@ -643,3 +644,61 @@ def _value(text: str) -> float | bool | str:
 
 def _join(*notes: str) -> str:
     return "; ".join(note for note in notes if note)
+
+
+def table1(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The 32 cells of the paper's Table 1 beside our runs of the plan `table1`, last-epoch test accuracy in percent.
+
+    runs  `elrkit.runs.table`; runs of other plans are left out
+
+    Columns: dataset, schedule, noise_rate, loss, published, liu (mean of Liu et al., NaN where they have no such cell),
+    and per scale (paper, cpu): mean, low, high (95 % t interval over seeds), seeds; NaN and 0 where nothing was run.
+    """
+    from elrkit import plans
+
+    cell = ["dataset", "schedule", "noise_rate", "loss"]
+    numbers = published[published["noise_kind"].isin(["none", "symmetric"])]
+    paper_cells = numbers[(numbers["source"] == "galatolo2021") & (numbers["table"] == "table1")]
+    result = paper_cells[[*cell, "mean"]].rename(columns={"mean": "published"})
+    liu = numbers[(numbers["source"] == "liu2020") & numbers["loss"].isin(["ce", "elr"])]
+    liu = liu[[*cell, "mean"]].rename(columns={"mean": "liu"})
+    result = result.merge(liu, on=cell, how="left")
+    for scale in ("paper", "cpu"):
+        wanted = {config.run_id for config in plans.plan("table1", scale)}
+        ours = runs[runs["run_id"].isin(wanted) & (runs["status"] == "finished")] if len(runs) else runs
+        rows = []
+        for key, group in ours.groupby(cell) if len(ours) else []:
+            mean, low, high = t_interval(100 * group["test_top1"].to_numpy(dtype=float))
+            rows.append((*key, mean, low, high, len(group)))
+        names = [f"{scale}_{name}" for name in ("mean", "low", "high", "seeds")]
+        result = result.merge(pd.DataFrame(rows, columns=[*cell, *names]), on=cell, how="left")
+        result[f"{scale}_seeds"] = result[f"{scale}_seeds"].fillna(0).astype(int)
+    return result
+
+
+def ledger_html(decided: pd.DataFrame, chapters: set[str]) -> str:
+    """The result of `decide` as an HTML table whose rows carry their verdict; `chapters` are the pages to link to."""
+    heads = ("Verdict", "Claim", "Published", "Ours (95 % interval)", "Seeds", "Scale", "Where", "Note")
+    lines = [f"<th>{head}</th>" for head in heads]
+    rows = []
+    for row in decided.itertuples():
+        slug = row.verdict.replace(" ", "-").replace("'", "")
+        text = html.escape(row.text)
+        if row.chapter in chapters:
+            text = f'<a href="{row.chapter}.html">{text}</a>'
+        unit = "" if row.unit == "%" else f" {row.unit}"
+        ours = "" if np.isnan(row.ours) else f"{row.ours:.2f}{unit}"
+        if np.isfinite(row.low) and np.isfinite(row.high):
+            ours += f" ({row.low:.2f} to {row.high:.2f})"
+        published = "" if np.isnan(row.published) else f"{row.published:g}{unit}"
+        note = html.escape(row.note) + (f"<br>runs {', '.join(row.run_ids)}" if row.run_ids else "")
+        cells = (
+            f'<td><span class="verdict verdict-{slug}">{row.verdict}</span></td>',
+            f"<td>{text}</td>", f"<td>{published}</td>", f"<td>{ours}</td>", f"<td>{row.seeds or ''}</td>",
+            f"<td>{row.scale}</td>", f"<td>{html.escape(f'{row.source}, {row.where}')}</td>", f"<td>{note}</td>",
+        )  # fmt: skip
+        rows.append(f'<tr data-verdict="{html.escape(row.verdict)}">{"".join(cells)}</tr>')
+    return (
+        f'<div class="ledger-scroll"><table class="ledger"><thead><tr>{"".join(lines)}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )

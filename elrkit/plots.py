@@ -90,3 +90,42 @@ def test_accuracy(curves: pd.DataFrame) -> Figure:
     low = np.nanmin(curves["test_top1"])
     axes[0].set_ylim(max(0, low - 0.05), 1.0)
     return figure
+
+
+def table1(cells: pd.DataFrame) -> Figure:
+    """The 32 cells of the paper's Table 1: published numbers beside ours, one panel per dataset and schedule.
+
+    cells  `elrkit.paper.table1`. Hollow: the paper; filled with its 95 % interval: ours at paper scale; small: ours at
+    cpu scale, another question whose level cannot be compared; stars: Liu et al. Cells without a mark of ours are not
+    run yet.
+    """
+    figure = Figure(figsize=(9.0, 6.4), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True, sharey="row")
+    styles = {"ce": (VERMILION, "o", -0.5), "elr": (BLUE, "s", 0.5)}
+    titles = {"multistep": "multi-step", "cosine": "cosine annealing"}
+    for row, dataset in enumerate(("cifar10", "cifar100")):
+        for column, schedule in enumerate(titles):
+            ax = axes[row, column]
+            panel = cells[(cells["dataset"] == dataset) & (cells["schedule"] == schedule)]
+            for loss, (colour, marker, offset) in styles.items():
+                part = panel[panel["loss"] == loss].sort_values("noise_rate")
+                x, name = 100 * part["noise_rate"], LOSS_NAMES[loss]
+                ax.plot(x + offset, part["published"], marker=marker, mfc="white", color=colour, ls=":", lw=1, ms=7,
+                        label=f"{name}, published")  # fmt: skip
+                ax.plot(x + offset, part["liu"], marker="*", ls="", color=colour, ms=10, label=f"{name}, Liu et al.")
+                for scale, size, shift in (("paper", 7, 1.2), ("cpu", 4, 2.4)):
+                    mean = part[f"{scale}_mean"]
+                    error = [mean - part[f"{scale}_low"], part[f"{scale}_high"] - mean]
+                    error = np.where(np.isfinite(error), error, 0)
+                    ax.errorbar(x + offset + np.sign(offset) * shift * 0.4, mean, error, fmt=marker,
+                                color=colour, ms=size, lw=1, label=f"{name}, ours, {scale} scale")  # fmt: skip
+            ax.set_title(f"{'CIFAR-10' if dataset == 'cifar10' else 'CIFAR-100'}, {titles[schedule]}")
+            ax.grid(alpha=0.25)
+            ax.spines[["top", "right"]].set_visible(False)
+            if row == 1:
+                ax.set_xlabel("symmetric label noise, %")
+            if column == 0:
+                ax.set_ylabel("test accuracy, %")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
+    return figure
