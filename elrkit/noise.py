@@ -7,9 +7,8 @@ Asymmetric noise on 10 classes follows Liu et al. for CIFAR-10: truck to automob
 to cat, deer to horse. With any other number of classes each goes to the next one, the last to the first. Convention
 `intended` selects on the true labels. `reference` is what the code of shengliu66/ELR does on CIFAR-10: it goes through
 the classes in order over labels it has already changed, so when it reaches the dogs it flips some cats back to cats:
-at 40 %, 24 % of the cats and 40 % of the dogs end wrong. With any other number of classes both conventions are one. On
-CIFAR-100 that code draws from the true labels too, but in blocks of five ids (4 goes to 0, 9 to 5, ...): there the 20
-classes that close a block have another target than here.
+at 40 %, 24 % of the cats and 40 % of the dogs end wrong. On 100 classes its code selects on the true labels, but goes
+round in blocks of five ids (4 to 0, 9 to 5, ...). With any other number of classes both conventions are one.
 """
 
 import math
@@ -54,7 +53,7 @@ def transition_matrix(kind: str, rate: float, num_classes: int, convention: str 
         off = rate / (num_classes - 1)
         return np.where(matrix == 1, 1 - rate, off)
     if kind == "asymmetric":
-        for source, target in _flips(num_classes).items():
+        for source, target in _flips(num_classes, convention).items():
             matrix[source, source] -= rate
             matrix[source, target] += rate
         if convention == "reference" and num_classes == 10:
@@ -107,7 +106,7 @@ def flip_labels(
             noisy[chosen] = (clean[chosen] + rng.integers(1, num_classes, len(chosen))) % num_classes
     elif kind == "asymmetric":
         select_on = noisy if convention == "reference" and num_classes == 10 else clean
-        for source, target in sorted(_flips(num_classes).items()):
+        for source, target in sorted(_flips(num_classes, convention).items()):
             noisy[choose(np.flatnonzero(select_on == source))] = target
     return noisy, float(np.mean(noisy != clean)) if len(clean) else 0.0
 
@@ -193,8 +192,11 @@ def _array_globals() -> list[Any]:
     return [rebuild, (rebuild, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, *kinds]
 
 
-def _flips(num_classes: int) -> dict[int, int]:
-    return CIFAR10_FLIPS if num_classes == 10 else {c: (c + 1) % num_classes for c in range(num_classes)}
+def _flips(num_classes: int, convention: str | None) -> dict[int, int]:
+    if num_classes == 10:
+        return CIFAR10_FLIPS
+    block = 5 if num_classes == 100 and convention == "reference" else num_classes
+    return {c: c // block * block + (c + 1) % block for c in range(num_classes)}
 
 
 def _as_labels(labels: Any, num_classes: int, what: str = "labels") -> np.ndarray:

@@ -36,6 +36,8 @@ def expected_entry(kind, convention, rate, num_classes, true, label):
     if kind == "symmetric":
         return 1 - rate if same else rate / (num_classes - 1)
     target = PAIRS.get(true) if num_classes == 10 else (true + 1) % num_classes
+    if convention == "reference" and num_classes == 100 and true % 5 == 4:
+        target = true - 4  # the reference goes round in blocks of five ids
     if target is None:
         return float(same)
     leaves = rate
