@@ -233,10 +233,10 @@ def _number(number: pd.Series, runs: pd.DataFrame, recipe: dict) -> tuple[Findin
     every = _select(runs, cell)
     rows = _select(every, _at_scale(recipe, "paper", number["dataset"]))
     note = _left_out(rows)
-    if "cpu" in set(every["scale"]):
-        note = _join(note, "runs of cpu scale do not decide a number")
     groups = _settings(_finished(rows, number["quantity"]))
     if not groups:
+        if "cpu" in set(every["scale"]):
+            note = _join(note, "runs of cpu scale do not decide a number")
         return Finding("open", note), nan
     chosen = max(groups, key=_preference)
     values = 100 * chosen[number["quantity"]].to_numpy(dtype=float)
@@ -328,7 +328,7 @@ def _interval_state(found: Finding, rule: str, tolerance: float) -> Finding:
     if margin > 1e-9 or (rule != "greater" and margin >= -1e-9):
         return replace(found, state="yes", margin=margin)
     note = (
-        "the interval lies on the other side"
+        "the interval lies on the other side of the bound"
         if _against(rule, found.low, found.high, tolerance)
         else (f"undecided by {found.seeds} seeds: the interval reaches across the bound")
     )
@@ -444,7 +444,7 @@ def _stages(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd
 
 
 def _linear(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame) -> tuple[Finding, str]:
-    """Rule linear: in `elrkit.theory`'s model the wrong labels memorized fall to `early` percent, then rise to `end`."""
+    """Rule linear: wrong labels memorized in `elrkit.theory` fall to `early` percent, then rise to `end` percent."""
     from elrkit import theory
 
     fixed = {name: value[0] for name, value in arguments.items() if name != "seeds"}
