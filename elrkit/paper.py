@@ -234,10 +234,10 @@ def _number(number: pd.Series, runs: pd.DataFrame, recipe: dict) -> tuple[Findin
     every = _select(runs, cell)
     rows = _select(every, _at_scale(recipe, "paper", number["dataset"]))
     note = _left_out(rows)
-    if "cpu" in set(every["scale"]):
-        note = _join(note, "runs of cpu scale do not decide a number")
     groups = _settings(_finished(rows, number["quantity"]))
     if not groups:
+        if "cpu" in set(every["scale"]):
+            note = _join(note, "runs of cpu scale do not decide a number")
         return Finding("open", note), nan
     chosen = max(groups, key=_preference)
     values = 100 * chosen[number["quantity"]].to_numpy(dtype=float)
@@ -329,7 +329,7 @@ def _interval_state(found: Finding, rule: str, tolerance: float) -> Finding:
     if margin > 1e-9 or (rule != "greater" and margin >= -1e-9):
         return replace(found, state="yes", margin=margin)
     note = (
-        "the interval lies on the other side"
+        "the interval lies on the other side of the bound"
         if _against(rule, found.low, found.high, tolerance)
         else (f"undecided by {found.seeds} seeds: the interval reaches across the bound")
     )
@@ -445,7 +445,7 @@ def _stages(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd
 
 
 def _linear(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame) -> tuple[Finding, str]:
-    """Rule linear: in `elrkit.theory`'s model wrong labels memorized fall to `early` percent, then rise to `end`."""
+    """Rule linear: wrong labels memorized in `elrkit.theory` fall to `early` percent, then rise to `end` percent."""
     from elrkit import theory
 
     fixed = {name: value[0] for name, value in arguments.items() if name != "seeds"}
@@ -671,7 +671,8 @@ def table1(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
             mean, low, high = t_interval(100 * group["test_top1"].to_numpy(dtype=float))
             rows.append((*key, mean, low, high, len(group)))
         names = [f"{scale}_{name}" for name in ("mean", "low", "high", "seeds")]
-        result = result.merge(pd.DataFrame(rows, columns=[*cell, *names]), on=cell, how="left")
+        found = pd.DataFrame(rows, columns=[*cell, *names]).astype({"noise_rate": float, **dict.fromkeys(names, float)})
+        result = result.merge(found, on=cell, how="left")
         result[f"{scale}_seeds"] = result[f"{scale}_seeds"].fillna(0).astype(int)
     return result
 

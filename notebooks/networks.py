@@ -98,7 +98,7 @@ totals = layers.groupby(owner)[["parameters", "flops"]].sum()
 (100 * totals / totals.sum()).round(1).add_suffix(" (%)").rename_axis("ResNet-34")
 
 # %% [markdown]
-# Every part with the same number of blocks does the same work: half the pixels in each direction and twice the channels
+# A block costs nearly the same in every part: half the pixels in each direction and twice the channels
 # cancel. The parameters do not cancel, so most of them sit in the last parts.
 #
 # ## Where the published code differs

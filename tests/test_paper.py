@@ -255,7 +255,8 @@ def test_number_takes_no_other_run(published, changes):
 def test_store_that_is_empty_or_lacks_a_measure(published, claims):
     """As `runs.table` gives them: no record at all; or only records that never measured memorization."""
     claims = claims[claims["rule"] != "stages"]
-    assert not (paper.decide(claims, published, runs_table([]))["seeds"] > 0).any()
+    empty = paper.decide(claims, published, runs_table([]))
+    assert (empty["run_ids"].str.len() == 0).all()
     bare = table(run(0), run(1), ce(0), ce(1)).drop(columns=["wrong_memorized", "test_top1_selected"])
     ledger = paper.decide(claims, published, bare).set_index("id")
     assert ledger.loc["elr-memorizes-less", "verdict"] == "not run yet"
