@@ -658,7 +658,7 @@ def table1(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
     cell = ["dataset", "schedule", "noise_rate", "loss"]
     numbers = published[published["noise_kind"].isin(["none", "symmetric"])]
-    paper_cells = numbers[(numbers["source"] == "galatolo2021") & (numbers["table"] == "table1")]
+    paper_cells = numbers[(numbers["source"] == "galatolo2021") & (numbers["table"] == "Table 1")]
     result = paper_cells[[*cell, "mean"]].rename(columns={"mean": "published"})
     liu = numbers[(numbers["source"] == "liu2020") & numbers["loss"].isin(["ce", "elr"])]
     liu = liu[[*cell, "mean"]].rename(columns={"mean": "liu"})
