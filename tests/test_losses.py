@@ -103,7 +103,7 @@ def test_gradient_is_liu_et_al_s_lemma():
     elr, z = moved(beta=0.5), logits(1, scale=1.5).requires_grad_()
     elr(z, LABELS, INDEX).backward()
     p = numpy_softmax(z.detach().numpy().astype(np.float64))
-    assert 1e-4 < p.min()
+    assert p.min() > 1e-4
     assert p.max() < 1 - 1e-4  # nothing clamped here
     expected = np.zeros_like(p)
     for b in range(BATCH):
