@@ -6,11 +6,15 @@ papers does it, so that only rate (C-1)/C of the labels end wrong; `others`: uni
 Asymmetric noise on 10 classes follows Liu et al. for CIFAR-10: truck to automobile, bird to airplane, cat to dog, dog
 to cat, deer to horse. With any other number of classes each goes to the next one, the last to the first. Convention
 `intended` selects on the true labels. `reference` is what the code of shengliu66/ELR does on CIFAR-10: it goes through
-the classes in order over labels it has already changed, so when it reaches the dogs it flips some cats back to cats.
+the classes in order over labels it has already changed, so when it reaches the dogs it flips some cats back to cats:
+at 40 %, 24 % of the cats and 40 % of the dogs end wrong. On 100 classes its code selects on the true labels, but goes
+round in blocks of five ids (4 to 0, 9 to 5, ...). With any other number of classes both conventions are one.
 """
 
 import math
+import pickle
 from fractions import Fraction
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +39,11 @@ HUMAN_COLUMNS = {
 def transition_matrix(kind: str, rate: float, num_classes: int, convention: str | None = None) -> np.ndarray:
     """T (num_classes, num_classes) float64: T[i, j] is the probability that a label of true class i becomes j.
 
-    Rows sum to 1. Raises ValueError for a kind, rate or convention that is not allowed.
+    kind        none (the identity: rate and convention change nothing), symmetric or asymmetric
+    rate        in [0, 1], the share of labels that are redrawn (symmetric) or flipped (asymmetric)
+    convention  symmetric: all or others; asymmetric: intended or reference (see the module's text)
+
+    Rows sum to 1. Raises ValueError for an argument that is not allowed.
     """
     _validate(kind, rate, num_classes, convention)
     matrix = np.eye(num_classes)
@@ -45,7 +53,7 @@ def transition_matrix(kind: str, rate: float, num_classes: int, convention: str 
         off = rate / (num_classes - 1)
         return np.where(matrix == 1, 1 - rate, off)
     if kind == "asymmetric":
-        for source, target in _flips(num_classes).items():
+        for source, target in _flips(num_classes, convention).items():
             matrix[source, source] -= rate
             matrix[source, target] += rate
         if convention == "reference" and num_classes == 10:
@@ -67,7 +75,7 @@ def flip_labels(
 ) -> tuple[np.ndarray, float]:
     """Noisy copies of `labels` (n,), and the realized rate: the share that differs from the input.
 
-    labels  integers in [0, num_classes): a list, an array or a tensor on the CPU; never changed
+    labels  integers in [0, num_classes): a list, an array or a tensor; never changed
     draw    exact: ceil(rate n) labels, drawn without replacement, are redrawn (asymmetric: ceil(rate n_c) of each class
             that flips); independent: each label with probability `rate`
     seed    of numpy's default generator; the same seed gives the same noise on every machine
@@ -77,6 +85,8 @@ def flip_labels(
     _validate(kind, rate, num_classes, convention)
     if draw not in DRAWS:
         raise ValueError(f"draw={draw!r}: allowed are {', '.join(DRAWS)}")
+    if not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"seed={seed!r}: allowed are whole numbers from 0")
     clean = _as_labels(labels, num_classes)
     noisy = clean.copy()
     rng = np.random.default_rng(seed)
@@ -95,53 +105,53 @@ def flip_labels(
         else:
             noisy[chosen] = (clean[chosen] + rng.integers(1, num_classes, len(chosen))) % num_classes
     elif kind == "asymmetric":
-        # On 100 classes the reference draws from the true labels, so that there both conventions are one.
         select_on = noisy if convention == "reference" and num_classes == 10 else clean
-        for source, target in sorted(_flips(num_classes).items()):
+        for source, target in sorted(_flips(num_classes, convention).items()):
             noisy[choose(np.flatnonzero(select_on == source))] = target
     return noisy, float(np.mean(noisy != clean)) if len(clean) else 0.0
 
 
 def realized_matrix(true: Any, noisy: Any, num_classes: int) -> np.ndarray:
-    """(num_classes, num_classes): the share of true class i that is labelled j; rows of absent classes are NaN."""
-    true, noisy = _as_labels(true, num_classes), _as_labels(noisy, num_classes)
+    """M (num_classes, num_classes) float64: the share of true class i that is labelled j; NaN rows for absent classes.
+
+    true, noisy  (n,) integers. Raises ValueError when their lengths differ or a label is out of range.
+    """
+    true, noisy = _as_labels(true, num_classes, "true"), _as_labels(noisy, num_classes, "noisy")
+    if len(true) != len(noisy):
+        raise ValueError(f"noisy: {len(noisy)} labels; allowed are as many as the {len(true)} true ones")
     counts = np.bincount(true * num_classes + noisy, minlength=num_classes**2).reshape(num_classes, num_classes)
     totals = counts.sum(axis=1, keepdims=True)
     return np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
 
 
 def load_human_labels(name: str, path: str | Path, clean: Any = None) -> np.ndarray:
-    """CIFAR-10N's human labels of CIFAR-10's training images (Wei et al., ICLR 2022), (50000,) int64.
+    """CIFAR-10N's human labels of CIFAR-10's training images (Wei et al., ICLR 2022), (n,) int64; n is 50000 there.
 
     name   aggregate, random1, random2, random3 or worst
     path   the published .pt dictionary, read without executing what it pickles, or an .npz with these names
-    clean  CIFAR-10's own training labels (50000,): checked against the file's clean column, image by image
+    clean  CIFAR-10's own training labels (n,): checked against the file's clean column, image by image
 
     Raises ValueError when the file is not readable as such, lacks the column, or is in another order.
     """
     path = Path(path)
-    if name not in HUMAN_COLUMNS or name == "clean":
-        raise ValueError(f"human labels {name!r}: allowed are {', '.join(n for n in HUMAN_COLUMNS if n != 'clean')}")
+    levels = [level for level in HUMAN_COLUMNS if level != "clean"]
+    if name not in levels:
+        raise ValueError(f"name={name!r}: allowed are {', '.join(levels)}")
     if not path.exists():
         raise ValueError(f"{path}: no such file; CIFAR-10N is published as CIFAR-10_human.pt")
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                columns = {key: archive[key] for key in archive.files}
-        else:
-            # The published file holds numpy arrays: allow what rebuilds an array, and nothing else.
-            with torch.serialization.safe_globals(_array_globals()):
-                columns = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path}: not readable as human labels ({str(error).splitlines()[0]})") from None
+    columns = _read_columns(path)
     found = {}
     for column in ("clean", name):
         key = next((key for key in HUMAN_COLUMNS[column] if key in columns), None)
         if key is None:
-            raise ValueError(f"{path}: lacks the column {column!r}; it holds {', '.join(map(str, columns))}")
-        found[column] = _as_labels(columns[key], 10)
+            raise ValueError(
+                f"{path}: lacks the column {column!r}; it holds {', '.join(map(str, columns)) or 'nothing'}"
+            )
+        found[column] = _as_labels(columns[key], 10, f"{path}: {key}")
+    if len(found[name]) != len(found["clean"]):
+        raise ValueError(f"{path}: {len(found[name])} labels in {name!r}, {len(found['clean'])} clean ones")
     if clean is not None:
-        expected = _as_labels(clean, 10)
+        expected = _as_labels(clean, 10, "clean")
         if len(expected) != len(found["clean"]):
             raise ValueError(f"{path}: {len(found['clean'])} labels for {len(expected)} images")
         differs = np.flatnonzero(expected != found["clean"])
@@ -150,36 +160,62 @@ def load_human_labels(name: str, path: str | Path, clean: Any = None) -> np.ndar
                 f"{path}: its clean labels differ from the dataset's in {len(differs)} places, first at image "
                 f"{differs[0]}; the images are in another order, so these labels belong to others"
             )
-    if len(found[name]) != len(found["clean"]):
-        raise ValueError(f"{path}: {len(found[name])} labels in {name!r}, {len(found['clean'])} clean ones")
     return found[name]
 
 
+def _read_columns(path: Path) -> dict[str, Any]:
+    """The arrays of an .npz or of a pickled dictionary, by name; nothing that the file pickles is executed."""
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                return {key: archive[key] for key in archive.files}
+        with torch.serialization.safe_globals(_array_globals()):
+            columns = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        # torch's own message advises to load the file unsafely.
+        raise ValueError(
+            f"{path}: refused, it is damaged or pickles more than a dictionary of arrays, which could execute code; "
+            "get CIFAR-10_human.pt from its publisher again"
+        ) from None
+    except Exception as error:
+        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        raise ValueError(f"{path}: not readable as human labels ({reason}); get the file again") from None
+    if not isinstance(columns, dict):
+        raise ValueError(f"{path}: holds a {type(columns).__name__}; allowed is a dictionary of arrays")
+    return columns
+
+
 def _array_globals() -> list[Any]:
+    """What rebuilds a numpy array of numbers, and nothing else, under its name in numpy 2 and in numpy 1."""
+    rebuild = np._core.multiarray._reconstruct
     kinds = {type(np.dtype(kind)) for kind in ("int8", "uint8", "int16", "int32", "int64", "float32", "float64")}
-    return [np._core.multiarray._reconstruct, np.ndarray, np.dtype, *kinds]
+    return [rebuild, (rebuild, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, *kinds]
 
 
-def _flips(num_classes: int) -> dict[int, int]:
-    return CIFAR10_FLIPS if num_classes == 10 else {c: (c + 1) % num_classes for c in range(num_classes)}
+def _flips(num_classes: int, convention: str | None) -> dict[int, int]:
+    if num_classes == 10:
+        return CIFAR10_FLIPS
+    block = 5 if num_classes == 100 and convention == "reference" else num_classes
+    return {c: c // block * block + (c + 1) % block for c in range(num_classes)}
 
 
-def _as_labels(labels: Any, num_classes: int) -> np.ndarray:
-    array = np.asarray(labels)
+def _as_labels(labels: Any, num_classes: int, what: str = "labels") -> np.ndarray:
+    array = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise ValueError(f"labels: {array.dtype} of shape {array.shape}; allowed are whole numbers of shape (n,)")
-    array = array.astype(np.int64)
+        raise ValueError(f"{what}: {array.dtype} of shape {array.shape}; allowed are whole numbers of shape (n,)")
     if array.size and not (array.min() >= 0 and array.max() < num_classes):
-        raise ValueError(f"labels: from {array.min()} to {array.max()}; allowed is 0 to {num_classes - 1}")
-    return array
+        raise ValueError(f"{what}: from {array.min()} to {array.max()}; allowed is 0 to {num_classes - 1}")
+    return array.astype(np.int64)
 
 
 def _validate(kind: str, rate: float, num_classes: int, convention: str | None) -> None:
     if kind not in CONVENTIONS:
         raise ValueError(f"kind={kind!r}: allowed are {', '.join(CONVENTIONS)}")
-    if not 0 <= rate <= 1:
-        raise ValueError(f"rate={rate}: allowed is 0 <= rate <= 1")
-    if num_classes < 2:
-        raise ValueError(f"num_classes={num_classes}: allowed is at least 2")
-    if kind != "none" and convention not in CONVENTIONS[kind]:
-        raise ValueError(f"convention={convention!r} with kind={kind!r}: allowed are {', '.join(CONVENTIONS[kind])}")
+    if not isinstance(rate, Real) or not 0 <= rate <= 1:
+        raise ValueError(f"rate={rate!r}: allowed is 0 <= rate <= 1")
+    if not isinstance(num_classes, Integral) or num_classes < 2:
+        raise ValueError(f"num_classes={num_classes!r}: allowed are whole numbers from 2")
+    # Without noise there is nothing for a convention to decide, but a misspelt one is still reported.
+    known = [None, *CONVENTIONS["symmetric"], *CONVENTIONS["asymmetric"]] if kind == "none" else CONVENTIONS[kind]
+    if convention not in known:
+        raise ValueError(f"convention={convention!r} with kind={kind!r}: allowed are {', '.join(map(str, known))}")

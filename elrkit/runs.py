@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import tarfile
 import threading
 import time
@@ -395,13 +396,17 @@ def _worker(texts: list[str], threads: int, options: dict, events: Any, stop: An
     def should_stop() -> bool:
         return stop.is_set() or os.getppid() != parent
 
+    def put(event: Event) -> None:
+        if event.kind != "busy":  # a run that another worker has taken is no news
+            events.put(event)
+
     for text in texts:
         config = RunConfig.from_json(text)
         if should_stop():
             break
         if record_path(config).exists() and find(config):
             continue
-        train_one(config, should_stop, events.put, **options)
+        train_one(config, should_stop, put, **options)
     events.close()
     events.join_thread()
 
@@ -457,6 +462,26 @@ def _same_circumstances(a: dict, b: dict) -> bool:
     """Whether two records of one run must agree bit for bit: on one kind of CPU with the same versions and threads."""
     parts = ("device", "execution", "versions")
     return a["device"].get("type") == "cpu" and all(a[part] == b[part] for part in parts)
+
+
+def load_or_train(configs: Sequence[RunConfig], *, jobs: int | None = None, **options: Any) -> list[dict]:
+    """The records of all these runs, trained where they are missing, with progress and an estimate on standard error.
+
+    jobs  runs at a time; default: the cores on a CPU, one on a GPU. Raises RuntimeError when a run was not finished.
+    """
+    from elrkit import progress  # it shows this module's events
+
+    if todo := missing(configs):
+        jobs = jobs or (1 if torch.cuda.is_available() else min(_cores(), len(todo)))
+        hours = estimate_seconds(todo, jobs) / 3600
+        print(f"{len(todo)} runs to train, about {progress.duration(3600 * hours)}", file=sys.stderr, flush=True)
+        if hours > 1:
+            print("smaller: fewer seeds, noise_rates or epochs, or a train_size; stopped runs resume", file=sys.stderr)
+        with progress.display(len(todo)) as on_event:
+            left = train_missing(todo, jobs=jobs, on_event=on_event, **options)
+        if left:
+            raise RuntimeError(f"{len(left)} of {len(todo)} runs have no record, see above; call again to resume them")
+    return [read(record_path(config)) for config in configs]
 
 
 def estimate_seconds(configs: Sequence[RunConfig], jobs: int = 1) -> float:

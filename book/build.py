@@ -1,0 +1,101 @@
+"""Run the notebooks and build the book: the steps behind `make report`.
+
+python book/build.py execute NAME...   notebooks/NAME.py -> _build/notebooks/NAME.ipynb, executed by papermill
+python book/build.py html              the executed notebooks and book/ -> _build/html, warnings as errors
+python book/build.py store             the executed notebooks -> notebooks/NAME.ipynb, without times and paths
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "_build"
+EXECUTED = BUILD / "notebooks"
+STAGE = BUILD / "source"
+
+# Cell and notebook metadata that readers and tests use; all else (times, paths, versions) changes at every run.
+KEPT_CELL_METADATA = ("tags", "mystnb")
+KEPT_METADATA = ("jupytext", "kernelspec")
+
+
+def execute(name: str) -> None:
+    """Run one notebook from its text source, its output shown as it comes; papermill stops at the first error."""
+    EXECUTED.mkdir(parents=True, exist_ok=True)
+    source, target = BUILD / "unexecuted" / f"{name}.ipynb", EXECUTED / f"{name}.ipynb"
+    source.parent.mkdir(parents=True, exist_ok=True)
+    jupytext.write(jupytext.read(ROOT / "notebooks" / f"{name}.py"), source)
+    running = target.with_suffix(".running.ipynb")
+    print(f"notebook {name}", flush=True)
+    papermill.execute_notebook(
+        source, running, cwd=ROOT / "notebooks", kernel_name="python3", progress_bar=False,
+        stdout_file=sys.stdout, stderr_file=sys.stderr,
+    )  # fmt: skip
+    running.replace(target)
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Drop what papermill and the kernel add: times, paths, versions, execution counts, progress on standard error."""
+    notebook.metadata = {key: notebook.metadata[key] for key in KEPT_METADATA if key in notebook.metadata}
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
+        cell.metadata = {key: cell.metadata[key] for key in KEPT_CELL_METADATA if cell.metadata.get(key)}
+        if cell.cell_type == "code":
+            cell.execution_count = None
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = None
+    return notebook
+
+
+def store() -> None:
+    for path in sorted(EXECUTED.glob("[!.]*.ipynb")):
+        notebook = clean(nbformat.read(path, as_version=4))
+        nbformat.write(notebook, ROOT / "notebooks" / path.name)
+
+
+def html() -> None:
+    """Stage the pages and build; a page that holds an error output, or any warning, fails."""
+    shutil.rmtree(STAGE, ignore_errors=True)
+    shutil.rmtree(BUILD / "html", ignore_errors=True)  # pages that left the table of contents would survive
+    shutil.copytree(ROOT / "book", STAGE / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.copy(ROOT / "_config.yml", STAGE)
+    (STAGE / "notebooks").mkdir()
+    for path in sorted(EXECUTED.glob("*.ipynb")):
+        if not (ROOT / "notebooks" / path.name).with_suffix(".py").exists():
+            continue
+        notebook = clean(nbformat.read(path, as_version=4))
+        for cell in notebook.cells:
+            for output in cell.get("outputs", []):
+                if output.output_type == "error":
+                    sys.exit(f"{path.name}: a cell ended with {output.ename}: {output.evalue}")
+        nbformat.write(notebook, STAGE / "notebooks" / path.name)
+    command = [
+        sys.executable, "-m", "jupyter_book.cli.main", "build", str(STAGE), "--toc", str(STAGE / "book" / "_toc.yml"),
+        "--path-output", str(ROOT), "-W", "-n", "--keep-going", "--all", "--quiet",
+    ]  # fmt: skip
+    if subprocess.run(command, check=False).returncode:
+        sys.exit("the book was not built: see the warnings above")
+
+
+def main() -> None:
+    match sys.argv[1:]:
+        case ["execute", *names] if names:
+            for name in names:
+                execute(name)
+        case ["html"]:
+            html()
+        case ["store"]:
+            store()
+        case _:
+            sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,705 @@
+"""The ledger: every published number and every claim in words, decided from the table of runs.
+
+    >>> ledger = decide(load_claims(), load_published(), runs)          # doctest: +SKIP
+
+`paper/published.csv` holds one row per published number, `paper/claims.csv` one row per claim with the rule that
+decides it. Nothing here opens a run record: `runs` is a DataFrame with one row per run and at least the columns
+`RUN_COLUMNS` (accuracies and memorization as fractions). No verdict is typed by hand.
+
+A **number** is reproduced when our mean lies within a tolerance of it: our standard deviation over seeds plus theirs
+(each stands in for the other where only one is known), and at least `NUMBER_TOLERANCE` points. Only runs of the paper's
+own scale decide a number.
+
+A **claim** about a difference is decided by the 95 % interval of the difference, seed by seed, everything else equal;
+it needs two seeds. Runs of the small `cpu` scale may decide it too, for their own scale only, and the ledger says so.
+
+Intervals are Student's t over seeds: with three to five seeds a normal interval is too short, and a bootstrap, which
+can only redraw those few values, is shorter still.
+"""
+
+import html
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from math import inf, nan, sqrt
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from elrkit.config import HUMAN_NOISE_RATES, RunConfig
+
+VERDICTS = (
+    "reproduced",
+    "not reproduced",
+    "reproduced only with the code's recipe",
+    "untestable",
+    "not run yet",
+)
+NUMBER_TOLERANCE = 0.5  # percentage points
+FINISHED = "finished"  # the status of a run that counts
+PAPER_FOLDER = Path(__file__).resolve().parents[1] / "paper"
+
+MEASURES = (
+    "test_top1",
+    "test_top1_best",
+    "test_top1_selected",
+    "test_top5",
+    "wrong_memorized",
+    "wrong_correct",
+    "right_correct",
+)
+RUN_COLUMNS = (  # what `decide` needs; a measure that is missing counts as not measured
+    *("run_id", "dataset", "train_size", "model", "loss", "schedule", "noise", "noise_rate", "noise_convention"),
+    *("sam_rho", "augmentation", "precision", "split", "epochs", "seed", "status", "scale"),
+)
+# What must be equal for two runs to be the same training but for the seed; those that `runs` lacks are passed over.
+SETTINGS = tuple(name for name in RunConfig.model_fields if name not in ("seed", "noise_seed", "eval_every"))
+# Settings that exist for one arm of a comparison alone, so cannot be held equal.
+FOLLOWS = {
+    "loss": ("beta", "lam", "loss_alpha", "loss_beta"),
+    "sam_rho": ("sam_adaptive", "sam_double_update"),
+    "schedule": ("milestones", "gamma", "restart_epochs", "eta_min"),
+}
+# A recipe: column -> what is allowed; None is "no value". As the papers describe it, and as the published code ran it.
+DESCRIBED = {
+    "augmentation": ("fresh", "flip", "none"),
+    "precision": ("float32", "bfloat16"),
+    "noise_convention": (None, "all", "intended", *HUMAN_NOISE_RATES),
+    "noise_draw": (None, "exact"),
+    "sam_double_update": (None, False),
+}
+CODE = {
+    "galatolo2021": {**DESCRIBED, "augmentation": ("frozen",), "precision": ("float16_fresh_scaler",)},
+    "liu2020": {**DESCRIBED, "noise_convention": (None, "all", "reference")},
+}
+# At the paper's scale the network, the images and the hyper-parameters are the paper's too (Section 5.2).
+PAPER_SCALE = {
+    "model": ("resnet34",),
+    "train_size": (None, 50_000),
+    "optimizer": ("sgd",),
+    "lr": (0.02,),
+    "momentum": (0.9,),
+    "weight_decay": (1e-3,),
+    "batch_size": (128,),
+}
+PAPER_DATASET = {
+    "cifar10": {"epochs": (120,), "beta": (None, 0.7), "lam": (None, 3)},
+    "cifar100": {"epochs": (150,), "beta": (None, 0.9), "lam": (None, 7)},
+}
+# Table 1 of the paper trains on all images; Liu et al. hold out a tenth and keep the best epoch on it.
+SPLIT = {"galatolo2021": ("all",), "liu2020": ("held_out",), "wei2022": ("all",)}
+LOSSES = ("ce", "elr", "sce", "nce_rce")
+
+PUBLISHED_COLUMNS = (
+    *("id", "source", "table", "dataset", "quantity", "unit", "noise_kind", "noise_rate", "loss", "schedule"),
+    *("method", "mean", "std", "runs", "where", "note"),
+)
+CLAIM_COLUMNS = ("id", "source", "text", "section", "rule", "arguments", "tolerance", "chapter", "note")
+
+
+class LedgerError(ValueError):
+    """A ledger file or a table of runs that cannot be used; one line: what, where, how to mend it."""
+
+
+def load_published(path: Path = PAPER_FOLDER / "published.csv") -> pd.DataFrame:
+    """The published numbers, one a row: `mean` and `std` in `unit` (std NaN where none is given), over `runs` runs."""
+    table = _read(path, PUBLISHED_COLUMNS)
+    for column in ("noise_rate", "mean", "std", "runs"):
+        numbers = pd.to_numeric(table[column].replace("", nan), errors="coerce")
+        wrong = table.loc[numbers.isna() & (table[column] != ""), "id"]
+        if len(wrong):
+            raise LedgerError(f"{path}: {column} of {wrong.iloc[0]} is no number; write one, or leave it empty")
+        table[column] = numbers
+    if table["mean"].isna().any():
+        raise LedgerError(f"{path}: {table.loc[table['mean'].isna(), 'id'].iloc[0]} has no mean; every row needs one")
+    return table
+
+
+def load_claims(path: Path = PAPER_FOLDER / "claims.csv") -> pd.DataFrame:
+    """The claims in words, one a row: a `rule` of `RULES`, `arguments` for `parse`, `tolerance` in points."""
+    table = _read(path, CLAIM_COLUMNS)
+    for _, claim in table.iterrows():
+        if claim["rule"] not in RULES:
+            raise LedgerError(f"{path}: {claim['id']} has the rule {claim['rule']!r}; allowed are {', '.join(RULES)}")
+        parse(claim["arguments"], f"{path}: {claim['id']}")
+    tolerance = pd.to_numeric(table["tolerance"].replace("", "0"), errors="coerce")
+    if tolerance.isna().any():
+        raise LedgerError(f"{path}: tolerance of {table['id'][tolerance.isna()].iloc[0]} is no number; write points")
+    table["tolerance"] = tolerance
+    return table
+
+
+def parse(arguments: str, where: str = "arguments") -> dict[str, tuple]:
+    """``"noise_rate=0.1,0.2 a.loss=elr"`` -> {"noise_rate": (0.1, 0.2), "a.loss": ("elr",)}; commas list cases.
+
+    Raises LedgerError, starting with `where`, for a part that is not name=value.
+    """
+    parsed = {}
+    for part in arguments.split():
+        name, equals, values = part.partition("=")
+        if not (name and equals and values):
+            raise LedgerError(f"{where}: {part!r} is not name=value; write for instance noise_rate=0.1,0.2 a.loss=elr")
+        parsed[name] = tuple(_value(text) for text in values.split(","))
+    return parsed
+
+
+def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Mean and Student's t interval of the mean over seeds, (n,) -> (mean, low, high); infinite ends for one value."""
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        return float(values.mean()), -inf, inf
+    half = stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * values.std(ddof=1) / sqrt(len(values))
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def decide(claims: pd.DataFrame, published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per claim and per published number, with its verdict (one of `VERDICTS`) and what it rests on.
+
+    Columns: id, kind ("claim" or "number"), source, text, where, chapter, verdict; published, ours, low, high (the 95 %
+    interval), tolerance, all in `unit`; seeds, scale ("paper", "cpu" or empty), run_ids (tuple), note. A claim about
+    several cells shows its weakest cell. `published` of a claim is that same difference in the published table.
+
+    Raises LedgerError when `runs` lacks a column.
+    """
+    missing = [column for column in RUN_COLUMNS if column not in runs.columns]
+    if missing:
+        raise LedgerError(f"runs: no column {', '.join(missing)}; decide needs {', '.join(RUN_COLUMNS)}")
+    runs = runs.reindex(columns=[*runs.columns, *(name for name in MEASURES if name not in runs.columns)])
+    rows = [_claim_row(claim, published, runs) for _, claim in claims.iterrows()]
+    rows += [_number_row(number, runs) for _, number in published.iterrows()]
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a set of runs says: state "yes", "no" or "open" (they cannot say), with the numbers it rests on."""
+
+    state: str
+    note: str = ""
+    ours: float = nan
+    low: float = nan
+    high: float = nan
+    seeds: int = 0
+    scale: str = ""
+    run_ids: tuple[str, ...] = ()
+    margin: float = inf  # how far inside (positive) or outside the bound, in points; orders the cells of a claim
+
+
+# Published numbers
+
+
+def _number_row(number: pd.Series, runs: pd.DataFrame) -> dict:
+    reason = _why_untestable(number)
+    if reason:
+        found, verdict, tolerance = Finding("open", reason), "untestable", nan
+    else:
+        found, tolerance = _number(number, runs, DESCRIBED)
+        coded, code_tolerance = Finding("open"), nan
+        if found.state != "yes" and number["source"] in CODE:
+            coded, code_tolerance = _number(number, runs, CODE[number["source"]])
+        found, verdict = _combine(found, coded)
+        tolerance = code_tolerance if verdict == VERDICTS[2] else tolerance
+    noise = "clean" if number["noise_kind"] == "none" else f"{number['noise_kind']} {100 * number['noise_rate']:g} %"
+    text = f"{number['dataset']}, {noise}, {number['method']}" if number["quantity"] in MEASURES else number["quantity"]
+    return _row(number, "number", text, number["where"], "", verdict, found) | {
+        "published": number["mean"],
+        "tolerance": tolerance,
+        "unit": number["unit"],
+        "note": _join(found.note, number["note"]),
+    }
+
+
+def _why_untestable(number: pd.Series) -> str:
+    if number["dataset"] == "cdon":
+        return "the shop's images and labels are not public"
+    if number["quantity"] not in MEASURES:
+        return f"{number['quantity']} is not measured by runs"
+    if number["loss"] not in LOSSES:
+        return f"{number['method']} is not among the losses here; listed to compare with"
+    return ""
+
+
+def _number(number: pd.Series, runs: pd.DataFrame, recipe: dict) -> tuple[Finding, float]:
+    """The finding of the runs of one recipe, and the tolerance in points that it was held to."""
+    cell = {
+        "dataset": (number["dataset"],),
+        "noise": (number["noise_kind"],),
+        "noise_rate": (number["noise_rate"],),
+        "loss": (number["loss"],),
+        "split": SPLIT[number["source"]],
+        "sam_rho": (0,),
+    } | ({"schedule": (number["schedule"],)} if number["schedule"] else {})
+    every = _select(runs, cell)
+    rows = _select(every, _at_scale(recipe, "paper", number["dataset"]))
+    note = _left_out(rows)
+    groups = _settings(_finished(rows, number["quantity"]))
+    if not groups:
+        if "cpu" in set(every["scale"]):
+            note = _join(note, "runs of cpu scale do not decide a number")
+        return Finding("open", note), nan
+    chosen = max(groups, key=_preference)
+    values = 100 * chosen[number["quantity"]].to_numpy(dtype=float)
+    mean, low, high = t_interval(values)
+    theirs = number["std"]
+    ours = values.std(ddof=1) if len(values) > 1 else theirs
+    spread = ours + (ours if np.isnan(theirs) else theirs)
+    tolerance = NUMBER_TOLERANCE if np.isnan(spread) else max(NUMBER_TOLERANCE, float(spread))
+    margin = tolerance - abs(mean - number["mean"])
+    if len(values) == 1:
+        note = _join("one seed, so no interval", note)
+        low, high = nan, nan
+    if len(groups) > 1:
+        note = _join(note, f"{len(groups) - 1} other settings of this cell left out")
+    state = "yes" if margin >= -1e-9 else "no"
+    return Finding(state, note, mean, low, high, len(values), "paper", tuple(chosen["run_id"]), margin), tolerance
+
+
+# Claims
+
+
+def _claim_row(claim: pd.Series, published: pd.DataFrame, runs: pd.DataFrame) -> dict:
+    arguments = parse(claim["arguments"], claim["id"])
+    found, verdict = RULES[claim["rule"]](claim, arguments, published, runs)
+    theirs = nan
+    if claim["rule"] in DIFFERENCES:
+        theirs = _published_difference(claim, arguments, published).ours
+    return _row(claim, "claim", claim["text"], f"Section {claim['section']}", claim["chapter"], verdict, found) | {
+        "published": theirs,
+        "tolerance": claim["tolerance"],
+        "unit": "%" if claim["rule"] in ("at_least", "at_most", "linear") else "points",
+        "note": _join(found.note, claim["note"]),
+    }
+
+
+def _difference_margin(rule: str, low: float, high: float, tolerance: float) -> float:
+    """How far the interval of a - b, in points, lies on the side that the rule asks for; negative when it does not."""
+    return {
+        "greater": low - tolerance,
+        "not_greater": tolerance - high,
+        "within": tolerance - max(high, -low),
+    }[rule]
+
+
+def _against(rule: str, low: float, high: float, tolerance: float) -> bool:
+    """Whether the whole interval lies on the other side, so that the claim is refuted and not merely undecided."""
+    return {
+        "greater": high <= tolerance,
+        "not_greater": low > tolerance,
+        "within": low > tolerance or high < -tolerance,
+    }[rule]
+
+
+def _by_difference(
+    claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame
+) -> tuple[Finding, str]:
+    """Rules greater, not_greater, within: the paired difference a - b of a measure, in every case that is listed."""
+
+    def case(fixed: dict, recipe: dict, scale: str) -> Finding:
+        arms = [_arm(fixed, side) for side in "ab"]
+        changed = {name for name in fixed if name[:2] in ("a.", "b.")}
+        changed = {name[2:] for name in changed} - {"measure"}
+        free = changed | {follower for name in changed for follower in FOLLOWS.get(name, ())}
+        tables = []
+        for arm in arms:
+            where = {name: value for name, value in arm.items() if name != "measure"}
+            rows = _select(runs, _at_scale(recipe, scale, fixed["dataset"][0]) | where)
+            tables.append((rows, arm["measure"][0]))
+        note = _join(*dict.fromkeys(_left_out(rows) for rows, _ in tables))
+        pairs = _pairs(*(_finished(rows, measure) for rows, measure in tables), free)
+        if not pairs:
+            return Finding("open", note)
+        a, b = max(pairs, key=lambda pair: _preference(pair[0]))
+        difference = 100 * (a[tables[0][1]].to_numpy(dtype=float) - b[tables[1][1]].to_numpy(dtype=float))
+        mean, low, high = t_interval(difference)
+        found = Finding(
+            "open", note, mean, low, high, len(a), scale, tuple(dict.fromkeys([*a["run_id"], *b["run_id"]]))
+        )
+        return _interval_state(found, claim["rule"], claim["tolerance"])
+
+    return _over_scales(claim, arguments, case, ("paper", "cpu"))
+
+
+def _interval_state(found: Finding, rule: str, tolerance: float) -> Finding:
+    if found.seeds < 2:
+        return replace(found, note=_join("one seed; an interval needs two", found.note), low=nan, high=nan, margin=-inf)
+    margin = _difference_margin(rule, found.low, found.high, tolerance)
+    # "greater" is strict, the other bounds may be met exactly.
+    if margin > 1e-9 or (rule != "greater" and margin >= -1e-9):
+        return replace(found, state="yes", margin=margin)
+    note = (
+        "the interval lies on the other side of the bound"
+        if _against(rule, found.low, found.high, tolerance)
+        else (f"undecided by {found.seeds} seeds: the interval reaches across the bound")
+    )
+    return replace(found, state="no", margin=margin, note=_join(note, found.note))
+
+
+def _by_level(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame) -> tuple[Finding, str]:
+    """Rules at_least and at_most: the interval of a measure against `bound`, both in percent, at the paper's scale."""
+
+    def case(fixed: dict, recipe: dict, scale: str) -> Finding:
+        measure, bound = fixed["measure"][0], fixed["bound"][0]
+        where = {name: value for name, value in fixed.items() if name not in ("measure", "bound")}
+        rows = _select(runs, _at_scale(recipe, scale, fixed["dataset"][0]) | where)
+        groups = _settings(_finished(rows, measure))
+        if not groups:
+            return Finding("open", _left_out(rows))
+        chosen = max(groups, key=_preference)
+        mean, low, high = t_interval(100 * chosen[measure].to_numpy(dtype=float))
+        found = Finding("open", _left_out(rows), mean, low, high, len(chosen), scale, tuple(chosen["run_id"]))
+        # "at least b" is "x - b is not below zero": the mirror image of not_greater.
+        ends = (bound - high, bound - low) if claim["rule"] == "at_least" else (low - bound, high - bound)
+        shifted = _interval_state(replace(found, low=ends[0], high=ends[1]), "not_greater", claim["tolerance"])
+        return replace(shifted, low=nan, high=nan) if found.seeds < 2 else replace(shifted, low=low, high=high)
+
+    return _over_scales(claim, arguments, case, ("paper",))
+
+
+def _over_scales(
+    claim: pd.Series, arguments: dict, case: Callable[[dict, dict, str], Finding], scales: tuple[str, ...]
+) -> tuple[Finding, str]:
+    """The verdict at the first scale whose runs decide the claim; the described recipe first, then the code's."""
+    open_findings = []
+    for scale in scales:
+        found = _all_cases([case(fixed, DESCRIBED, scale) for fixed in _cases(arguments)])
+        coded = Finding("open")
+        if found.state != "yes" and claim["source"] in CODE:
+            coded = _all_cases([case(fixed, CODE[claim["source"]], scale) for fixed in _cases(arguments)])
+        found, verdict = _combine(found, coded)
+        if verdict != VERDICTS[4]:
+            return replace(found, note=_join("at cpu scale only" if scale == "cpu" else "", found.note)), verdict
+        open_findings.append(found)
+    return max(open_findings, key=lambda finding: finding.seeds), VERDICTS[4]
+
+
+def _all_cases(findings: list[Finding]) -> Finding:
+    """The claim holds if every case does and fails with one; shown is the weakest case."""
+    states = [finding.state for finding in findings]
+    state = "no" if "no" in states else "open" if "open" in states else "yes"
+    shown = [f for f in findings if f.state == state]
+    weakest = min(shown, key=lambda finding: finding.margin) if state != "open" else max(shown, key=lambda f: f.seeds)
+    if len(findings) > 1:
+        count = states.count("yes")
+        weakest = replace(
+            weakest,
+            note=_join(f"holds in {count} of {len(states)} cells, {states.count('open')} not run", weakest.note),
+        )
+    return replace(weakest, run_ids=tuple(dict.fromkeys(run for finding in findings for run in finding.run_ids)))
+
+
+def _combine(found: Finding, coded: Finding) -> tuple[Finding, str]:
+    if found.state == "yes":
+        return found, VERDICTS[0]
+    if found.state == "no":
+        if coded.state == "yes":
+            note = _join(f"the recipe as described gives {found.ours:.2f} ({found.seeds} seeds)", coded.note)
+            return replace(coded, note=note), VERDICTS[2]
+        return found, VERDICTS[1]
+    note = "the code's recipe gives it, the recipe as described is not run" if coded.state == "yes" else ""
+    return replace(found, note=_join(note, found.note)), VERDICTS[4]
+
+
+# Claims that need no run
+
+
+def _by_published(
+    claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame
+) -> tuple[Finding, str]:
+    """Rules published_greater and published_within: a - b of published numbers, in every case that is listed."""
+    found = _published_difference(claim, arguments, published)
+    rule = claim["rule"].removeprefix("published_")
+    margin = _difference_margin(rule, found.low, found.high, claim["tolerance"])
+    return found, VERDICTS[0] if margin >= 0 else VERDICTS[1]
+
+
+def _published_difference(claim: pd.Series, arguments: dict, published: pd.DataFrame) -> Finding:
+    """Smallest and largest a - b over the cases in the published tables; `ours` is the one that the rule strains at."""
+    differences = []
+    for fixed in _cases({"source": (claim["source"],), **arguments}):
+        cells = []
+        for side in "ab":
+            arm = {{"noise": "noise_kind"}.get(k, k): v for k, v in _arm(fixed, side).items()}
+            where = {name: value for name, value in arm.items() if name in PUBLISHED_COLUMNS}
+            measure = arm.get("measure", ("test_top1", "test_top1_selected"))
+            cells.append(_select(published, where | {"quantity": measure})["mean"])
+        if len(cells[0]) == len(cells[1]) == 1 and cells[0].index[0] != cells[1].index[0]:
+            differences.append(float(cells[0].iloc[0] - cells[1].iloc[0]))
+    if not differences:
+        return Finding("open")
+    low, high = min(differences), max(differences)
+    strained = {"greater": low, "not_greater": high}.get(
+        claim["rule"].removeprefix("published_"), max(low, high, key=abs)
+    )
+    return Finding("yes", f"{len(differences)} published differences, {low:+.2f} to {high:+.2f}", strained, low, high)
+
+
+def _stages(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame) -> tuple[Finding, str]:
+    """Rule stages: residual blocks counted in the model itself, against `blocks`, as in 3-4-6-3."""
+    from elrkit import flops, models
+
+    model = getattr(models, arguments["model"][0])(int(arguments["num_classes"][0]))
+    blocks = "-".join(str(len(stage)) for stage in flops.stages(model))
+    return Finding("yes", f"counted: {blocks}"), VERDICTS[0] if blocks == arguments["blocks"][0] else VERDICTS[1]
+
+
+def _linear(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame) -> tuple[Finding, str]:
+    """Rule linear: wrong labels memorized in `elrkit.theory` fall to `early` percent, then rise to `end` percent."""
+    from elrkit import theory
+
+    fixed = {name: value[0] for name, value in arguments.items() if name != "seeds"}
+    lowest, last = [], []
+    for seed in arguments["seeds"]:
+        model = theory.two_clusters(int(fixed["n"]), int(fixed["dimension"]), fixed["delta"], fixed["sigma"], int(seed))
+        memorized = 100 * theory.descend(model, int(fixed["steps"]))["wrong_memorized"]
+        lowest.append(memorized.min())
+        last.append(memorized.iloc[-1])
+    holds = max(lowest) <= fixed["early"] and min(last) >= fixed["end"]
+    note = f"in {len(last)} draws at most {max(lowest):.0f} % memorized early, at least {min(last):.0f} % in the end"
+    return Finding("yes", note, min(last), seeds=len(last)), VERDICTS[0] if holds else VERDICTS[1]
+
+
+def _ceiling(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame) -> tuple[Finding, str]:
+    """Rule ceiling: agreement with labels, `wrong` percent of them wrong, against what unpredictable errors allow."""
+    means = published.set_index("id")["mean"]
+    for name in ("accuracy", "wrong"):
+        if arguments[name][0] not in means:
+            raise LedgerError(f"{claim['id']}: published.csv has no id {arguments[name][0]}; {name} must name one")
+    accuracy, wrong = (means[arguments[name][0]] for name in ("accuracy", "wrong"))
+    if accuracy <= 100 - wrong:
+        note = f"{accuracy:g} % is possible with {wrong:g} % wrong labels"
+    else:
+        note = (
+            f"{accuracy:g} % agreement exceeds the {100 - wrong:g} % that {wrong:g} % wrong labels allow if errors "
+            "cannot be foreseen: fewer labels are wrong, or errors are predictable, or test images have near-copies in "
+            "the training set; the data are not public"
+        )
+    return Finding("open", note), VERDICTS[3]
+
+
+def _untestable(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame) -> tuple[Finding, str]:
+    return Finding("open"), VERDICTS[3]
+
+
+DIFFERENCES = ("greater", "not_greater", "within")
+RULES = {
+    "greater": _by_difference,
+    "not_greater": _by_difference,
+    "within": _by_difference,
+    "at_least": _by_level,
+    "at_most": _by_level,
+    "published_greater": _by_published,
+    "published_within": _by_published,
+    "stages": _stages,
+    "linear": _linear,
+    "ceiling": _ceiling,
+    "untestable": _untestable,
+}
+
+
+# Choosing rows
+
+
+def _cases(arguments: dict) -> Iterator[dict]:
+    """Every combination of the listed values, each as one-element tuples."""
+    for values in product(*arguments.values()):
+        yield {name: (value,) for name, value in zip(arguments, values, strict=True)}
+
+
+def _arm(fixed: dict, side: str) -> dict:
+    """The conditions of one side of a comparison: what is common, and what is written a.name or b.name."""
+    common = {name: value for name, value in fixed.items() if name[:2] not in ("a.", "b.")}
+    return common | {name[2:]: value for name, value in fixed.items() if name[:2] == f"{side}."}
+
+
+def _at_scale(recipe: dict, scale: str, dataset: str) -> dict:
+    """The conditions of a recipe at a scale; at the paper's, images are cropped and flipped as the paper says."""
+    where = {**recipe, "scale": (scale,)}
+    if scale == "paper":
+        where |= PAPER_SCALE | PAPER_DATASET.get(dataset, {})
+        where["augmentation"] = tuple(kind for kind in recipe["augmentation"] if kind in ("fresh", "frozen"))
+    return where
+
+
+def _select(table: pd.DataFrame, where: dict[str, tuple]) -> pd.DataFrame:
+    """Rows whose columns hold an allowed value; None allows a missing one; columns that `table` lacks are skipped."""
+    for column, allowed in where.items():
+        if table.empty:
+            break
+        if column not in table.columns:
+            continue
+        values = table[column]
+        keep = values.isna() & (None in allowed)
+        for value in allowed:
+            if isinstance(value, float | int) and not isinstance(value, bool):
+                keep |= (pd.to_numeric(values, errors="coerce") - value).abs() < 1e-6
+            elif value is not None:
+                keep |= values == value
+        table = table[keep]
+    return table
+
+
+def _finished(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
+    if measure not in MEASURES:
+        raise LedgerError(f"measure {measure!r}: allowed are {', '.join(MEASURES)}")
+    return rows[(rows["status"] == FINISHED) & rows[measure].notna()]
+
+
+def _left_out(rows: pd.DataFrame) -> str:
+    """A word on runs that did not finish, so that they do not vanish in silence."""
+    counts = rows.loc[rows["status"] != FINISHED, "status"].value_counts()
+    return ", ".join(f"{count} {status} left out" for status, count in counts.items())
+
+
+def _settings(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows split into trainings that are equal but for the seed, one row a seed, in the order of the seeds."""
+    columns = [column for column in SETTINGS if column in rows.columns]
+    groups: dict[str, list] = {}
+    for index, key in zip(rows.index, rows[columns].astype(object).to_numpy(), strict=True):
+        groups.setdefault(_key(key), []).append(index)
+    return [rows.loc[indices].drop_duplicates("seed").sort_values("seed") for indices in groups.values()]
+
+
+def _pairs(a: pd.DataFrame, b: pd.DataFrame, free: set[str]) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """All pairs of settings of a and b that differ in `free` columns alone, both cut to the seeds that they share."""
+    columns = [column for column in SETTINGS if column in a.columns and column not in free]
+    others: dict[str, list[pd.DataFrame]] = {}
+    for group in _settings(b):
+        others.setdefault(_key(group[columns].astype(object).iloc[0]), []).append(group)
+    pairs = []
+    for group in _settings(a):
+        for other in others.get(_key(group[columns].astype(object).iloc[0]), []):
+            left, right = group[group["seed"].isin(other["seed"])], other[other["seed"].isin(group["seed"])]
+            if len(left):
+                pairs.append((left, right))
+    return pairs
+
+
+def _key(values: object) -> str:
+    """A text that is equal for equal settings: 1 and 1.0 are alike, and so are all ways to say 'no value'."""
+    return repr(
+        [None if _is_missing(v) else float(v) if isinstance(v, int | float | np.number) else str(v) for v in values]
+    )
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and value != value) or value is pd.NA
+
+
+def _preference(group: pd.DataFrame) -> tuple:
+    """Of several settings of one cell the one with most seeds, then most images, fewest epochs, smallest run id."""
+    first = group.iloc[0]
+    size = inf if _is_missing(first["train_size"]) else first["train_size"]
+    return len(group), size, -first["epochs"], tuple(-ord(letter) for letter in str(first["run_id"]))
+
+
+# Small things
+
+
+def _row(entry: pd.Series, kind: str, text: str, where: str, chapter: str, verdict: str, found: Finding) -> dict:
+    return {
+        "id": entry["id"],
+        "kind": kind,
+        "source": entry["source"],
+        "text": text,
+        "where": where,
+        "chapter": chapter,
+        "verdict": verdict,
+        "published": nan,
+        "ours": found.ours,
+        "low": found.low,
+        "high": found.high,
+        "tolerance": nan,
+        "unit": "",
+        "seeds": found.seeds,
+        "scale": found.scale,
+        "run_ids": found.run_ids,
+        "note": found.note,
+    }
+
+
+def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    path = Path(path)
+    if not path.is_file():
+        raise LedgerError(f"{path}: no such file; run from a checkout of the repository, or name the file")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise LedgerError(f"{path}: no column {', '.join(missing)}; the columns are {', '.join(columns)}")
+    if table["id"].duplicated().any():
+        twice = table["id"][table["id"].duplicated()].iloc[0]
+        raise LedgerError(f"{path}: the id {twice} occurs twice; ids are unique")
+    return table
+
+
+def _value(text: str) -> float | bool | str:
+    if text in ("True", "False"):
+        return text == "True"
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _join(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
+
+
+def table1(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The 32 cells of the paper's Table 1 beside our runs of the plan `table1`, last-epoch test accuracy in percent.
+
+    runs  `elrkit.runs.table`; runs of other plans are left out
+
+    Columns: dataset, schedule, noise_rate, loss, published, liu (mean of Liu et al., NaN where they have no such cell),
+    and per scale (paper, cpu): mean, low, high (95 % t interval over seeds), seeds; NaN and 0 where nothing was run.
+    """
+    from elrkit import plans
+
+    cell = ["dataset", "schedule", "noise_rate", "loss"]
+    numbers = published[published["noise_kind"].isin(["none", "symmetric"])]
+    paper_cells = numbers[(numbers["source"] == "galatolo2021") & (numbers["table"] == "table1")]
+    result = paper_cells[[*cell, "mean"]].rename(columns={"mean": "published"})
+    liu = numbers[(numbers["source"] == "liu2020") & numbers["loss"].isin(["ce", "elr"])]
+    liu = liu[[*cell, "mean"]].rename(columns={"mean": "liu"})
+    result = result.merge(liu, on=cell, how="left")
+    for scale in ("paper", "cpu"):
+        wanted = {config.run_id for config in plans.plan("table1", scale)}
+        ours = runs[runs["run_id"].isin(wanted) & (runs["status"] == "finished")] if len(runs) else runs
+        rows = []
+        for key, group in ours.groupby(cell) if len(ours) else []:
+            mean, low, high = t_interval(100 * group["test_top1"].to_numpy(dtype=float))
+            rows.append((*key, mean, low, high, len(group)))
+        names = [f"{scale}_{name}" for name in ("mean", "low", "high", "seeds")]
+        found = pd.DataFrame(rows, columns=[*cell, *names]).astype({"noise_rate": float, **dict.fromkeys(names, float)})
+        result = result.merge(found, on=cell, how="left")
+        result[f"{scale}_seeds"] = result[f"{scale}_seeds"].fillna(0).astype(int)
+    return result
+
+
+def ledger_html(decided: pd.DataFrame, chapters: set[str]) -> str:
+    """The result of `decide` as an HTML table whose rows carry their verdict; `chapters` are the pages to link to."""
+    heads = ("Verdict", "Claim", "Published", "Ours (95 % interval)", "Seeds", "Scale", "Where", "Note")
+    lines = [f"<th>{head}</th>" for head in heads]
+    rows = []
+    for row in decided.itertuples():
+        slug = row.verdict.replace(" ", "-").replace("'", "")
+        text = html.escape(row.text)
+        if row.chapter in chapters:
+            text = f'<a href="{row.chapter}.html">{text}</a>'
+        unit = "" if row.unit == "%" else f" {row.unit}"
+        ours = "" if np.isnan(row.ours) else f"{row.ours:.2f}{unit}"
+        if np.isfinite(row.low) and np.isfinite(row.high):
+            ours += f" ({row.low:.2f} to {row.high:.2f})"
+        published = "" if np.isnan(row.published) else f"{row.published:g}{unit}"
+        note = html.escape(row.note) + (f"<br>runs {', '.join(row.run_ids)}" if row.run_ids else "")
+        cells = (
+            f'<td><span class="verdict verdict-{slug}">{row.verdict}</span></td>',
+            f"<td>{text}</td>", f"<td>{published}</td>", f"<td>{ours}</td>", f"<td>{row.seeds or ''}</td>",
+            f"<td>{row.scale}</td>", f"<td>{html.escape(f'{row.source}, {row.where}')}</td>", f"<td>{note}</td>",
+        )  # fmt: skip
+        rows.append(f'<tr data-verdict="{html.escape(row.verdict)}">{"".join(cells)}</tr>')
+    return (
+        f'<div class="ledger-scroll"><table class="ledger"><thead><tr>{"".join(lines)}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )

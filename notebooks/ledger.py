@@ -1,0 +1,68 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The ledger of claims
+#
+# Every claim that the paper makes in words, and every number that it or its sources publish, with what our records say
+# about it. No verdict is typed by hand: `elrkit.paper` decides each from the rule and the tolerance in
+# `paper/claims.csv`, the numbers in `paper/published.csv` and the records in `results/runs`.
+#
+# *Reproduced* and *not reproduced* need at least two seeds, so that there is an interval: Student's t over seeds, because
+# two to five seeds are too few to resample. *Reproduced only with the code's recipe* means that the recipe which the
+# paper describes does not give the number and the recipe which its code ran does. *Untestable* says why in its note. A
+# verdict from small-scale runs says `cpu` under *Scale* and speaks for that scale alone.
+
+# %%
+from pathlib import Path
+
+from IPython.display import HTML
+
+from elrkit import paper, runs
+
+# %% tags=["parameters"]
+source = None  # galatolo2021, liu2020 or wei2022; None: all
+
+# %%
+claims, published = paper.load_claims(), paper.load_published()
+decided = paper.decide(claims, published, runs.table(runs.read_all()))
+if source is not None:
+    if source not in set(decided.source):
+        raise ValueError(f"source={source!r}: allowed are {', '.join(sorted(set(decided.source)))}")
+    decided = decided[decided.source == source]
+print(f"{(decided.kind == 'claim').sum()} claims in words, {(decided.kind == 'number').sum()} numbers")
+
+# %% tags=["nbval-ignore-output"]
+decided.groupby(["kind", "verdict"]).size().unstack(fill_value=0)
+
+# %% [markdown]
+# ## Claims in words
+
+# %% tags=["nbval-ignore-output"]
+chapters = {path.stem for path in Path().glob("*.py")}
+HTML(paper.ledger_html(decided[decided.kind == "claim"], chapters))
+
+# %% [markdown]
+# ## Numbers
+
+# %% tags=["nbval-ignore-output"]
+HTML(paper.ledger_html(decided[decided.kind == "number"], chapters))
+
+# %% tags=["remove-cell", "nbval-ignore-output"]
+from myst_nb import glue
+
+for kind in ("claim", "number"):
+    counts = decided[decided.kind == kind].verdict.value_counts()
+    for verdict in paper.VERDICTS:
+        glue(f"{kind}_{verdict.replace(' ', '_').replace(chr(39), '')}", int(counts.get(verdict, 0)), display=False)
+    glue(f"{kind}_all", int((decided.kind == kind).sum()), display=False)

@@ -1,0 +1,574 @@
+"""elrkit.audit: scores and figures against cleanlab, scikit-learn and brute force; the page in a real browser."""
+
+import csv
+import io
+import itertools
+import re
+import shutil
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score, precision_score, recall_score
+from sklearn.model_selection import cross_val_predict
+
+from elrkit import audit
+
+
+def random_probabilities(n, classes, seed=0, sharpness=4.0):
+    """Labels, and probabilities that mostly but not always agree with them."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(classes, size=n)
+    logits = rng.normal(size=(n, classes))
+    logits[np.arange(n), labels] += 1.5
+    p = np.exp(sharpness * logits / 2)
+    return p / p.sum(1, keepdims=True), labels
+
+
+@pytest.fixture(scope="module")
+def noisy_digits():
+    """Out-of-fold probabilities of the digits with 20 % of the labels redrawn; and which are really wrong."""
+    images, clean = load_digits(return_X_y=True)
+    rng = np.random.default_rng(0)
+    labels = np.where(rng.random(len(clean)) < 0.2, rng.integers(10, size=len(clean)), clean)
+    model = LogisticRegression(C=0.02, max_iter=200, tol=1e-2)
+    probabilities = cross_val_predict(model, images / 16, labels, cv=5, method="predict_proba")
+    return probabilities, labels, labels != clean
+
+
+# Scores and lists
+
+
+def test_scores_by_hand():
+    p = [[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]]
+    assert audit.label_scores(p, [0, 1]) == pytest.approx([0.2 / 0.9, 0.6 / 0.9])
+    assert audit.label_scores(p, [0, 1], "self_confidence") == pytest.approx([0.3, 0.7])
+    assert audit.label_scores(p, [0, 1], "margin") == pytest.approx([(1 - 0.7 + 0.2) / 2, (1 - 0.3 + 0.6) / 2])
+    # Class confidences 0.7, 0.3 and, for the class without examples, the mean of the labels' 0.5.
+    first, second = np.array([0.7 / 0.7, 0.2 / 0.3, 0.1 / 0.5]), np.array([0.1 / 0.7, 0.3 / 0.3, 0.6 / 0.5])
+    expected = [1 - first[0] / first.sum(), 1 - second[1] / second.sum()]
+    assert audit.label_scores(p, [0, 1], "balanced") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("self_confidence", "self_confidence"), ("margin", "normalized_margin")])
+def test_scores_are_one_minus_cleanlabs_quality(ours, theirs):
+    rank = pytest.importorskip("cleanlab.rank", reason="needs the package cleanlab: pip install 'elrkit[test]'")
+    p, y = random_probabilities(300, 5)
+    assert audit.label_scores(p, y, ours) == pytest.approx(1 - rank.get_label_quality_scores(y, p, method=theirs))
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_scores_stay_in_range_whatever_the_scale_of_the_targets(data):
+    shape = data.draw(st.tuples(st.integers(1, 8), st.integers(2, 5)))
+    p = data.draw(hnp.arrays(float, shape, elements=st.floats(1e-9, 1e3)))
+    y = data.draw(hnp.arrays(int, shape[0], elements=st.integers(0, shape[1] - 1)))
+    for method in get_args(audit.Method):
+        scores = audit.label_scores(p, y, method)
+        assert ((scores >= 0) & (scores <= 1)).all()
+        assert audit.label_scores(p / 7, y, method) == pytest.approx(scores, abs=1e-9)
+
+
+def test_combine_is_the_geometric_mean():
+    one, two = np.array([[0.8, 0.2], [0.5, 0.5]]), np.array([[0.2, 0.8], [0.9, 0.1]])
+    assert audit.combine(one, two) == pytest.approx(np.array([[0.5, 0.5], [0.75, 0.25]]))  # 3 to 1: sqrt(9 to 1)
+    assert audit.combine(one, one, one) == pytest.approx(one)
+    assert audit.combine(5 * one, two) == pytest.approx(audit.combine(two, one))
+
+
+def test_combine_gives_no_source_an_everlasting_veto():
+    sure, torn = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+    assert audit.combine(sure, torn) == pytest.approx(np.array([[0.5, 0.5]]))
+
+
+def test_lists_by_hand():
+    p = np.array([[0.9, 0.1], [0.7, 0.3], [0.15, 0.85], [0.4, 0.6], [0.2, 0.8], [0.45, 0.55]])
+    y = np.array([0, 0, 0, 0, 1, 1])
+    assert audit.natural_list(p, y).tolist() == [False, False, True, True, False, False]
+    assert audit.class_confidence(p, y) == pytest.approx([(0.9 + 0.7 + 0.15 + 0.4) / 4, (0.8 + 0.55) / 2])
+    assert audit.suspect_list(p, y).tolist() == [False, False, True, False, False, False]
+    assert audit.suspect_list(p, y, odds=0.4).tolist() == [False, True, True, True, False, True]
+    assert audit.suspect_list(p, y, odds=1).tolist() == audit.natural_list(p, y).tolist()
+
+
+@pytest.mark.parametrize("own", [1 / 3, 0.1, 0.2, 0.3])
+def test_a_class_exactly_twice_as_probable_is_not_listed(own):
+    p = np.array([[own, 2 * own, 1 - 3 * own]])
+    assert not audit.suspect_list(p[:, [0, 1]], [0]).any()
+    p[0, 1] *= 1.001
+    assert audit.suspect_list(p[:, [0, 1]], [0]).all()
+
+
+def test_confident_joint_by_hand():
+    p = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.3, 0.7], [0.95, 0.05]])
+    y = np.array([0, 0, 0, 1, 1, 1])
+    # Class confidences: 0.6 and (0.8 + 0.7 + 0.05) / 3 = 0.517; every example reaches one of them.
+    assert audit.confident_joint(p, y) == pytest.approx(np.array([[2.0, 1.0], [1.0, 2.0]]))
+    assert audit.estimated_noise_rate(p, y) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_confident_joint_is_cleanlabs_before_its_rounding(seed):
+    count = pytest.importorskip("cleanlab.count", reason="needs the package cleanlab: pip install 'elrkit[test]'")
+    p, y = random_probabilities(500, 6, seed)
+    ours = audit.confident_joint(p, y)
+    assert ours.sum(1) == pytest.approx(np.bincount(y, minlength=6))
+    assert np.abs(ours - count.compute_confident_joint(y, p)).max() < 1
+
+
+def test_noise_rate_comes_back_from_the_true_posterior():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(4, size=20_000)
+    labels = np.where(rng.random(len(truth)) < 0.3, (truth + 1) % 4, truth)
+    p = np.full((len(truth), 4), 0.01)
+    p[np.arange(len(truth)), truth] = 0.7  # what is true of a label given the picture
+    p[np.arange(len(truth)), (truth + 1) % 4] = 0.28
+    assert audit.estimated_noise_rate(p, labels) == pytest.approx((labels != truth).mean(), abs=0.005)
+
+
+def test_list_on_real_noisy_digits_beats_cleanlabs(noisy_digits):
+    pytest.importorskip("cleanlab", reason="needs the package cleanlab: pip install 'elrkit[test]'")
+    p, y, wrong = noisy_digits
+    scores, listed = audit.cleanlab_baseline(p, y)
+    assert scores == pytest.approx(audit.label_scores(p, y, "self_confidence"))
+    theirs = audit.measure(wrong, scores, listed)
+    ours = audit.measure(wrong, audit.label_scores(p, y), audit.suspect_list(p, y))
+    assert ours["f1"] > theirs["f1"]
+    assert ours["average_precision"] > theirs["average_precision"]
+    assert ours["effort_half"] < ours["effort_half_random"] / 3
+
+
+# The table
+
+
+def test_rank_says_what_it_sees():
+    p = [[0.1, 0.9, 0.0], [0.98, 0.01, 0.01], [0.05, 0.9, 0.05], [0.3, 0.25, 0.45], [0.2, 0.7, 0.1]]
+    table = audit.rank(p, [1, 0, 0, 0, 0], ids=["a", "b", "c", "d", "e"], class_names=["hat", "shoe", "bag"])
+    assert list(table.columns) == audit.COLUMNS
+    assert table.index.tolist() == [2, 4, 3, 0, 1]
+    assert table["id"].tolist() == ["c", "e", "d", "a", "b"]
+    assert table["confidence"].tolist() == pytest.approx([0.9 / 0.95, 0.7 / 0.9, 0.45 / 0.75, 0.1, 0.01 / 0.99])
+    assert table["suggested_label"].tolist() == ["shoe", "shoe", "bag", "hat", "shoe"]
+    assert table["reason"].tolist() == [
+        "looks like shoe (90 %), hardly like hat (5 %)",
+        "looks more like shoe (70 %) than hat (20 %)",
+        "unclear: bag fits best (45 %), hat less (30 %)",
+        "shoe is still the most likely (90 %), then hat (10 %)",
+        "hat is still the most likely (98 %), then shoe (1 %)",
+    ]
+
+
+def test_rank_keeps_the_order_of_equals_and_never_suggests_the_label():
+    p, y = random_probabilities(200, 4)
+    table = audit.rank(np.vstack([p, p]), np.concatenate([y, y]))
+    assert (table["label"] != table["suggested_label"]).all()
+    first = table.index.to_numpy()
+    assert all(first[i + 1] == first[i] + 200 for i in range(0, 400, 2))
+
+
+# Figures
+
+
+def truth_and_scores(n, seed):
+    rng = np.random.default_rng(seed)
+    wrong = rng.random(n) < 0.3
+    wrong[0] = True
+    return wrong, wrong + rng.normal(size=n)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.5, 1])
+def test_precision_at_a_share_is_scikit_learns_of_the_top(share):
+    wrong, scores = truth_and_scores(400, seed=1)
+    top = scores >= np.sort(scores)[-round(share * 400)]
+    assert audit.precision_at(wrong, scores, share) == pytest.approx(precision_score(wrong, top))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 1])
+@pytest.mark.parametrize("scores", [(3, 2, 2, 2, 1, 1), (1, 1, 1, 1, 1, 1), (6, 5, 4, 3, 2, 1)])
+def test_equal_scores_mean_the_expected_value_over_all_orders(scores, share):
+    wrong = np.array([True, False, True, False, False, True])
+    looks, hits = [], []
+    for order in itertools.permutations(range(6)):
+        found = [wrong[i] for i in sorted(order, key=lambda i: -scores[i])]
+        looks.append(1 + np.searchsorted(np.cumsum(found), np.ceil(share * 3)))
+        hits.append(np.mean(found[: max(1, round(share * 6))]))
+    assert audit.effort(wrong, scores, share).with_list == pytest.approx(np.mean(looks))
+    assert audit.precision_at(wrong, scores, share) == pytest.approx(np.mean(hits))
+    assert audit.effort(wrong, np.zeros(6), share).with_list == pytest.approx(
+        audit.effort(wrong, scores, share).at_random
+    )
+
+
+def test_measures_against_scikit_learn():
+    wrong, scores = truth_and_scores(500, seed=2)
+    listed = scores > 0.8
+    figures = audit.measure(wrong, scores, listed)
+    assert figures["f1"] == pytest.approx(f1_score(wrong, listed))
+    assert figures["precision"] == pytest.approx(precision_score(wrong, listed))
+    assert figures["recall"] == pytest.approx(recall_score(wrong, listed))
+    assert figures["listed_share"] == listed.mean()
+    found = wrong[np.argsort(-scores)]
+    at_each_hit = (np.cumsum(found) / np.arange(1, 501))[found]
+    assert figures["average_precision"] == pytest.approx(at_each_hit.mean())
+    assert set(audit.measure(wrong, scores)) == set(figures) - {"listed_share", "precision", "recall", "f1"}
+
+
+def test_an_empty_list_finds_nothing():
+    figures = audit.measure([True, False], [1, 0], np.array([False, False]))
+    assert (figures["precision"], figures["recall"], figures["f1"]) == (0, 0, 0)
+
+
+# Errors
+
+P = np.array([[0.5, 0.5], [0.2, 0.8]])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: audit.combine(), "no probabilities given"),
+        (lambda: audit.combine(P, P[:1]), r"shapes \(2, 2\), \(1, 2\)"),
+        (lambda: audit.label_scores([0.5, 0.5], [0]), r"shape \(2,\); expected \(n, C\)"),
+        (lambda: audit.label_scores([[0.5, np.nan], [1, 0]], [0, 0]), r"row 0 is \[0.5, nan\]"),
+        (lambda: audit.label_scores([[1, 0], [0, 0]], [0, 0]), r"row 1 is \[0.0, 0.0\]"),
+        (lambda: audit.label_scores([[2, -1]], [0]), r"row 0 is \[2.0, -1.0\]"),
+        (lambda: audit.label_scores(P, [0, 2]), "0 to 2; expected 0 to 1"),
+        (lambda: audit.label_scores(P, [0.0, 1.0]), "expected integers"),
+        (lambda: audit.label_scores(P, [0]), r"shape \(1,\); expected integers of shape \(2,\)"),
+        (lambda: audit.label_scores(P, [0, 1], "entropy"), "allowed are odds, self_confidence, margin, balanced"),
+        (lambda: audit.suspect_list(P, [0, 1], odds=0), "odds=0"),
+        (lambda: audit.rank(P, [0, 1], ids=["a", "a"]), "'a' is there more than once"),
+        (lambda: audit.rank(P, [0, 1], ids=["a"]), "1 ids for 2 labels"),
+        (lambda: audit.rank(P, [0, 1], class_names=["a"]), "1 class names for 2 classes"),
+        (lambda: audit.measure([False, False], [0, 1]), "nothing to find"),
+        (lambda: audit.measure([0, 1], [0, 1]), r"expected bool \(n,\)"),
+        (lambda: audit.measure([True, False], [0, np.inf]), "row 1 is not a finite number"),
+        (lambda: audit.measure([True, False], [0, 1], [1, 0]), "listed: int64"),
+        (lambda: audit.precision_at([True], [1], 0), "share=0"),
+        (lambda: audit.effort([True], [1], 1.5), "share=1.5"),
+    ],
+)
+def test_errors_name_what_where_and_what_is_expected(call, message):
+    with pytest.raises(audit.AuditError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+# The page and its file
+
+HOSTILE = '</script><script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'">'
+
+
+def review_table(n=12):
+    table = pd.DataFrame(
+        {
+            "id": [f"p{i}" for i in range(n)],
+            "label": ["cat", "dog", "bird"] * (n // 3),
+            "suggested_label": ["dog", "cat, wild", 'the "cat"'] * (n // 3),
+            "confidence": np.linspace(1, 0.5, n),
+            "reason": ["looks like it"] * n,
+            "title": ["A fine product"] * n,
+        }
+    )
+    table.loc[1, ["id", "title"]] = [HOSTILE, HOSTILE]
+    table.loc[2, "id"] = "__proto__"
+    table.loc[3, "id"] = 'comma, "quote"\nand line'
+    return table
+
+
+def pictures(n=12, size=32):
+    return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("change", "thumbnails", "message"),
+    [
+        (lambda t: t.drop(columns="reason"), pictures(), "no column reason"),
+        (lambda t: t, pictures(3), "3 thumbnails for 12 rows"),
+        (lambda t: t, pictures().astype(float), "expected uint8"),
+        (lambda t: t.assign(id="same"), pictures(), "'same' is there more than once"),
+        (lambda t: t.assign(confidence=2.0), pictures(), "confidence outside 0 to 1"),
+        (lambda t: t.assign(label="\ud800"), pictures(), "lone surrogate"),
+        (lambda t: t.iloc[:0], pictures(0), "nothing to look at"),
+    ],
+)
+def test_page_refuses_what_it_cannot_show_and_writes_nothing(change, thumbnails, message, tmp_path):
+    with pytest.raises(audit.AuditError, match=message):
+        audit.review_page(change(review_table()), thumbnails, tmp_path / "review.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_page_carries_titles_as_data_only(tmp_path):
+    text = audit.review_page(review_table(), pictures(), tmp_path / "r.html", title="<b>{{data}}</b>").read_text()
+    assert "owned" in text
+    assert text.count("<script") == text.count("</script>") == 2
+    assert "<b>" not in text
+    assert text.count("&lt;b&gt;{{data}}&lt;/b&gt;") == 2
+    assert re.findall(r"https?://", text) == []
+
+
+def write(path, *rows):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def test_decisions_come_back_as_text(tmp_path):
+    path = write(
+        tmp_path / "d.csv", audit.DECISION_COLUMNS, ["007", "confirm", "NA", "1e3"], ["a\nb", "keep", "", "x,y"]
+    )
+    assert audit.read_decisions(path).values.tolist() == [["007", "confirm", "NA", "1e3"], ["a\nb", "keep", "", "x,y"]]
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as a spreadsheet saves it
+    assert len(audit.read_decisions(path)) == 2
+    assert audit.read_decisions(write(path, audit.DECISION_COLUMNS)).empty
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "first line is ''; expected id,decision,label,suggested_label"),
+        ("id;decision;label;suggested_label\n", "first line is 'id;decision"),
+        ("id,decision,label,suggested_label\na,keep,x\n", "line 2: 3 columns"),
+        (
+            'id,decision,label,suggested_label\n"a\nb",keep,x,y\nc,maybe,x,y\n',
+            "line 4: decision 'maybe'; expected confirm",
+        ),
+        ("id,decision,label,suggested_label\na,keep,x,y\n\na,keep,x,y\n", "line 4: id 'a' was decided in line 2"),
+        ('id,decision,label,suggested_label\n"a,keep,x,y\n', "line 2: not valid CSV"),
+    ],
+)
+def test_decisions_that_are_not_sound_are_named_by_file_and_line(content, message, tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text(content, newline="")
+    with pytest.raises(audit.AuditError, match=message) as error:
+        audit.read_decisions(path)
+    assert str(path) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_decisions_in_another_encoding_are_refused(tmp_path):
+    (tmp_path / "d.csv").write_bytes("id,decision,label,suggested_label\nå,keep,x,y\n".encode("latin-1"))
+    with pytest.raises(audit.AuditError, match="not UTF-8"):
+        audit.read_decisions(tmp_path / "d.csv")
+
+
+# The page in a browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright: pip install 'elrkit[test]'")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("needs the package chromium of the operating system: apt install chromium")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, tmp_path):
+    """Opens the page of a table; fails the test on any script error, refused resource or request to anywhere."""
+    context = browser.new_context(accept_downloads=True, viewport={"width": 1100, "height": 900})
+    troubles = []
+
+    def open_(table, thumbnails, name="review.html"):
+        path = audit.review_page(table, thumbnails, tmp_path / name)
+        page = context.new_page()
+        page.set_default_timeout(5000)
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("console", lambda message: troubles.append(message.text))
+        page.on("request", lambda r: r.url.startswith(("data:", "blob:", path.as_uri())) or troubles.append(r.url))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_
+    context.close()
+    assert troubles == []
+
+
+def press(page, *keys):
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def saved(page, path):
+    with page.expect_download() as download:
+        page.keyboard.press("s")
+    assert download.value.suggested_filename == "decisions.csv"
+    download.value.save_as(path)
+    return audit.read_decisions(path)
+
+
+def test_a_person_goes_through_the_list_by_keyboard(open_page, tmp_path):
+    page = open_page(review_table(), pictures())
+    press(page, "c", "k", "u", "k")
+    assert "4 of 12 decided: 1 confirmed, 2 kept, 1 unsure" in page.inner_text("#counts")
+    assert page.inner_text("#name") == "p4"
+    assert page.get_attribute("#message", "aria-live") == "polite"
+    assert page.inner_text("#message").startswith('Kept: comma, "quote"')
+    press(page, "z", "ArrowLeft")
+    assert page.inner_text("#name") == "__proto__"
+    assert page.inner_text("#state") == "Unsure: cannot tell"
+    press(page, "c", "n", "k")  # a second thought: 3 becomes confirm, then on to the next undecided
+    table = review_table()
+    expected = [
+        [*row[:1], decision, *row[1:]]
+        for row, decision in zip(
+            table[["id", "label", "suggested_label"]].values.tolist(),
+            ["confirm", "keep", "confirm", None, "keep"],
+            strict=False,
+        )
+        if decision
+    ]
+    assert saved(page, tmp_path / "decisions.csv").values.tolist() == expected
+    assert page.title() == "Labels to look at"  # the hostile title did not run
+
+
+def test_decisions_survive_a_reload_and_stay_with_their_list(open_page):
+    page = open_page(review_table(), pictures())
+    press(page, "c", "k", "c")
+    page.reload()
+    assert "3 of 12 decided: 2 confirmed, 1 kept" in page.inner_text("#counts")
+    assert "3 decisions of an earlier visit" in page.inner_text("#message")
+    assert page.inner_text("h2#name").startswith("comma")
+    other = open_page(review_table().assign(suggested_label="horse"), pictures(), "other.html")
+    assert "0 of 12 decided" in other.inner_text("#counts")
+
+
+def test_a_saved_file_is_loaded_and_can_be_undone(open_page, tmp_path):
+    page = open_page(review_table(), pictures())
+    press(page, "c", "k", "u", "k")
+    kept = saved(page, tmp_path / "decisions.csv")
+    page.evaluate("localStorage.clear()")
+    page.reload()
+    assert "0 of 12" in page.inner_text("#counts")
+    press(page, "k", "k")  # what the file says wins
+    page.set_input_files("#file", tmp_path / "decisions.csv")
+    page.wait_for_function("document.getElementById('message').textContent.startsWith('4 decisions loaded')")
+    assert saved(page, tmp_path / "again.csv").values.tolist() == kept.values.tolist()
+    press(page, "z")
+    assert "2 of 12 decided: 0 confirmed, 2 kept" in page.inner_text("#counts")
+
+
+BAD_FILES = [
+    (b"id;decision\n", "the first line must be id,decision,label,suggested_label"),
+    (b"", "the first line must be"),
+    (b"id,decision,label,suggested_label\np0,perhaps,cat,dog\n", 'line 2: decision "perhaps"'),
+    (b"id,decision,label,suggested_label\n\np0,keep\n", "line 3: 2 columns"),
+    (b"id,decision,label,suggested_label\np0,keep,cat,dog\np0,confirm,cat,dog\n", "line 3: p0 is there twice"),
+    (b'id,decision,label,suggested_label\n"p0,keep,cat,dog\n', "line 2: a quote that is never closed"),
+    (b'id,decision,label,suggested_label\n"p0"x,keep,cat,dog\n', "line 2: text after a closing quote"),
+    (b"id,decision,label,suggested_label\n\xe5,keep,cat,dog\n", "it is not UTF-8 text"),
+]
+
+
+def test_a_bad_file_changes_nothing(open_page, tmp_path):
+    page = open_page(review_table(), pictures())
+    for number, (content, message) in enumerate(BAD_FILES):
+        press(page, "c")
+        path = tmp_path / f"bad{number}.csv"
+        path.write_bytes(content)
+        page.set_input_files("#file", path)
+        page.wait_for_selector(f"#message.bad:has-text('bad{number}.csv was not loaded')")
+        assert message in page.inner_text("#message")
+        assert "Nothing has changed" in page.inner_text("#message")
+        assert f"{number + 1} of 12 decided: {number + 1} confirmed" in page.inner_text("#counts")
+
+
+def test_rows_of_another_list_are_left_out_and_counted(open_page, tmp_path):
+    page = open_page(review_table(), pictures())
+    rows = [["p0", "keep", "cat", "dog"], ["p4", "keep", "dog", "horse"], ["gone", "keep", "cat", "dog"]]
+    page.set_input_files("#file", write(tmp_path / "d.csv", audit.DECISION_COLUMNS, *rows))
+    page.wait_for_selector("#message.bad")
+    assert page.inner_text("#message") == (
+        "1 decisions loaded from d.csv. 2 rows left out: not on this list, or with other labels."
+    )
+    assert "1 of 12 decided" in page.inner_text("#counts")
+
+
+def test_mouse_focus_and_shortcuts_off(open_page):
+    page = open_page(review_table(), pictures())
+    page.click("#strip li:nth-child(6) button")
+    assert page.inner_text("#name") == "p5"
+    press(page, "ArrowRight")
+    assert page.evaluate("document.activeElement.getAttribute('aria-current')") == "true"  # focus goes along
+    page.click("[data-decision=keep]")
+    assert "p6" in page.inner_text("#message")
+    page.uncheck("#keys")
+    press(page, "c")
+    assert "1 of 12 decided" in page.inner_text("#counts")
+    assert not page.is_visible("#undo kbd")
+    press(page, "Control+z")
+    assert "0 of 12 decided" in page.inner_text("#counts")
+
+
+def test_a_key_held_down_decides_once(open_page):
+    page = open_page(review_table(), pictures())
+    for _ in range(5):
+        page.keyboard.down("c")
+    page.keyboard.up("c")
+    assert "1 of 12 decided" in page.inner_text("#counts")
+
+
+def test_everything_has_a_name_for_those_who_do_not_see(open_page):
+    page = open_page(review_table(), pictures())
+    assert page.get_attribute("#picture", "alt") == "Picture of A fine product, filed as cat"
+    assert (
+        page.get_attribute("#strip li:nth-child(1) button", "aria-label")
+        == "p0: filed as cat, suggested dog, undecided"
+    )
+    press(page, "c")
+    assert page.get_attribute("#strip li:nth-child(1) button", "aria-label").endswith("confirmed")
+    unnamed = page.evaluate(
+        """[...document.querySelectorAll("button, img, input:not([hidden]), progress")].filter(e => !(
+           e.textContent.trim() || e.hasAttribute("aria-label") || e.hasAttribute("alt") || e.labels?.length)).length"""
+    )
+    assert unnamed == 0
+    assert page.locator("#strip button[tabindex='0']").count() == 1
+
+
+def test_a_long_list_keeps_the_page_light_and_tells_the_end(open_page):
+    n = 1002
+    table = review_table(n)
+    page = open_page(table, pictures(n, 8))
+    assert page.locator("#strip li").count() == 100
+    for _ in range(21):
+        press(page, "c")
+    assert "of the last 20 confirmed or kept, 20 were confirmed" in page.inner_text("#forecast")
+    assert "left at this pace" in page.inner_text("#forecast")
+    page.evaluate("go(1001)")
+    assert page.inner_text("#range") == "Labels 1,001 to 1,002 of 1,002, most suspicious first"
+    page.evaluate("change(items.map((_, index) => [index, 'keep']))")
+    press(page, "u")
+    assert "All labels are decided" in page.inner_text("#message")
+    assert "1,002 of 1,002 decided: 0 confirmed, 1,001 kept, 1 unsure" in page.inner_text("#counts")
+
+
+def test_a_browser_that_keeps_nothing_says_so(open_page, tmp_path):
+    page = open_page(review_table(), pictures())
+    page.add_init_script("Object.defineProperty(window, 'localStorage', {get() { throw new Error('blocked'); }})")
+    page.reload()
+    press(page, "c")
+    assert "1 of 12 decided" in page.inner_text("#counts")
+    assert page.inner_text("#kept") == "This browser keeps nothing: save before you leave."
+    assert len(saved(page, tmp_path / "d.csv")) == 1
+
+
+def test_csv_of_the_page_and_of_python_agree(open_page):
+    page = open_page(review_table(), pictures())
+    rows = [["a", 'say "x"', "b,c", " lead"], ["é", "", "line\nbreak", "cr\r\nlf"], ["=1+1", "\t", "tail ", "ok"]]
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer).writerows(rows)
+    assert [fields for _, fields in page.evaluate("text => parse(text)", buffer.getvalue())] == rows
+    text = page.evaluate("rows => rows.map(row => row.map(quote).join(',') + '\\r\\n').join('')", rows)
+    assert list(csv.reader(io.StringIO(text, newline=""), strict=True)) == rows

@@ -1,0 +1,96 @@
+"""Parameters and operations against counts by hand, and the parts of a network against its description."""
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from elrkit import flops, models, paper
+
+
+def test_small_net_against_a_hand_count():
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, kernel_size=3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 8, kernel_size=2, stride=2, bias=False),
+        nn.Flatten(),
+        nn.Linear(8 * 3 * 2, 5),
+    )
+    parameters, operations, layers = flops.count(net, (3, 6, 4))
+    # Multiply-adds: 6*4 pixels * 4 channels * 27 inputs; 3*2 * 8 * 16; 48 * 5. Two operations each.
+    by_hand = [2 * 24 * 4 * 27, 0, 2 * 6 * 8 * 16, 2 * 48 * 5]
+    assert layers["flops"].tolist() == by_hand
+    assert operations == sum(by_hand)
+    assert layers["parameters"].tolist() == [3 * 4 * 9 + 4, 8, 4 * 8 * 4, 48 * 5 + 5]
+    assert parameters == 112 + 8 + 128 + 245
+    assert layers["output"].tolist() == [(4, 6, 4), (4, 6, 4), (8, 3, 2), (5,)]
+    assert layers["kind"].tolist() == ["Conv2d", "BatchNorm2d", "Conv2d", "Linear"]
+
+
+def resnet34_by_hand(classes: int) -> tuple[int, int]:
+    """Weights and multiply-adds of ResNet-34 with a 3x3 stride-1 stem at 32x32, from its table of layers alone."""
+    weights, work = 3 * 64 * 9, 32 * 32 * 3 * 64 * 9
+    norms, channels, side = 64, 64, 32
+    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(blocks):
+            if block == 0 and width > 64:
+                side //= 2
+                weights += channels * width  # the 1x1 shortcut
+                work += side * side * channels * width
+                norms += width
+            weights += 9 * width * (channels + width)
+            work += side * side * 9 * width * (channels + width)
+            norms += 2 * width
+            channels = width
+    return weights + 2 * norms + 512 * classes + classes, work + 512 * classes
+
+
+def test_resnet34_against_its_table_of_layers():
+    parameters, operations, _ = flops.count(models.resnet34(10), (3, 32, 32))
+    assert (parameters, operations / 2) == resnet34_by_hand(10)
+    assert round(operations / 2 / 1e9, 2) == 1.16  # G multiply-adds
+
+
+def test_model_stays_as_it_is():
+    net = models.small_resnet(10, 3, 8, 1).train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    flops.count(net, (3, 16, 16))
+    assert net.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_image_that_does_not_fit_is_one_line():
+    with pytest.raises(ValueError, match=r"image_shape=\(1, 32, 32\): the model does not accept it") as error:
+        flops.count(models.small_resnet(10, 3, 8, 1), (1, 32, 32))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("resnet18", [2, 2, 2, 2]), ("resnet34", [3, 4, 6, 3])])
+def test_stages(name, blocks):
+    groups = flops.stages(getattr(models, name)(63))
+    assert [len(group) for group in groups] == blocks
+    assert groups[1][0] == "layer2.0"
+
+
+def test_ledger_counts_the_blocks():
+    claims = paper.load_claims()
+    claims = claims[claims["rule"] == "stages"]
+    runs = pd.DataFrame(columns=list(paper.RUN_COLUMNS))
+    none = paper.load_published().iloc[:0]
+    assert paper.decide(claims, none, runs)["verdict"].tolist() == ["reproduced", "reproduced"]
+    wrong = claims.assign(arguments=claims["arguments"].str.replace("blocks=3-4-6-3", "blocks=3-4-23-3"))
+    assert paper.decide(wrong, none, runs)["verdict"].tolist() == ["reproduced", "not reproduced"]
+
+
+def test_picture_is_drawn_from_the_modules():
+    small, large = flops.draw({"A": models.resnet18(63), "B": models.resnet34(10)}, (3, 32, 32)).axes
+    texts = [text.get_text() for text in small.texts]
+    assert texts[0] == "image   3×32×32"
+    assert "mean over pixels, linear   63" in texts
+    assert sum("512×4×4" in text for text in texts) == 2
+    assert "3×3 /2 + 3×3, 1×1 shortcut   256×8×8" in texts
+    assert {"stem", "part 1", "part 2", "part 3", "part 4", "head"} <= set(texts)  # the paper's six parts
+    assert sum("256×8×8" in text.get_text() for text in large.texts) == 6
+    assert [axes.get_title() for axes in (small, large)] == ["A", "B"]

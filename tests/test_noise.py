@@ -1,0 +1,403 @@
+"""Label noise against matrices, counts and a sequential loop written apart; human labels, also from hostile files."""
+
+import math
+import os
+import pickle
+import random
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elrkit import noise
+
+KINDS = [
+    ("none", None),
+    ("symmetric", "all"),
+    ("symmetric", "others"),
+    ("asymmetric", "intended"),
+    ("asymmetric", "reference"),
+]
+AIRPLANE, AUTOMOBILE, BIRD, CAT, DEER, DOG, HORSE, TRUCK = 0, 1, 2, 3, 4, 5, 7, 9
+PAIRS = {TRUCK: AUTOMOBILE, BIRD: AIRPLANE, CAT: DOG, DOG: CAT, DEER: HORSE}
+
+
+def expected_entry(kind, convention, rate, num_classes, true, label):
+    """P(label | true), case by case from the definitions, as a number apart from the matrix code."""
+    same = true == label
+    if kind == "none":
+        return float(same)
+    if kind == "symmetric" and convention == "all":
+        return rate / num_classes + (1 - rate if same else 0)
+    if kind == "symmetric":
+        return 1 - rate if same else rate / (num_classes - 1)
+    target = PAIRS.get(true) if num_classes == 10 else (true + 1) % num_classes
+    if convention == "reference" and num_classes == 100 and true % 5 == 4:
+        target = true - 4  # the reference goes round in blocks of five ids
+    if target is None:
+        return float(same)
+    leaves = rate
+    if convention == "reference" and num_classes == 10 and true == CAT:
+        leaves = rate - rate * rate  # of the cats made dogs, the share `rate` is made cats again
+    return leaves if label == target else 1 - leaves if same else 0.0
+
+
+def expected_matrix(kind, convention, rate, num_classes):
+    ids = range(num_classes)
+    return np.array([[expected_entry(kind, convention, rate, num_classes, i, j) for j in ids] for i in ids])
+
+
+def sequential_reference(labels, thousandths, rng):
+    """The reference procedure on 10 classes, one image at a time: each class in turn over labels already changed."""
+    labels = list(labels)
+    for current in range(10):
+        members = [i for i, label in enumerate(labels) if label == current]
+        rng.shuffle(members)
+        for position, i in enumerate(members):
+            if 1000 * position < thousandths * len(members) and current in PAIRS:
+                labels[i] = PAIRS[current]
+    return labels
+
+
+def flip(labels, kind="symmetric", convention="all", rate=0.2, num_classes=10, draw="exact", seed=0):
+    return noise.flip_labels(
+        labels, kind=kind, rate=rate, num_classes=num_classes, convention=convention, draw=draw, seed=seed
+    )
+
+
+@pytest.mark.parametrize(("kind", "convention"), KINDS)
+@pytest.mark.parametrize("num_classes", [2, 7, 10, 100])
+@pytest.mark.parametrize("rate", [0, 0.15, 0.4, 1])
+def test_matrix_is_the_definition(kind, convention, num_classes, rate):
+    matrix = noise.transition_matrix(kind, rate, num_classes, convention)
+    assert matrix.dtype == np.float64
+    np.testing.assert_allclose(matrix, expected_matrix(kind, convention, rate, num_classes), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("draw", ["exact", "independent"])
+@pytest.mark.parametrize(("kind", "convention"), KINDS)
+@pytest.mark.parametrize(("num_classes", "per_class"), [(2, 20_000), (10, 20_000), (100, 2_000)])
+def test_frequencies_per_class_follow_the_matrix(kind, convention, draw, num_classes, per_class):
+    clean = np.random.default_rng(7).permutation(np.repeat(np.arange(num_classes), per_class))
+    noisy, realized = flip(clean, kind, convention, 0.4, num_classes, draw, seed=3)
+    expected = expected_matrix(kind, convention, 0.4, num_classes)
+    shares = np.zeros((num_classes, num_classes))
+    for (true, label), count in Counter(zip(clean.tolist(), noisy.tolist(), strict=True)).items():
+        shares[true, label] = count / per_class
+    # The exact draw varies less than the binomial one; it may exceed the rate by one image, for the ceiling.
+    deviation = np.sqrt(expected * (1 - expected) / per_class)
+    assert (np.abs(shares - expected) <= 5.5 * deviation + 1 / per_class).all()
+    assert (shares[expected == 0] == 0).all()
+    np.testing.assert_allclose(noise.realized_matrix(clean, noisy, num_classes), shares, rtol=0, atol=1e-15)
+    assert realized == pytest.approx(1 - np.trace(shares) / num_classes, rel=0, abs=1e-12)
+
+
+@pytest.mark.parametrize("draw", ["exact", "independent"])
+def test_reference_leaves_24_percent_of_cats_and_40_percent_of_dogs_wrong(draw):
+    clean = np.tile(np.arange(10), 5_000)
+    noisy, _ = flip(clean, "asymmetric", "reference", 0.4, draw=draw, seed=1)
+    looped = np.array(sequential_reference(clean.tolist(), 400, random.Random(1)))
+    for true, share in ((CAT, 0.24), (DOG, 0.40), (BIRD, 0.40), (TRUCK, 0.40), (DEER, 0.40), (HORSE, 0)):
+        tolerance = 5.5 * math.sqrt(share * (1 - share) / 5_000)
+        for labels in (noisy, looped):
+            assert abs(np.mean(labels[clean == true] != true) - share) <= tolerance
+    intended, _ = flip(clean, "asymmetric", "intended", 0.4, draw=draw, seed=1)
+    assert abs(np.mean(intended[clean == CAT] == DOG) - 0.40) <= 5.5 * math.sqrt(0.24 / 5_000)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 9), max_size=120), st.integers(0, 1000), st.integers(0, 2**32))
+def test_exact_reference_has_the_label_counts_of_the_sequential_procedure(labels, thousandths, seed):
+    # Which images flip is chance; how many carry each label in the end is not.
+    noisy, _ = flip(labels, "asymmetric", "reference", thousandths / 1000, seed=seed)
+    looped = sequential_reference(labels, thousandths, random.Random(seed))
+    assert Counter(noisy.tolist()) == Counter(looped)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(2, 12).flatmap(lambda c: st.tuples(st.just(c), st.lists(st.integers(0, c - 1), max_size=150))),
+    st.integers(0, 1000),
+    st.integers(0, 2**32),
+)
+def test_exact_counts_are_ceilings_of_the_decimal_rate(case, thousandths, seed):
+    num_classes, labels = case
+    clean, rate = np.array(labels, dtype=np.int64), thousandths / 1000
+
+    def ceiling(n):
+        return -(-thousandths * n // 1000)
+
+    noisy, realized = flip(labels, "symmetric", "others", rate, num_classes, seed=seed)
+    assert np.sum(noisy != clean) == ceiling(len(clean))
+    assert realized == (np.mean(noisy != clean) if labels else 0.0)
+    noisy, _ = flip(labels, "symmetric", "all", rate, num_classes, seed=seed)
+    assert np.sum(noisy != clean) <= ceiling(len(clean))
+    noisy, _ = flip(labels, "asymmetric", "intended", rate, num_classes, seed=seed)
+    targets = PAIRS if num_classes == 10 else {c: (c + 1) % num_classes for c in range(num_classes)}
+    for true in range(num_classes):
+        of_class = noisy[clean == true]
+        moved = of_class[of_class != true]
+        assert len(moved) == (ceiling(len(of_class)) if true in targets else 0)
+        assert set(moved.tolist()) <= {targets.get(true)}
+
+
+@pytest.mark.parametrize(
+    ("rate", "n", "count"), [(0.15, 20, 3), (0.07, 100, 7), (0.1, 30, 3), (0.55, 100, 55), (0.1, 31, 4)]
+)
+def test_floating_point_does_not_add_an_image(rate, n, count):
+    noisy, realized = flip([0] * n, "symmetric", "others", rate)
+    assert np.sum(noisy != 0) == count
+    assert realized == count / n
+
+
+def test_some_of_those_products_do_round_up_in_floating_point():
+    assert math.ceil(0.07 * 100) == 8
+    assert math.ceil(0.55 * 100) == 56
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(2, 12).flatmap(lambda c: st.tuples(st.just(c), st.lists(st.integers(0, c - 1), max_size=60))),
+    st.sampled_from(KINDS),
+    st.floats(0, 1),
+    st.sampled_from(["exact", "independent"]),
+    st.integers(0, 2**32),
+)
+def test_any_flip_is_valid_repeatable_and_possible_under_its_matrix(case, how, rate, draw, seed):
+    num_classes, labels = case
+    noisy, realized = flip(labels, *how, rate, num_classes, draw, seed)
+    again, realized_again = flip(labels, *how, rate, num_classes, draw, seed)
+    assert noisy.dtype == np.int64
+    assert noisy.shape == (len(labels),)
+    assert type(realized) is float
+    assert noisy.tolist() == again.tolist()
+    assert realized == realized_again
+    assert realized == sum(a != b for a, b in zip(labels, noisy.tolist(), strict=True)) / max(len(labels), 1)
+    for true, label in zip(labels, noisy.tolist(), strict=True):
+        assert true == label or (rate > 0 and expected_entry(*how, 0.5, num_classes, true, label) > 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "convention", "draw", "digits"),
+    [
+        ("symmetric", "all", "exact", "04834917653535"),
+        ("symmetric", "all", "independent", "81237526894535"),
+        ("symmetric", "others", "exact", "05034487443575"),
+        ("symmetric", "others", "independent", "83272594898530"),
+        ("asymmetric", "intended", "exact", "01057367815335"),
+        ("asymmetric", "intended", "independent", "01057567893353"),
+        ("asymmetric", "reference", "exact", "01057367815333"),
+        ("asymmetric", "reference", "independent", "01057367813355"),
+    ],
+)
+def test_draws_are_pinned(kind, convention, draw, digits):
+    """Records name a run by its seed: another sequence of draws would be other noise under the same name."""
+    noisy, _ = flip([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 3, 5, 3, 5], kind, convention, 0.5, draw=draw, seed=11)
+    assert "".join(map(str, noisy)) == digits
+
+
+def test_seeds_differ():
+    clean = np.arange(1000) % 10
+    assert (flip(clean, seed=0)[0] != flip(clean, seed=1)[0]).any()
+
+
+@pytest.mark.parametrize(("kind", "convention"), KINDS)
+@pytest.mark.parametrize("make", [list, np.array, torch.tensor, lambda x: np.array(x, dtype=np.uint8)])
+def test_input_is_copied_never_changed(kind, convention, make):
+    values = [i % 10 for i in range(200)]
+    labels = make(values)
+    noisy, _ = flip(labels, kind, convention, 0.5)
+    assert noisy.tolist() == flip(values, kind, convention, 0.5)[0].tolist()
+    noisy[:] = 9
+    assert [int(label) for label in labels] == values
+
+
+def test_no_labels_are_no_error():
+    for how in KINDS:
+        noisy, realized = flip([], *how)
+        assert noisy.shape == (0,)
+        assert realized == 0.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "uniform"}, "kind='uniform': allowed are none, symmetric, asymmetric"),
+        ({"rate": 1.2}, "rate=1.2: allowed is 0 <= rate <= 1"),
+        ({"rate": -0.1}, "rate=-0.1: allowed is 0 <= rate <= 1"),
+        ({"rate": math.nan}, "rate=nan: allowed is 0 <= rate <= 1"),
+        ({"rate": "0.2"}, "rate='0.2': allowed is 0 <= rate <= 1"),
+        ({"num_classes": 1}, "num_classes=1: allowed are whole numbers from 2"),
+        ({"num_classes": 10.0}, "num_classes=10.0: allowed are whole numbers from 2"),
+        ({"convention": "reference"}, "convention='reference' with kind='symmetric': allowed are all, others"),
+        ({"convention": None}, "convention=None with kind='symmetric': allowed are all, others"),
+        (
+            {"kind": "asymmetric", "convention": "all"},
+            "convention='all' with kind='asymmetric': allowed are intended, reference",
+        ),
+        (
+            {"kind": "none", "convention": "odd"},
+            "convention='odd' with kind='none': allowed are None, all, others, intended, reference",
+        ),
+        ({"draw": "both"}, "draw='both': allowed are exact, independent"),
+        ({"seed": None}, "seed=None: allowed are whole numbers from 0"),
+        ({"seed": -1}, "seed=-1: allowed are whole numbers from 0"),
+        ({"labels": [0, 10]}, "labels: from 0 to 10; allowed is 0 to 9"),
+        ({"labels": [-1, 3]}, "labels: from -1 to 3; allowed is 0 to 9"),
+        (
+            {"labels": np.array([2**64 - 1], dtype=np.uint64)},
+            f"labels: from {2**64 - 1} to {2**64 - 1}; allowed is 0 to 9",
+        ),
+        ({"labels": [0.0, 1.0]}, "labels: float64 of shape (2,); allowed are whole numbers of shape (n,)"),
+        ({"labels": ["cat"]}, "labels: <U3 of shape (1,); allowed are whole numbers of shape (n,)"),
+        ({"labels": [[0, 1]]}, "labels: int64 of shape (1, 2); allowed are whole numbers of shape (n,)"),
+    ],
+)
+def test_what_is_not_allowed_is_named(change, message):
+    arguments = {"labels": [0, 1, 2], **change}
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
+        flip(arguments.pop("labels"), **arguments)
+    assert str(caught.value) == message
+    if not {"labels", "draw", "seed"} & set(change):
+        matrix = {"kind": "symmetric", "rate": 0.2, "num_classes": 10, "convention": "all", **change}
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
+            noise.transition_matrix(**matrix)
+        assert str(caught.value) == message
+
+
+def test_realized_matrix():
+    matrix = noise.realized_matrix([0, 0, 0, 0, 2], [0, 1, 1, 2, 2], 4)
+    np.testing.assert_array_equal(matrix[[0, 2]], [[0.25, 0.5, 0.25, 0], [0, 0, 1, 0]])
+    assert np.isnan(matrix[[1, 3]]).all()
+    with pytest.raises(ValueError, match=r"^noisy: 1 labels; allowed are as many as the 2 true ones$"):
+        noise.realized_matrix([0, 1], [0], 2)
+    with pytest.raises(ValueError, match=r"^true: from 0 to 2; allowed is 0 to 1$"):
+        noise.realized_matrix([0, 2], [0, 1], 2)
+
+
+# Human labels: small files with the published keys.
+
+CLEAN = np.arange(40) % 10
+LEVELS = {
+    name: np.random.default_rng(k).integers(0, 10, 40)
+    for k, name in enumerate(["aggregate", "random1", "random2", "random3", "worst"])
+}
+PUBLISHED = {
+    "aggregate": "aggre_label",
+    "random1": "random_label1",
+    "random2": "random_label2",
+    "random3": "random_label3",
+    "worst": "worse_label",
+}
+
+
+def published():
+    return {"clean_label": CLEAN, **{PUBLISHED[name]: labels for name, labels in LEVELS.items()}}
+
+
+class Payload:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def assert_refused(path, message, name="worst", clean=CLEAN):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is compared
+        noise.load_human_labels(name, path, clean)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", LEVELS)
+@pytest.mark.parametrize("suffix", [".npz", ".pt", ".tensors.pt", ".legacy.pt", ".numpy1.pt"])
+def test_human_labels_from_each_format(tmp_path, name, suffix):
+    path = tmp_path / f"labels{suffix}"
+    if suffix == ".npz":
+        np.savez(path, clean=CLEAN.astype(np.uint8), **{k: v.astype(np.uint8) for k, v in LEVELS.items()})
+    elif suffix == ".tensors.pt":
+        torch.save({key: torch.from_numpy(labels) for key, labels in published().items()}, path)
+    else:
+        torch.save(published(), path, _use_new_zipfile_serialization=suffix == ".pt")
+    if suffix == ".numpy1.pt":
+        # numpy 1 knew the function that rebuilds an array under another module name.
+        content = path.read_bytes()
+        assert b"numpy._core.multiarray" in content
+        path.write_bytes(content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    before = torch.serialization.get_safe_globals()
+    labels = noise.load_human_labels(name, path, torch.from_numpy(CLEAN))
+    assert labels.dtype == np.int64
+    assert labels.tolist() == LEVELS[name].tolist() == noise.load_human_labels(name, str(path)).tolist()
+    assert torch.serialization.get_safe_globals() == before
+
+
+def test_pickled_code_is_refused_not_run(tmp_path):
+    path, made = tmp_path / "labels.pt", tmp_path / "made"
+    torch.save({**published(), "extra": Payload(made)}, path)
+    torch.load(path, weights_only=False)
+    assert made.is_dir(), "the file is harmless, so it proves nothing"
+    made.rmdir()
+    assert_refused(path, f"{path}: refused, it is damaged or pickles more than a dictionary of arrays")
+    assert not made.exists()
+    path = tmp_path / "labels.npz"
+    np.savez(path, clean=CLEAN, worst=np.array([Payload(made)] * 40, dtype=object))
+    assert_refused(path, "not readable as human labels (ValueError: Object arrays cannot be loaded")
+    assert not made.exists()
+
+
+def test_another_order_is_told_with_count_and_first_image(tmp_path):
+    path = tmp_path / "labels.pt"
+    torch.save(published(), path)
+    moved = CLEAN.copy()
+    moved[[12, 25]] = moved[[25, 12]]
+    assert_refused(
+        path, "differ from the dataset's in 2 places, first at image 12; the images are in another order", clean=moved
+    )
+    assert_refused(path, f"{path}: 40 labels for 39 images", clean=CLEAN[:39])
+
+
+def test_damaged_human_label_files_are_told(tmp_path):
+    path = tmp_path / "labels.pt"
+    assert_refused(path, f"{path}: no such file")
+    torch.save(published(), path)
+    assert_refused(path, "name='clean': allowed are aggregate, random1, random2, random3, worst", name="clean")
+    assert_refused(path, "name='worse': allowed are aggregate, random1", name="worse")
+    whole = path.read_bytes()
+    for content in (b"", b"hello world", whole[:300], whole[:-100]):
+        path.write_bytes(content)
+        assert_refused(path, f"{path}: ")
+    torch.save([CLEAN], path)
+    assert_refused(path, f"{path}: holds a list; allowed is a dictionary of arrays")
+    torch.save({"clean_label": CLEAN}, path)
+    assert_refused(path, f"{path}: lacks the column 'worst'; it holds clean_label")
+    torch.save({"clean_label": CLEAN, "worse_label": CLEAN[:7]}, path)
+    assert_refused(path, f"{path}: 7 labels in 'worst', 40 clean ones")
+    torch.save({"clean_label": CLEAN, "worse_label": CLEAN + 1}, path)
+    assert_refused(path, f"{path}: worse_label: from 1 to 10; allowed is 0 to 9")
+    np.savez(tmp_path / "labels.npz", clean=CLEAN, worst=CLEAN / 2)
+    assert_refused(tmp_path / "labels.npz", "worst: float64 of shape (40,); allowed are whole numbers")
+
+
+def test_real_human_labels_have_the_published_shares_of_errors():
+    root = Path(os.environ.get("ELRKIT_DATA", ""))
+    if not (root / "cifar10n.npz").is_file() or not (root / "cifar-10-batches-py").is_dir():
+        pytest.skip("needs CIFAR-10 and cifar10n.npz in the folder that ELRKIT_DATA names")
+    clean = []
+    for k in range(1, 6):  # read as its publisher says: importing torchvision would take longer than all the rest
+        with open(root / "cifar-10-batches-py" / f"data_batch_{k}", "rb") as file:
+            clean += pickle.load(file, encoding="latin1")["labels"]
+    clean = np.array(clean)
+    for name, percent in (("aggregate", 9.01), ("random1", 17.23), ("worst", 40.21)):
+        labels = noise.load_human_labels(name, root / "cifar10n.npz", clean)
+        assert labels.shape == (50_000,)
+        assert round(100 * np.mean(labels != clean), 2) == percent
+    with pytest.raises(ValueError, match="the images are in another order"):
+        noise.load_human_labels("worst", root / "cifar10n.npz", clean[::-1])
