@@ -12,10 +12,12 @@ meaningless (beta without ELR, milestones without multi-step) are reset to their
 
 import hashlib
 import json
+from functools import cache
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
+import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 BUILT_IN_TRAIN_SIZES = {"digits": 1347, "cifar10": 50_000, "cifar100": 50_000}
 
@@ -41,7 +43,7 @@ class ConfigError(ValueError):
 class RunConfig(BaseModel):
     """One training, frozen. Raises `ConfigError` on construction when a field is not allowed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=True, allow_inf_nan=False)
 
     dataset: str = Field("digits", description="digits, cifar10, cifar100, an .npz file or a folder of class folders")
     train_size: int | None = Field(None, ge=1, description="use this many training images (none: all)")
@@ -75,7 +77,9 @@ class RunConfig(BaseModel):
         False, description="SAM: move batch-norm statistics and ELR targets in both passes, as the paper's code did"
     )
     schedule: Literal["multistep", "cosine", "constant"] = Field("constant", description="learning-rate schedule")
-    milestones: tuple[int, ...] | None = Field(None, description="multistep: epochs after which lr is multiplied")
+    milestones: tuple[int, ...] | None = Field(
+        None, strict=False, description="multistep: epochs after which lr is multiplied"
+    )  # not strict: JSON has lists, not tuples
     gamma: float | None = Field(None, gt=0, le=1, description="multistep: the factor")
     restart_epochs: int | None = Field(None, ge=1, description="cosine: epochs between warm restarts (T_0)")
     eta_min: float | None = Field(None, ge=0, description="cosine: lowest learning rate")
@@ -102,15 +106,26 @@ class RunConfig(BaseModel):
     @classmethod
     def _canonical(cls, fields: dict[str, Any]) -> dict[str, Any]:
         """Fill in what a choice implies and drop what it makes meaningless, so that one question has one id."""
-        given = {name: value for name, value in fields.items() if value is not None}
+        given = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in fields.items()
+            if value is not None
+        }
+        if any(name in given and not _allowed(name, given[name]) for name in ("noise", "noise_convention", "loss")):
+            return given  # nothing follows from these; the field's own check reports them
+
+        def drop(*names: str) -> None:
+            for name in names:
+                # A value that is not allowed is kept, so that the field's own check reports it.
+                if name in given and _allowed(name, given[name]):
+                    del given[name]
 
         def imply(active: bool, **defaults: Any) -> None:
             for name, default in defaults.items():
-                # A value that is out of range is kept, so that the field's own check reports it.
                 if active:
                     given.setdefault(name, default)
-                elif name in given and _in_range(cls, name, given[name]):
-                    del given[name]
+                else:
+                    drop(name)
 
         small = given.get("model", "small_resnet") == "small_resnet"
         digits = given.get("dataset", "digits") == "digits"
@@ -133,11 +148,11 @@ class RunConfig(BaseModel):
             level = given.setdefault("noise_convention", "worst")
             if level in HUMAN_NOISE_RATES:
                 given.setdefault("noise_rate", HUMAN_NOISE_RATES[level])
-            given.pop("noise_draw", None)
+            drop("noise_draw")
         elif given.get("noise_rate", 0) == 0:
-            for name in ("noise_convention", "noise_draw"):
-                given.pop(name, None)
-            given["noise"] = "none"
+            if given.get("noise_convention") in (None, *sum(NOISE_CONVENTIONS.values(), ())):
+                drop("noise_convention", "noise_draw")
+                given["noise"] = "none"
         elif noise in NOISE_CONVENTIONS:
             given.setdefault("noise_convention", NOISE_CONVENTIONS[noise][0])
         return given
@@ -190,7 +205,7 @@ class RunConfig(BaseModel):
         """The config of `to_json`; raises ConfigError when the text is no JSON object or a field is not allowed."""
         try:
             fields = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ConfigError(
                 f"config: not valid JSON ({error}); allowed is one object of RunConfig's fields"
             ) from None
@@ -233,18 +248,19 @@ def _bounds(metadata: list[Any], name: str) -> str:
     return f"{low}{name}{high}" if low or high else ""
 
 
-def _in_range(cls: type[BaseModel], name: str, value: Any) -> bool:
-    for m in cls.model_fields[name].metadata:
-        try:
-            if (
-                (isinstance(m, Ge) and not value >= m.ge)
-                or (isinstance(m, Gt) and not value > m.gt)
-                or (isinstance(m, Le) and not value <= m.le)
-                or (isinstance(m, Lt) and not value < m.lt)
-            ):
-                return False
-        except TypeError:
-            return False
+@cache
+def _field_type(name: str) -> TypeAdapter:
+    field = RunConfig.model_fields[name]
+    strict = ConfigDict(strict=True, allow_inf_nan=False)
+    return TypeAdapter(Annotated[field.annotation, field], config=strict)
+
+
+def _allowed(name: str, value: Any) -> bool:
+    """Whether the field `name` takes this value, whatever the others are."""
+    try:
+        _field_type(name).validate_python(value)
+    except ValidationError:
+        return False
     return True
 
 
@@ -255,7 +271,7 @@ def _type_name(annotation: Any) -> str:
         return _type_name(get_args(annotation)[0])
     if get_args(annotation) and get_origin(annotation) is not tuple:
         return " or ".join(_type_name(a) for a in get_args(annotation) if a is not type(None))
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
     return names.get(annotation, "a list of whole numbers")
 
 

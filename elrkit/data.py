@@ -149,14 +149,17 @@ def _cifar(source, root: Path, name: str, mean, std) -> Dataset:
 
 def _npz(path: Path, name: str, mean=None, std=None) -> Dataset:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except Exception as error:  # numpy raises many kinds for damaged archives
         raise DataError(f"{path}: not a readable .npz of plain arrays ({error})") from None
     required = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
     if missing := [key for key in required if key not in arrays]:
         raise DataError(f"{path}: lacks {', '.join(missing)}; an .npz dataset holds {', '.join(required)}")
-    classes = len(arrays["class_names"])
+    names = arrays["class_names"]
+    if names.ndim != 1 or len(names) < 2:
+        raise DataError(f"{path}: class_names has shape {names.shape}; allowed are 2 or more names")
+    classes = len(names)
     for part in ("train", "test"):
         images = arrays[f"{part}_images"]
         if images.dtype != np.uint8 or images.ndim not in (3, 4):
@@ -172,8 +175,9 @@ def _npz(path: Path, name: str, mean=None, std=None) -> Dataset:
                 raise DataError(f"{path}: {key} runs from {y.min()} to {y.max()}; allowed is 0 to {classes - 1}")
     if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:
         raise DataError(f"{path}: training and test images differ in shape")
-    if not len(arrays["train_images"]):
-        raise DataError(f"{path}: holds no training images")
+    for part, name_of_part in (("train", "training"), ("test", "test")):
+        if not len(arrays[f"{part}_images"]):
+            raise DataError(f"{path}: holds no {name_of_part} images")
     truth = (arrays["train_truth"], arrays["test_truth"])
     return _make(name, *(arrays[key] for key in required), mean, std, truth)
 

@@ -1,0 +1,322 @@
+"""RunConfig: every valid config survives JSON, one question has one id, every refusal is one helpful line."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elrkit import config as module
+from elrkit.config import ConfigError, RunConfig, cifar10_recipe, cifar100_recipe, table1_cifar10, table1_cifar100
+
+finite = {"allow_nan": False, "allow_infinity": False}
+
+
+@st.composite
+def fields_of_valid_configs(draw):
+    """Fields that RunConfig must accept, each given or left to its default."""
+    dataset = draw(st.sampled_from(["digits", "cifar10", "cifar100", "shoes.npz", "photos/by class"]))
+    size = {"digits": 1347, "cifar10": 50_000, "cifar100": 50_000}.get(dataset, 10**6)
+    lr = draw(st.floats(1e-6, 10))
+    kinds = ["none", "symmetric", "asymmetric"] + ["human"] * (dataset == "cifar10")
+    kind = draw(st.sampled_from(kinds))
+    fields = {"dataset": dataset, "lr": lr, "noise": kind}
+    if kind in ("symmetric", "asymmetric"):
+        fields["noise_rate"] = draw(st.floats(0, 1))
+    if kind != "none" and draw(st.booleans()):
+        fields["noise_convention"] = draw(st.sampled_from(module.NOISE_CONVENTIONS[kind]))
+    train_size = draw(st.none() | st.integers(1, size))
+    optional = {
+        "train_size": st.just(train_size),
+        "split": st.sampled_from(["all", "held_out"]),
+        "noise_draw": st.sampled_from(["exact", "independent"]),
+        "noise_seed": st.integers(0, 2**63),
+        "model": st.sampled_from(["small_resnet", "resnet18", "resnet34"]),
+        "width": st.integers(1, 1024),
+        "stem_stride": st.integers(1, 2),
+        "loss": st.sampled_from(["ce", "elr", "sce", "nce_rce"]),
+        "beta": st.floats(0, 1, exclude_max=True),
+        "lam": st.floats(0, 1e6) | st.integers(0, 20),
+        "loss_alpha": st.floats(0, 100),
+        "loss_beta": st.floats(0, 100),
+        "optimizer": st.sampled_from(["sgd", "adam"]),
+        "momentum": st.floats(0, 1, exclude_max=True),
+        "weight_decay": st.floats(0, 1),
+        "sam_rho": st.floats(0, 5),
+        "sam_adaptive": st.booleans(),
+        "sam_double_update": st.booleans(),
+        "schedule": st.sampled_from(["multistep", "cosine", "constant"]),
+        "milestones": st.lists(st.integers(0, 500), unique=True, max_size=4).map(sorted),
+        "gamma": st.floats(0, 1, exclude_min=True),
+        "restart_epochs": st.integers(1, 100),
+        "eta_min": st.floats(0, lr),
+        "epochs": st.integers(1, 10_000),
+        "augmentation": st.sampled_from(["fresh", "frozen", "flip", "none"]),
+        "precision": st.sampled_from(["float32", "bfloat16", "float16_fresh_scaler"]),
+        "eval_every": st.integers(1, 50),
+        "seed": st.integers(0, 2**63),
+    }
+    fields |= draw(st.fixed_dictionaries({}, optional=optional))
+    fields["batch_size"] = draw(st.integers(1, min(size, fields.get("train_size") or size)))
+    if fields.get("schedule") == "cosine" and "eta_min" not in fields:
+        fields["eta_min"] = draw(st.floats(0, lr))  # the default may be above a tiny lr
+    return fields
+
+
+@settings(max_examples=150, deadline=None)
+@given(fields_of_valid_configs())
+def test_valid_configs_survive_json_and_reconstruction(fields):
+    config = RunConfig(**fields)
+    text = config.to_json()
+    back = RunConfig.from_json(text)
+    assert back == config
+    assert hash(back) == hash(config)
+    assert back.to_json() == text
+    assert back.run_id == config.run_id
+    assert re.fullmatch("[0-9a-f]{12}", config.run_id)
+    # Pretty-printed, in another order: the same question.
+    shuffled = dict(reversed(json.loads(text).items()))
+    assert RunConfig.from_json(json.dumps(shuffled, indent=3)).run_id == config.run_id
+    assert config.with_() == config
+    for name in ("dataset", "lr", "epochs", "seed", "loss", "schedule", "batch_size"):
+        if name in fields:
+            assert getattr(config, name) == fields[name]
+
+
+@settings(max_examples=60, deadline=None)
+@given(fields_of_valid_configs(), st.data())
+def test_another_question_has_another_id(fields, data):
+    config = RunConfig(**fields)
+    name = data.draw(st.sampled_from(["seed", "noise_seed", "epochs", "weight_decay"]))
+    value = data.draw(st.integers(1, 100) if name != "weight_decay" else st.floats(0, 1))
+    changed = config.with_(**{name: value})
+    assert (changed.run_id == config.run_id) == (value == getattr(config, name))
+
+
+def test_run_ids_never_change():
+    """Records and checkpoints are named by these: a change here orphans every run that was ever trained."""
+    assert cifar10_recipe().run_id == "87c8430eac01"
+    assert cifar10_recipe("elr", 0.2).run_id == "06dd4eca5e5a"
+    assert cifar100_recipe("elr", 0.2, "cosine", 1).run_id == "cfee63df6977"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"beta": 0.9, "lam": 7}, {}),
+        ({"loss": "elr"}, {"loss": "elr", "beta": 0.7, "lam": 3}),
+        ({"dataset": "cifar100", "loss": "elr"}, {"dataset": "cifar100", "loss": "elr", "beta": 0.9, "lam": 7}),
+        ({"noise": "none"}, {"noise_rate": 0.0}),
+        ({"noise": "asymmetric", "noise_draw": "independent"}, {"noise": "symmetric", "noise_convention": "others"}),
+        ({"noise_rate": 0.2}, {"noise_rate": 0.2, "noise_convention": "all", "noise_draw": "exact"}),
+        ({"noise_rate": 1}, {"noise_rate": 1.0}),
+        ({"milestones": [3, 5], "gamma": 0.1, "eta_min": 0.01}, {"restart_epochs": 5}),
+        ({"schedule": "multistep", "epochs": 120}, {"schedule": "multistep", "epochs": 120, "milestones": (40, 80)}),
+        ({"schedule": "multistep"}, {"schedule": "multistep", "gamma": 0.01}),
+        ({"schedule": "cosine"}, {"schedule": "cosine", "restart_epochs": 10, "eta_min": 0.001}),
+        ({"sam_adaptive": True, "sam_double_update": True}, {}),
+        ({"sam_rho": 0.05}, {"sam_rho": 0.05, "sam_adaptive": False}),
+        ({"optimizer": "adam", "momentum": 0.5}, {"optimizer": "adam"}),
+        ({"model": "resnet18", "width": 7, "stem_stride": 2}, {"model": "resnet18"}),
+        ({}, {"width": 16, "stem_stride": 1, "momentum": 0.9}),
+        ({"dataset": "cifar10"}, {"dataset": "cifar10", "width": 32, "stem_stride": 2}),
+        ({"loss": "sce"}, {"loss": "sce", "loss_alpha": 0.1, "loss_beta": 1.0}),
+        ({"loss": "nce_rce"}, {"loss": "nce_rce", "loss_alpha": 1.0, "loss_beta": 0.1}),
+        (
+            {"dataset": "cifar10", "noise": "human"},
+            {"dataset": "cifar10", "noise": "human", "noise_convention": "worst", "noise_draw": "independent"},
+        ),
+        ({"train_size": None, "beta": None}, {}),
+    ],
+)
+def test_the_same_question_has_one_id(one, other):
+    assert RunConfig(**one) == RunConfig(**other)
+    assert RunConfig(**one).run_id == RunConfig(**other).run_id
+
+
+def test_what_the_loss_needs_is_filled_in_and_frozen():
+    config = RunConfig(dataset="cifar10", noise="human", noise_convention="aggregate", loss="elr")
+    assert (config.noise_rate, config.beta, config.lam, config.width) == (0.0903, 0.7, 3.0, 32)
+    with pytest.raises(Exception, match="frozen"):
+        config.lr = 1.0
+    assert RunConfig().beta is None
+
+
+ERRORS = [
+    ({"noise_rate": 1.2}, "noise_rate=1.2: allowed is a finite number with 0 <= noise_rate <= 1"),
+    ({"noise_rate": -0.1}, "noise_rate=-0.1: allowed is a finite number with 0 <= noise_rate <= 1"),
+    ({"noise_rate": float("nan")}, "noise_rate=nan: allowed is a finite number with 0 <= noise_rate <= 1"),
+    ({"noise_rate": "0"}, "noise_rate='0': allowed is a finite number with 0 <= noise_rate <= 1"),
+    ({"dataset": "mnist"}, "dataset='mnist': allowed are digits, cifar10, cifar100, a path ending in .npz or a folder"),
+    ({"dataset": ["digits"]}, "dataset=['digits']: allowed is text"),
+    ({"train_size": 0}, "train_size=0: allowed is a whole number with 1 <= train_size"),
+    ({"train_size": 1348}, "train_size=1348: digits has 1347 training images, so at most 1347"),
+    ({"batch_size": 1348}, "batch_size=1348: larger than the 1347 training images, so at most 1347"),
+    (
+        {"dataset": "x.npz", "train_size": 50},
+        "batch_size=64: larger than the 50 training images, so at most 50",
+    ),
+    ({"split": "half"}, "split='half': allowed is one of all, held_out"),
+    ({"noise": "gaussian"}, "noise='gaussian': allowed is one of none, symmetric, asymmetric, human"),
+    ({"noise": "gaussian", "noise_rate": 0.2}, "noise='gaussian': allowed is one of none, symmetric, asymmetric"),
+    ({"noise": []}, "noise=[]: allowed is one of none, symmetric, asymmetric, human"),
+    ({"noise": "none", "noise_rate": 0.2}, "noise_rate=0.2 with noise='none': allowed is 0, or another kind of noise"),
+    ({"noise_draw": "often"}, "noise_draw='often': allowed is one of exact, independent"),
+    (
+        {"noise_rate": 0.2, "noise_convention": "reference"},
+        "noise_convention='reference' with noise='symmetric': allowed are 'all', 'others'",
+    ),
+    (
+        {"noise": "asymmetric", "noise_rate": 0.2, "noise_convention": "all"},
+        "noise_convention='all' with noise='asymmetric': allowed are 'intended', 'reference'",
+    ),
+    ({"noise_convention": "al"}, "noise_convention='al' with noise='symmetric': allowed are 'all', 'others'"),
+    ({"noise_rate": 0.2, "noise_convention": {}}, "noise_convention={}: allowed is text"),
+    ({"noise": "human"}, "noise='human' with dataset='digits': allowed is dataset='cifar10' alone"),
+    (
+        {"dataset": "cifar10", "noise": "human", "noise_rate": 0.2},
+        "noise_rate=0.2 with human labels: worst has 0.4021",
+    ),
+    (
+        {"dataset": "cifar10", "noise": "human", "noise_convention": "best"},
+        "noise_convention='best' with noise='human': allowed are 'aggregate', 'random1', 'random2', 'random3', 'worst'",
+    ),
+    ({"noise_seed": -1}, "noise_seed=-1: allowed is a whole number with 0 <= noise_seed"),
+    ({"model": "resnet50"}, "model='resnet50': allowed is one of small_resnet, resnet18, resnet34"),
+    ({"width": 0}, "width=0: allowed is a whole number with 1 <= width <= 1024"),
+    ({"width": 2000, "model": "resnet18"}, "width=2000: allowed is a whole number with 1 <= width <= 1024"),
+    ({"stem_stride": 3}, "stem_stride=3: allowed is a whole number with 1 <= stem_stride <= 2"),
+    ({"loss": "mse"}, "loss='mse': allowed is one of ce, elr, sce, nce_rce"),
+    ({"loss": {}}, "loss={}: allowed is one of ce, elr, sce, nce_rce"),
+    ({"loss": "elr", "beta": 1.0}, "beta=1.0: allowed is a finite number with 0 <= beta < 1"),
+    ({"beta": -0.1}, "beta=-0.1: allowed is a finite number with 0 <= beta < 1"),
+    ({"beta": "high"}, "beta='high': allowed is a finite number with 0 <= beta < 1"),
+    ({"lam": -1}, "lam=-1: allowed is a finite number with 0 <= lam"),
+    ({"loss_alpha": -1}, "loss_alpha=-1: allowed is a finite number with 0 <= loss_alpha"),
+    ({"loss_beta": -1}, "loss_beta=-1: allowed is a finite number with 0 <= loss_beta"),
+    ({"optimizer": "lion"}, "optimizer='lion': allowed is one of sgd, adam"),
+    ({"lr": 0}, "lr=0: allowed is a finite number with 0 < lr"),
+    ({"lr": float("inf")}, "lr=inf: allowed is a finite number with 0 < lr"),
+    ({"lr": None}, None),  # none means: the default
+    ({"momentum": 1}, "momentum=1: allowed is a finite number with 0 <= momentum < 1"),
+    ({"weight_decay": -1e-4}, "weight_decay=-0.0001: allowed is a finite number with 0 <= weight_decay"),
+    ({"sam_rho": -1}, "sam_rho=-1: allowed is a finite number with 0 <= sam_rho"),
+    ({"sam_adaptive": "perhaps"}, "sam_adaptive='perhaps': allowed is true or false"),
+    ({"sam_rho": 0.1, "sam_double_update": 3}, "sam_double_update=3: allowed is true or false"),
+    ({"schedule": "linear"}, "schedule='linear': allowed is one of multistep, cosine, constant"),
+    (
+        {"schedule": "multistep", "milestones": (4, 2)},
+        "milestones=(4, 2): allowed are epochs from 0, each larger than the one before",
+    ),
+    (
+        {"schedule": "multistep", "milestones": (-1, 2)},
+        "milestones=(-1, 2): allowed are epochs from 0, each larger than the one before",
+    ),
+    ({"schedule": "multistep", "milestones": ["a"]}, "milestones='a': allowed is a list of whole numbers"),
+    ({"schedule": "multistep", "gamma": 0}, "gamma=0: allowed is a finite number with 0 < gamma <= 1"),
+    ({"schedule": "cosine", "restart_epochs": 0}, "restart_epochs=0: allowed is a whole number with 1 <= restart"),
+    ({"schedule": "cosine", "eta_min": 0.5}, "eta_min=0.5: allowed is at most lr=0.02"),
+    ({"epochs": 0}, "epochs=0: allowed is a whole number with 1 <= epochs <= 10000"),
+    ({"epochs": "120", "schedule": "multistep"}, "epochs='120': allowed is a whole number with 1 <= epochs <= 10000"),
+    ({"epochs": True}, "epochs=True: allowed is a whole number with 1 <= epochs <= 10000"),
+    ({"batch_size": 0}, "batch_size=0: allowed is a whole number with 1 <= batch_size"),
+    ({"augmentation": "mixup"}, "augmentation='mixup': allowed is one of fresh, frozen, flip, none"),
+    ({"precision": "int8"}, "precision='int8': allowed is one of float32, bfloat16, float16_fresh_scaler"),
+    ({"eval_every": 0}, "eval_every=0: allowed is a whole number with 1 <= eval_every"),
+    ({"seed": 1.5}, "seed=1.5: allowed is a whole number with 0 <= seed"),
+    ({"learning_rate": 0.1}, "learning_rate: unknown field; allowed are dataset, train_size, split"),
+    ({"dataset": "a\nb"}, "dataset='a\\nb': allowed are digits"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), ERRORS)
+def test_errors_name_field_value_and_what_is_allowed(fields, message):
+    if message is None:
+        assert RunConfig(**fields) == RunConfig()
+        return
+    with pytest.raises(ConfigError) as caught:
+        RunConfig(**fields)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_field_has_an_error_above():
+    assert {name for fields, message in ERRORS if message for name in fields} >= RunConfig.model_fields.keys()
+
+
+def test_two_errors_are_still_one_line():
+    with pytest.raises(ConfigError) as caught:
+        RunConfig(lr=-1, epochs=0)
+    assert "lr=-1: " in str(caught.value)
+    assert "epochs=0: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "config: not valid JSON"),
+        ("[1, 2]", "config='[1, 2]': allowed is one JSON object"),
+        ('{"lr": NaN}', "lr=nan: allowed is a finite number"),
+        ('{"epochs": 5, "colour": "red"}', "colour: unknown field"),
+        ("[" * 100_000, "config: not valid JSON"),
+    ],
+)
+def test_json_that_is_no_config(text, message):
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.from_json(text)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_numpy_are_numbers():
+    rates = np.linspace(0, 0.4, 3)
+    assert RunConfig(noise_rate=rates[1]) == RunConfig(noise_rate=0.2)
+    assert RunConfig(seed=np.int64(3)) == RunConfig(seed=3)
+
+
+@pytest.mark.parametrize("schedule", ["multistep", "cosine"])
+@pytest.mark.parametrize("loss", ["ce", "elr"])
+@pytest.mark.parametrize(
+    ("recipe", "dataset", "epochs", "milestones", "beta", "lam"),
+    [
+        (cifar10_recipe, "cifar10", 120, (40, 80), 0.7, 3.0),
+        (cifar100_recipe, "cifar100", 150, (80, 120), 0.9, 7.0),
+    ],
+)
+def test_recipes_are_section_5_2(recipe, dataset, epochs, milestones, beta, lam, loss, schedule):
+    config = recipe(loss, 0.15, schedule, seed=2)
+    elr, steps = loss == "elr", schedule == "multistep"
+    stated = {
+        "dataset": dataset, "train_size": None, "split": "all", "model": "resnet34", "optimizer": "sgd",
+        "momentum": 0.9, "weight_decay": 0.001, "batch_size": 128, "epochs": epochs, "lr": 0.02,
+        "schedule": schedule, "loss": loss, "noise": "symmetric", "noise_rate": 0.15, "noise_convention": "all",
+        "augmentation": "fresh", "sam_rho": 0.0, "seed": 2, "noise_seed": 2,
+        "milestones": milestones if steps else None, "gamma": 0.01 if steps else None,
+        "restart_epochs": None if steps else 10, "eta_min": None if steps else 0.001,
+        "beta": beta if elr else None, "lam": lam if elr else None,
+    }  # fmt: skip
+    assert {name: getattr(config, name) for name in stated} == stated
+
+
+@pytest.mark.parametrize(("table", "dataset"), [(table1_cifar10, "cifar10"), (table1_cifar100, "cifar100")])
+def test_table_1_has_each_cell_once_per_seed(table, dataset):
+    runs = table(seeds=(0, 1))
+    cells = {(c.dataset, c.schedule, c.seed, c.noise_rate, c.loss) for c in runs}
+    expected = {
+        (dataset, schedule, seed, rate, loss)
+        for schedule in ("multistep", "cosine")
+        for seed in (0, 1)
+        for rate in (0, 0.1, 0.15, 0.2)
+        for loss in ("ce", "elr")
+    }
+    assert cells == expected
+    assert len(runs) == len(expected) == len({c.run_id for c in runs})
+
+
+def test_descriptions_tell_runs_apart():
+    config = cifar10_recipe("elr", 0.2, "cosine", 1).with_(sam_rho=0.05)
+    assert config.describe() == "cifar10 symmetric 20 % elr cosine SAM 0.05 resnet34 seed 1"
+    assert RunConfig(train_size=1000).describe() == "digits 1,000 images clean ce constant small_resnet seed 0"

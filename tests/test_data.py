@@ -1,0 +1,389 @@
+"""Datasets from every source, damaged ones included, and batches against torchvision image by image."""
+
+import os
+import socket
+import urllib.request
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms import functional as tv
+
+from elrkit import data
+from elrkit.data import DataError, DeviceImages, draw_epoch
+
+
+def arrays(n=20, side=6, channels=3, classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "train_images": rng.integers(0, 256, (n, side, side, channels), dtype=np.uint8),
+        "train_labels": np.arange(n) % classes,
+        "test_images": rng.integers(0, 256, (7, side, side, channels), dtype=np.uint8),
+        "test_labels": np.arange(7) % classes,
+        "class_names": np.array(["hat", "shoe", "sock"][:classes]),
+    }
+
+
+def assert_one_line(caught, *parts):
+    assert "\n" not in str(caught.value)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+# Sources
+
+
+def test_digits_are_scikit_learn_s():
+    from sklearn.datasets import load_digits
+
+    ours, theirs = data.load("digits"), load_digits()
+    assert ours.train_images.shape == (1347, 8, 8, 1)
+    assert ours.test_images.shape == (450, 8, 8, 1)
+    assert ours.train_images.dtype == torch.uint8
+    assert ours.train_labels.dtype == torch.int64
+    assert ours.num_classes == 10
+    assert ours.train_truth.equal(ours.train_labels)
+    # The two parts are the whole, each image once, each with its own label.
+    parts = [(ours.train_images, ours.train_labels), (ours.test_images, ours.test_labels)]
+    found = sorted((i.numpy().tobytes(), int(y)) for images, labels in parts for i, y in zip(images, labels))  # noqa: B905
+    expected = sorted(
+        ((15 * i).astype(np.uint8).tobytes(), int(y)) for i, y in zip(theirs.images, theirs.target, strict=True)
+    )
+    assert found == expected
+    counts = torch.bincount(ours.test_labels)
+    assert counts.min() >= 43
+    assert counts.max() <= 46
+    assert data.load("digits").fingerprint() == ours.fingerprint()
+
+
+def test_mean_and_deviation_are_those_of_the_training_images():
+    dataset = data.load("digits")
+    scaled = dataset.train_images.numpy().astype(np.float64) / 255
+    np.testing.assert_allclose(dataset.mean, scaled.mean(), rtol=1e-9)
+    np.testing.assert_allclose(dataset.std, scaled.std(), rtol=1e-9)
+
+
+def test_npz(tmp_path):
+    given = arrays()
+    np.savez(tmp_path / "shop.npz", **given)
+    dataset = data.load(str(tmp_path / "shop.npz"))
+    for key in ("train_images", "train_labels", "test_images", "test_labels"):
+        assert getattr(dataset, key).numpy().tolist() == given[key].tolist()
+    assert dataset.class_names == ("hat", "shoe", "sock")
+    scaled = given["train_images"].astype(np.float64) / 255
+    np.testing.assert_allclose(dataset.mean, scaled.mean(axis=(0, 1, 2)), rtol=1e-9)
+    np.testing.assert_allclose(dataset.std, scaled.std(axis=(0, 1, 2)), rtol=1e-9)
+    assert dataset.test_truth.equal(dataset.test_labels)
+
+
+def test_npz_may_hold_the_truth_and_grey_images(tmp_path):
+    given = arrays(channels=1)
+    truth = (given["train_labels"] + 1) % 3
+    grey = {key: given[key][..., 0] for key in ("train_images", "test_images")}
+    np.savez_compressed(tmp_path / "grey.npz", **{**given, **grey, "train_truth": truth})
+    dataset = data.load(str(tmp_path / "grey.npz"))
+    assert dataset.train_images.shape == (20, 6, 6, 1)
+    assert dataset.train_truth.tolist() == truth.tolist()
+    assert dataset.train_labels.tolist() == given["train_labels"].tolist()
+
+
+def test_fingerprint_tells_files_apart(tmp_path):
+    given = arrays()
+    np.savez(tmp_path / "a.npz", **given)
+    given["test_labels"] = given["test_labels"][::-1].copy()
+    np.savez(tmp_path / "b.npz", **given)
+    a, b = (data.load(str(tmp_path / name)).fingerprint() for name in ("a.npz", "b.npz"))
+    assert a != b
+
+
+def test_relative_paths_are_found_here_then_below_the_root(tmp_path, monkeypatch):
+    np.savez(tmp_path / "shop.npz", **arrays())
+    assert len(data.load("shop.npz", root=tmp_path).train_labels) == 20
+    monkeypatch.setenv("ELRKIT_DATA", str(tmp_path))
+    assert len(data.load("shop.npz").train_labels) == 20
+    here = tmp_path / "here"
+    here.mkdir()
+    np.savez(here / "shop.npz", **arrays(n=5))
+    monkeypatch.chdir(here)
+    assert len(data.load("shop.npz").train_labels) == 5
+
+
+def lacking(key):
+    return lambda given: given.pop(key)
+
+
+def replaced(**changes):
+    return lambda given: given.update(changes)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lacking("test_labels"), "lacks test_labels; an .npz dataset holds train_images, train_labels, test_images"),
+        (replaced(train_images=np.zeros((20, 6, 6, 3))), "train_images is float64 (20, 6, 6, 3); allowed is uint8"),
+        (
+            replaced(test_images=np.zeros((7, 9), np.uint8)),
+            "test_images is uint8 (7, 9); allowed is uint8 (n, H, W, C)",
+        ),
+        (replaced(train_labels=np.zeros(20)), "train_labels is float64 (20,); allowed are 20 whole numbers"),
+        (replaced(train_labels=np.zeros(19, int)), "train_labels is int64 (19,); allowed are 20 whole numbers"),
+        (replaced(test_labels=np.full(7, 3)), "test_labels runs from 3 to 3; allowed is 0 to 2"),
+        (replaced(train_labels=np.full(20, -1)), "train_labels runs from -1 to -1; allowed is 0 to 2"),
+        (replaced(train_truth=np.full(20, 9)), "train_truth runs from 9 to 9; allowed is 0 to 2"),
+        (replaced(test_images=np.zeros((7, 5, 5, 3), np.uint8)), "training and test images differ in shape"),
+        (
+            replaced(train_images=np.zeros((0, 6, 6, 3), np.uint8), train_labels=np.zeros(0, int)),
+            "holds no training images",
+        ),
+        (
+            replaced(test_images=np.zeros((0, 6, 6, 3), np.uint8), test_labels=np.zeros(0, int)),
+            "holds no test images",
+        ),
+        (replaced(class_names=np.array("hat")), "class_names has shape (); allowed are 2 or more names"),
+        (
+            replaced(class_names=np.array(["hat"]), train_labels=np.zeros(20, int), test_labels=np.zeros(7, int)),
+            "class_names has shape (1,); allowed are 2 or more names",
+        ),
+        (replaced(class_names=np.array(["hat", None, 3], dtype=object)), "not a readable .npz of plain arrays"),
+    ],
+)
+def test_npz_that_is_no_dataset(tmp_path, spoil, message):
+    given, path = arrays(), tmp_path / "shop.npz"
+    spoil(given)
+    np.savez(path, **given)
+    with pytest.raises(DataError) as caught:
+        data.load(str(path))
+    assert_one_line(caught, str(path), message)
+
+
+def test_damaged_and_foreign_npz(tmp_path):
+    path = tmp_path / "shop.npz"
+    np.savez(path, **arrays())
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"hello", bytes(len(whole))):
+        path.write_bytes(content)
+        with pytest.raises(DataError) as caught:
+            data.load(str(path))
+        assert_one_line(caught, str(path), "not a readable .npz")
+
+
+def test_a_path_that_is_not_there_says_where_was_looked(tmp_path):
+    with pytest.raises(DataError) as caught:
+        data.load("no/such.npz", root=tmp_path)
+    assert_one_line(caught, "'no/such.npz'", str(tmp_path), "check the path")
+
+
+def save_images(folder, count, colour, size=(40, 36)):
+    folder.mkdir(parents=True)
+    for i in range(count):
+        Image.new("RGB", size, (*colour, i)).save(folder / f"{i:03}.png")
+
+
+def test_folders_of_classes_are_split_nine_to_one(tmp_path):
+    save_images(tmp_path / "red", 20, (255, 0))
+    save_images(tmp_path / "green", 10, (0, 255))
+    (tmp_path / "green" / "notes.txt").write_text("no image")
+    (tmp_path / ".hidden").mkdir()
+    dataset = data.load(str(tmp_path))
+    assert dataset.class_names == ("green", "red")
+    assert torch.bincount(dataset.train_labels).tolist() == [9, 18]
+    assert torch.bincount(dataset.test_labels).tolist() == [1, 2]
+    for images, labels in (
+        (dataset.train_images, dataset.train_labels),
+        (dataset.test_images, dataset.test_labels),
+    ):
+        assert images.shape[1:] == (32, 32, 3)
+        for image, label in zip(images, labels, strict=True):
+            assert image[0, 0, :2].tolist() == ([0, 255] if label == 0 else [255, 0])
+    blue = torch.cat([dataset.train_images, dataset.test_images])[:, 0, 0, 2]
+    assert sorted(blue.tolist()) == sorted([*range(20), *range(10)])  # every image once
+    assert data.load(str(tmp_path)).fingerprint() == dataset.fingerprint()
+
+
+def test_folders_train_and_test_are_taken_as_they_are(tmp_path):
+    for part, count in (("train", 3), ("test", 2)):
+        save_images(tmp_path / part / "a", count, (255, 0))
+        save_images(tmp_path / part / "b", count, (0, 255))
+    dataset = data.load(f"{tmp_path}/")
+    assert (len(dataset.train_labels), len(dataset.test_labels)) == (6, 4)
+
+
+@pytest.mark.parametrize("size", [(64, 32), (32, 64), (33, 200), (1, 1), (500, 3)])
+def test_images_are_scaled_on_the_short_side_and_centre_cropped(tmp_path, size):
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    ours = data._read_image(tmp_path / "x.png")
+    assert ours.shape == (32, 32, 3)
+    if min(size) == 32:  # no scaling: the middle of the image
+        left, top = (size[0] - 32) // 2, (size[1] - 32) // 2
+        assert (ours == pixels[top : top + 32, left : left + 32]).all()
+
+
+def test_folder_errors_name_the_file(tmp_path):
+    with pytest.raises(DataError, match="0 class folders; put the images of each class into a folder of its own"):
+        data.load(f"{tmp_path}/")
+    save_images(tmp_path / "a", 2, (255, 0))
+    (tmp_path / "b").mkdir()
+    with pytest.raises(DataError, match="fewer than 10 images in every class"):
+        data.load(f"{tmp_path}/")
+    (tmp_path / "b" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
+    with pytest.raises(DataError) as caught:
+        data.load(f"{tmp_path}/")
+    assert_one_line(caught, "torn.jpg: not a readable image", "mend or remove it")
+    (tmp_path / "b" / "torn.jpg").unlink()
+    for file in (tmp_path / "a").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=r"no images \(.*\.png.*\) in its class folders"):
+        data.load(f"{tmp_path}/")
+
+
+@pytest.mark.parametrize(
+    ("name", "archive", "folder"),
+    [
+        ("cifar10", "cifar-10-python.tar.gz", "cifar-10-batches-py"),
+        ("cifar100", "cifar-100-python.tar.gz", "cifar-100-python"),
+    ],
+)
+def test_without_network_and_data_it_says_which_file_to_put_where(tmp_path, monkeypatch, name, archive, folder):
+    def no_network(*args, **kwargs):
+        raise URLError(socket.gaierror(-3, "Temporary failure in name resolution"))
+
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
+    root = tmp_path / "data"
+    with pytest.raises(DataError) as caught:
+        data.load(name, root)
+    assert_one_line(caught, f"{name}: not found", str(root), archive, "MD5", folder, "ELRKIT_DATA", "name resolution")
+
+
+def test_a_damaged_cifar_is_reported_as_such(tmp_path, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise URLError("offline")
+
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    (folder / "data_batch_1").write_bytes(b"not the published bytes")
+    with pytest.raises(DataError, match=r"cifar10: not found \(or damaged\)"):
+        data.load("cifar10", tmp_path)
+
+
+def test_data_root(tmp_path, monkeypatch):
+    monkeypatch.setenv("ELRKIT_DATA", str(tmp_path))
+    assert data.data_root() == tmp_path
+    assert data.data_root("~/elsewhere") == Path.home() / "elsewhere"
+    monkeypatch.delenv("ELRKIT_DATA")
+    assert data.data_root() == Path.home() / ".cache" / "elrkit"
+
+
+def real(*names):
+    root = os.environ.get("ELRKIT_DATA")
+    if not root or not any((Path(root) / name).exists() for name in names):
+        pytest.skip(f"ELRKIT_DATA holds no {' or '.join(names)}")
+
+
+def test_real_cifar10_matches_its_published_normalization():
+    real("cifar-10-batches-py")
+    dataset = data.load("cifar10")
+    assert dataset.train_images.shape == (50_000, 32, 32, 3)
+    assert dataset.test_images.shape == (10_000, 32, 32, 3)
+    assert torch.bincount(dataset.train_labels).tolist() == [5_000] * 10
+    assert dataset.class_names[:4] == ("airplane", "automobile", "bird", "cat")
+    total = dataset.train_images.sum(dim=(0, 1, 2), dtype=torch.int64)
+    mean = total.double() / (255 * dataset.train_images[..., 0].numel())
+    np.testing.assert_allclose(mean, dataset.mean, atol=2e-4)
+
+
+def test_real_cifar100_has_500_images_a_class():
+    real("cifar100.npz", "cifar-100-python")
+    dataset = data.load("cifar100")
+    assert torch.bincount(dataset.train_labels).tolist() == [500] * 100
+    assert torch.bincount(dataset.test_labels).tolist() == [100] * 100
+
+
+# Batches
+
+
+def draws(b, padding, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 2 * padding + 1, (b, 2), generator=g), torch.rand(b, generator=g) < 0.5
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    height=st.integers(2, 9),
+    width=st.integers(2, 9),
+    channels=st.sampled_from([1, 3]),
+    padding=st.integers(1, 4),
+    crop=st.booleans(),
+    mirror=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_batches_are_torchvision_s_crop_flip_normalize(height, width, channels, padding, crop, mirror, seed):
+    g = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (11, height, width, channels), generator=g, dtype=torch.uint8)
+    mean, std = (0.5, 0.4, 0.3)[:channels], (0.2, 0.25, 0.3)[:channels]
+    index = torch.randperm(11, generator=g)[:7]
+    corner, flip = draws(7, padding, seed)
+    batch = DeviceImages(images, mean, std, "cpu", padding).batch(
+        index, corner if crop else None, flip if mirror else None
+    )
+    assert batch.shape == (7, channels, height, width)
+    assert batch.dtype == torch.float32
+    for b, i in enumerate(index.tolist()):
+        image = images[i].permute(2, 0, 1)
+        if crop:
+            image = tv.crop(tv.pad(image, [padding]), *corner[b].tolist(), height, width)
+        if mirror and flip[b]:
+            image = tv.hflip(image)
+        expected = tv.normalize(image.float() / 255, mean, std)
+        torch.testing.assert_close(batch[b], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_batches_are_channels_last_and_do_not_alias_the_images():
+    images = torch.randint(0, 256, (4, 8, 8, 3), dtype=torch.uint8)
+    store = DeviceImages(images, (0.5,) * 3, (0.2,) * 3, "cpu", 1)
+    assert len(store) == 4
+    for corner, flip in ((None, None), draws(4, 1)):
+        batch = store.batch(torch.arange(4), corner, flip)
+        assert batch.is_contiguous(memory_format=torch.channels_last)
+        kept = batch.clone()
+        batch.zero_()
+        assert store.batch(torch.arange(4), corner, flip).equal(kept)
+
+
+@pytest.mark.parametrize("augmentation", ["fresh", "frozen", "flip", "none"])
+def test_an_epoch_s_draws_are_a_pure_function(augmentation):
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    first = draw_epoch(500, 3, 7, augmentation, 4)
+    torch.manual_seed(1)
+    again = draw_epoch(500, 3, 7, augmentation, 4)
+    torch.manual_seed(0)
+    assert torch.get_rng_state().equal(state)
+    for a, b in zip(first, again, strict=True):
+        assert (a is None and b is None) or a.equal(b)
+    assert first.order.sort().values.equal(torch.arange(500))
+    other_epoch, other_seed = draw_epoch(500, 3, 8, augmentation, 4), draw_epoch(500, 4, 7, augmentation, 4)
+    assert not first.order.equal(other_epoch.order)
+    assert not first.order.equal(other_seed.order)
+    assert (first.corner is None) == (augmentation in ("flip", "none"))
+    assert (first.flip is None) == (augmentation == "none")
+    if augmentation == "frozen":
+        assert first.corner.equal(other_epoch.corner)
+        assert first.flip.equal(other_epoch.flip)
+        assert not first.corner.equal(other_seed.corner)
+    elif augmentation != "none":
+        assert not first.flip.equal(other_epoch.flip)
+
+
+def test_crops_and_flips_are_uniform():
+    drawn = draw_epoch(81_000, 0, 0, "fresh", 4)
+    cells = torch.bincount(drawn.corner[:, 0] * 9 + drawn.corner[:, 1], minlength=81)
+    assert len(cells) == 81
+    assert (cells - 1000).abs().max() < 5.5 * 1000**0.5
+    assert abs(drawn.flip.double().mean().item() - 0.5) < 5.5 * 0.5 / 81_000**0.5

@@ -1,0 +1,283 @@
+"""The losses against numpy written apart, finite differences, and the gradient worked out by hand.
+
+The regularizer's gradient (Liu et al., NeurIPS 2020, Lemma 2), for one image: with R = log(1 - sum_k p_k t_k) and
+dp_k / dz_c = p_k ([k = c] - p_c),
+
+    dR / dz_c = -1 / (1 - <p, t>) sum_k t_k p_k ([k = c] - p_c) = p_c / (1 - <p, t>) sum_k (t_k - t_c) p_k,
+
+where t is a constant: no gradient flows through the moving average. Where t_c is the largest, the sum is negative, so
+descent raises that logit: the network is held to what it said early, whatever the label.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elrkit import losses
+from elrkit.losses import ELRLoss
+
+N, BATCH, CLASSES = 12, 5, 4
+INDEX = torch.tensor([7, 0, 11, 3, 4])
+LABELS = torch.tensor([0, 3, 1, 1, 2])
+
+
+def numpy_softmax(z):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def numpy_cross_entropy(z, labels):
+    return float(np.mean([-math.log(row[y]) for row, y in zip(numpy_softmax(z), labels, strict=True)]))
+
+
+class NumpyELR:
+    """The published formula in float64, one image at a time."""
+
+    def __init__(self, n, classes, beta, lam):
+        self.t, self.beta, self.lam = np.zeros((n, classes)), beta, lam
+
+    def update(self, index, z):
+        for i, p in zip(index, np.clip(numpy_softmax(z), 1e-4, 1 - 1e-4), strict=True):
+            self.t[i] = self.beta * self.t[i] + (1 - self.beta) * p / p.sum()
+
+    def loss(self, z, labels, index):
+        p = np.clip(numpy_softmax(z), 1e-4, 1 - 1e-4)
+        terms = [math.log(1 - sum(p[b, k] * self.t[i, k] for k in range(z.shape[1]))) for b, i in enumerate(index)]
+        return numpy_cross_entropy(z, labels) + self.lam * sum(terms) / len(terms)
+
+
+def logits(seed=0, scale=2.0):
+    return scale * torch.randn(BATCH, CLASSES, generator=torch.Generator().manual_seed(seed))
+
+
+def moved(beta=0.7, lam=3.0, steps=3):
+    elr = ELRLoss(N, CLASSES, beta, lam)
+    for step in range(steps):
+        elr.update(INDEX, logits(100 + step))
+    return elr
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    beta=st.floats(0, 0.999),
+    lam=st.floats(0, 20),
+    scale=st.sampled_from([0.1, 1.0, 4.0, 30.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_elr_is_the_published_formula_over_several_updates(beta, lam, scale, seed):
+    rng = np.random.default_rng(seed)
+    ours, theirs = ELRLoss(N, CLASSES, beta, lam), NumpyELR(N, CLASSES, beta, lam)
+    for _ in range(4):
+        index = rng.permutation(N)[:BATCH]
+        z = rng.normal(0, scale, (BATCH, CLASSES)).astype(np.float32)
+        labels = rng.integers(0, CLASSES, BATCH)
+        ours.update(torch.from_numpy(index), torch.from_numpy(z))
+        theirs.update(index, z.astype(np.float64))
+        np.testing.assert_allclose(ours.targets.numpy(), theirs.t, atol=1e-6)
+        loss = ours(torch.from_numpy(z), torch.from_numpy(labels), torch.from_numpy(index))
+        # Near <p, t> = 1 - 1e-4 the logarithm multiplies float32's rounding by 1e4.
+        assert loss.item() == pytest.approx(theirs.loss(z.astype(np.float64), labels, index), rel=1e-4, abs=1e-3 * lam)
+
+
+def test_update_is_a_convex_step_towards_the_normalized_clamped_softmax():
+    elr, z = moved(beta=0.6), torch.tensor([[9.0, 1.0, 0.0, -30.0]])
+    index, before = torch.tensor([3]), elr.targets.clone()
+    p = numpy_softmax(z.numpy().astype(np.float64))[0].clip(1e-4, 0.9999)
+    p /= p.sum()
+    assert p.min() == pytest.approx(1e-4, rel=1e-3)  # the clamp is at work
+    elr.update(index, z)
+    np.testing.assert_allclose(elr.targets[3].numpy(), 0.6 * before[3].numpy() + 0.4 * p, atol=1e-7)
+    untouched = torch.arange(N) != 3
+    assert elr.targets[untouched].equal(before[untouched])
+    for _ in range(60):
+        elr.update(index, z)
+    np.testing.assert_allclose(elr.targets[3].numpy(), p, atol=1e-6)
+    assert elr.targets[3].sum().item() == pytest.approx(1, abs=1e-6)
+
+
+def test_gradient_is_liu_et_al_s_lemma():
+    elr, z = moved(beta=0.5), logits(1, scale=1.5).requires_grad_()
+    elr(z, LABELS, INDEX).backward()
+    p = numpy_softmax(z.detach().numpy().astype(np.float64))
+    assert p.min() > 1e-4
+    assert p.max() < 1 - 1e-4  # nothing clamped here
+    expected = np.zeros_like(p)
+    for b in range(BATCH):
+        t = elr.targets[INDEX[b]].numpy().astype(np.float64)
+        for c in range(CLASSES):
+            g = p[b, c] / (1 - p[b] @ t) * sum((t[k] - t[c]) * p[b, k] for k in range(CLASSES))
+            expected[b, c] = (p[b, c] - (LABELS[b] == c).item() + elr.lam * g) / BATCH
+    np.testing.assert_allclose(z.grad.numpy(), expected, atol=1e-6)
+
+
+def test_the_target_s_class_is_pulled_up_even_where_the_label_says_otherwise():
+    elr, index, labels = ELRLoss(1, 3, beta=0.0, lam=3.0), torch.tensor([0]), torch.tensor([2])
+    elr.update(index, torch.tensor([[3.0, 0.0, 0.0]]))
+    z = torch.tensor([[1.5, 0.0, 1.0]], requires_grad=True)
+    losses.cross_entropy(z, labels).backward()
+    assert z.grad[0, 0] > 0  # cross-entropy alone gives the early class up for the label
+    z.grad = None
+    elr(z, labels, index).backward()
+    assert z.grad[0, 0] < 0
+
+
+def test_no_gradient_flows_through_the_targets():
+    elr, z = moved(), logits(2).requires_grad_()
+    elr.update(INDEX, z)
+    assert not elr.targets.requires_grad
+    fixed = elr.targets[INDEX].clone()
+    elr(z, LABELS, INDEX).backward()
+    again = z.detach().clone().requires_grad_()
+    agreement = (again.softmax(dim=1).clamp(1e-4, 1 - 1e-4) * fixed).sum(dim=1)
+    (torch.nn.functional.cross_entropy(again, LABELS) + elr.lam * (1 - agreement).log().mean()).backward()
+    torch.testing.assert_close(z.grad, again.grad)
+
+
+@pytest.mark.parametrize("scale", [1.0, 6.0, 25.0])
+def test_gradient_agrees_with_finite_differences(scale):
+    elr, z = moved(), logits(3, scale).requires_grad_()
+    elr(z, LABELS, INDEX).backward()
+    reference = NumpyELR(N, CLASSES, elr.beta, elr.lam)
+    reference.t = elr.targets.numpy().astype(np.float64)
+    z64, h = z.detach().numpy().astype(np.float64), 1e-5
+    for b in range(BATCH):
+        for c in range(CLASSES):
+            up, down = z64.copy(), z64.copy()
+            up[b, c] += h
+            down[b, c] -= h
+            slope = (reference.loss(up, LABELS, INDEX) - reference.loss(down, LABELS, INDEX)) / (2 * h)
+            assert z.grad[b, c].item() == pytest.approx(slope, abs=2e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_logits_are_computed_in_float32(dtype):
+    z = logits(4, 5).to(dtype)
+    elr, same = moved(), moved()
+    elr.update(INDEX, z)
+    same.update(INDEX, z.float())
+    assert elr.targets.dtype == torch.float32
+    assert elr.targets.equal(same.targets)
+    pairs = [
+        (elr(z, LABELS, INDEX), elr(z.float(), LABELS, INDEX)),
+        (losses.cross_entropy(z, LABELS), losses.cross_entropy(z.float(), LABELS)),
+        (losses.symmetric_cross_entropy(z, LABELS, 1, 1), losses.symmetric_cross_entropy(z.float(), LABELS, 1, 1)),
+        (losses.nce_rce(z, LABELS, 1, 1), losses.nce_rce(z.float(), LABELS, 1, 1)),
+    ]
+    for half, full in pairs:
+        assert half.dtype == torch.float32
+        assert half.equal(full)
+
+
+def test_bfloat16_autocast_does_not_reach_the_loss():
+    elr, z = moved(), logits(4, 5)
+    outside = elr(z, LABELS, INDEX)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert elr(z, LABELS, INDEX).equal(outside)
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e6])
+def test_certain_networks_get_finite_losses(scale):
+    z = torch.eye(CLASSES)[[0, 1, 2, 3, 0]] * scale
+    z.requires_grad_()
+    elr = ELRLoss(N, CLASSES, beta=0.5)
+    for _ in range(100):
+        elr.update(INDEX, z.detach())
+    loss = elr(z, LABELS, INDEX)
+    loss.backward()
+    assert loss.isfinite()
+    assert z.grad.isfinite().all()
+
+
+def test_update_returns_nothing_and_forward_changes_nothing():
+    elr, z = moved(), logits(5).requires_grad_()
+    before = elr.targets.clone()
+    first = elr(z, LABELS, INDEX)
+    assert elr(z, LABELS, INDEX).equal(first)
+    assert elr.targets.equal(before)
+    assert elr.update(INDEX, z) is None
+    assert not elr.targets.equal(before)
+    assert z.grad is None
+
+
+@pytest.mark.parametrize("outside", [N, N + 100, -1, -N])
+def test_indices_outside_the_table_raise(outside):
+    elr = moved()
+    before, index = elr.targets.clone(), INDEX.clone()
+    index[2] = outside
+    with pytest.raises(IndexError, match=f"^ELRLoss: index outside the table: allowed are 0 to {N - 1}$"):
+        elr.update(index, logits())
+    with pytest.raises(IndexError, match="index outside the table"):
+        elr(logits(), LABELS, index)
+    assert elr.targets.equal(before)
+
+
+@pytest.mark.parametrize("shape", [(BATCH, CLASSES + 1), (BATCH - 1, CLASSES), (BATCH * CLASSES,)])
+def test_logits_of_another_shape_raise(shape):
+    with pytest.raises(ValueError, match=r"logits .* for 5 indices: allowed is \(5, 4\)"):
+        moved().update(INDEX, torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 10), "num_samples=0"),
+        ((10, 1), "num_classes=1"),
+        ((10, 10, 1.0), "beta=1.0: allowed is 0 <= beta < 1"),
+        ((10, 10, -0.1), "beta=-0.1"),
+        ((10, 10, math.nan), "beta=nan"),
+        ((10, 10, 0.7, -1), "lam=-1: allowed is 0 <= lam"),
+        ((10, 10, 0.7, math.nan), "lam=nan"),
+    ],
+)
+def test_settings_that_make_no_sense_raise(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ELRLoss(*arguments)
+
+
+def test_targets_travel_in_the_state_dict():
+    elr, fresh = moved(), ELRLoss(N, CLASSES)
+    assert list(elr.state_dict()) == ["targets"]
+    assert list(elr.parameters()) == []
+    fresh.load_state_dict(elr.state_dict())
+    assert fresh.targets.equal(elr.targets)
+    z = logits(6)
+    for module in (elr, fresh):
+        module.update(INDEX, z)
+    assert fresh(z, LABELS, INDEX).equal(elr(z, LABELS, INDEX))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        ELRLoss(N + 1, CLASSES).load_state_dict(elr.state_dict())
+
+
+def test_lambda_0_is_cross_entropy():
+    elr = moved(lam=0.0)
+    assert elr(logits(7), LABELS, INDEX).equal(losses.cross_entropy(logits(7), LABELS))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    alpha=st.floats(0, 10),
+    beta=st.floats(0, 10),
+    scale=st.floats(0.1, 8),
+    classes=st.integers(2, 12),
+    seed=st.integers(0, 2**31),
+)
+def test_symmetric_losses_by_brute_force(alpha, beta, scale, classes, seed):
+    rng = np.random.default_rng(seed)
+    z = rng.normal(0, scale, (6, classes)).astype(np.float32)
+    labels = rng.integers(0, classes, 6)
+    ce = nce = rce = 0.0
+    for row, y in zip(numpy_softmax(z.astype(np.float64)), labels, strict=True):
+        one_hot = [float(k == y) for k in range(classes)]
+        ce += -sum(q * math.log(p) for q, p in zip(one_hot, row, strict=True)) / 6
+        rce += -sum(p * (math.log(q) if q > 0 else -4) for q, p in zip(one_hot, row, strict=True)) / 6
+        # Cross-entropy with the given label over the sum of the cross-entropies with every label.
+        nce += -math.log(row[y]) / sum(-math.log(p) for p in row) / 6
+    tensors = torch.from_numpy(z), torch.from_numpy(labels)
+    assert losses.cross_entropy(*tensors).item() == pytest.approx(ce, rel=1e-5)
+    sce = losses.symmetric_cross_entropy(*tensors, alpha, beta).item()
+    assert sce == pytest.approx(alpha * ce + beta * rce, rel=1e-5, abs=1e-5)
+    assert losses.nce_rce(*tensors, alpha, beta).item() == pytest.approx(alpha * nce + beta * rce, rel=1e-5, abs=1e-5)

@@ -1,0 +1,89 @@
+"""The networks: their sizes, what shapes they take and give, and their memory layout."""
+
+import pytest
+import torch
+from torch import nn
+
+from elrkit import models
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+def resnet_parameters(blocks, classes):
+    """ResNet with basic blocks and a 3x3 stem of 3 channels, counted by hand: convolutions without biases."""
+    total = 3 * 64 * 9 + 2 * 64  # stem and its batch norm
+    before = 64
+    for stage, depth in enumerate(blocks):
+        channels = 64 * 2**stage
+        for block in range(depth):
+            total += before * channels * 9 + channels * channels * 9 + 4 * channels
+            if block == 0 and stage > 0:
+                total += before * channels + 2 * channels  # 1x1 shortcut and its batch norm
+            before = channels
+    return total + 512 * classes + classes
+
+
+def test_resnets_have_the_published_sizes():
+    assert parameters(models.resnet18(10)) == resnet_parameters((2, 2, 2, 2), 10) == 11_173_962
+    assert parameters(models.resnet34(10)) == resnet_parameters((3, 4, 6, 3), 10) == 21_282_122
+    assert parameters(models.resnet34(100)) == resnet_parameters((3, 4, 6, 3), 100)
+
+
+def test_small_resnet_has_0_31_million_parameters_on_cifar():
+    def conv(a, b, k):
+        return a * b * k * k + 2 * b  # with its batch norm
+
+    blocks = conv(32, 32, 3) * 2 + conv(32, 64, 3) + conv(64, 64, 3) + conv(64, 128, 3) + conv(128, 128, 3)
+    shortcuts = conv(32, 64, 1) + conv(64, 128, 1)
+    model = models.small_resnet(10, in_channels=3, width=32, stem_stride=2)
+    assert parameters(model) == conv(3, 32, 3) + blocks + shortcuts + 128 * 10 + 10
+    assert round(parameters(model) / 1e6, 2) == 0.31
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "side", "classes", "width", "stride"),
+    [
+        ("small_resnet", 1, 8, 10, 16, 1),
+        ("small_resnet", 3, 32, 100, 32, 2),
+        ("small_resnet", 3, 5, 2, 1, 2),
+        ("resnet18", 3, 32, 7, None, None),
+        ("resnet18", 1, 8, 10, None, None),
+    ],
+)
+def test_images_to_logits_in_channels_last(name, channels, side, classes, width, stride):
+    model = models.build(name, classes, channels, width, stride).eval()
+    filters = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in filters)
+    images = torch.randn(3, side, side, channels).permute(0, 3, 1, 2)
+    logits = model(images)
+    assert logits.shape == (3, classes)
+    torch.testing.assert_close(logits, model(images.contiguous()), atol=1e-4, rtol=1e-4)
+
+
+def test_resnet_keeps_32_pixels_until_the_second_stage():
+    model, seen = models.resnet18(10).eval(), {}
+    for name in ("layer1", "layer2", "layer4"):
+        getattr(model, name).register_forward_hook(lambda m, i, out, name=name: seen.update({name: out.shape[2:]}))
+    model(torch.zeros(1, 3, 32, 32))
+    assert seen == {"layer1": (32, 32), "layer2": (16, 16), "layer4": (4, 4)}
+
+
+def test_the_seed_decides_the_weights():
+    def built(seed):
+        torch.manual_seed(seed)
+        return models.build("small_resnet", 10, 3, 8, 2)
+
+    one, same, other = (torch.cat([p.flatten() for p in built(s).parameters()]) for s in (0, 0, 1))
+    assert one.equal(same)
+    assert not one.equal(other)
+
+
+@pytest.mark.parametrize("name", ["small_resnet", "resnet18"])
+def test_filters_are_drawn_as_he_et_al(name):
+    """He et al., 2015: deviation sqrt(2 / fan out)."""
+    for module in models.build(name, 10, 3, 32, 2).modules():
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 10_000:
+            expected = (2 / (module.out_channels * module.kernel_size[0] ** 2)) ** 0.5
+            assert module.weight.std().item() == pytest.approx(expected, rel=0.05)
