@@ -79,8 +79,10 @@ def _come_home(ray: Any, done: Any, config: RunConfig) -> runs.Event:
     try:
         kind, value = ray.get(done)
     except ray.exceptions.RayError as error:
-        reason = str(error).strip().splitlines()[-1]
-        return runs.Event("failed", config, f"{config.describe()}: its process or node was lost too often ({reason})")
+        lines = str(error).strip().splitlines()
+        # An exception in the task ends its traceback; a lost process or node is named first.
+        reason = lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else lines[0]
+        return runs.Event("failed", config, f"{config.describe()}: no record came back ({reason})")
     if kind != "record":
         return runs.Event(kind, config, value)
     runs.save(value)
