@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from unittest import mock
 
 import rich
 import torch
@@ -111,7 +112,7 @@ def cases(options: Options, device: str, cores: int) -> list[Case]:
     several = itertools.product(models, variants, [n for n in jobs if n > 1])
     rows += [case(model, shared, options.precisions[-1], compiled, n) for model, compiled, n in several]
     if options.reference:
-        for model, precision in itertools.product({*models, "resnet34"}, options.precisions):
+        for model, precision in itertools.product(dict.fromkeys([*models, "resnet34"]), options.precisions):
             compared = case(model, "elr", precision, False, 1)
             rows += [compared] if compared not in rows else []
     return rows
@@ -254,7 +255,9 @@ def time_rows(rows: list[Case], device: str, images: int, seconds: float) -> lis
             if any(process.exitcode for process in processes):
                 for process in processes:
                     process.terminate()
-                raise SystemExit("throughput: a timing process died (out of memory?); ask for fewer --jobs") from None
+                raise SystemExit(
+                    "throughput: a timing process ended early (see above; if killed for memory, ask for fewer --jobs)"
+                ) from None
             continue
         found[row].append(part)
         if len(found[row]) == count:
@@ -409,8 +412,9 @@ def main(options: Options) -> None:
         "load_average_before": [round(value, 2) for value in os.getloadavg()],
     }
     with tempfile.TemporaryDirectory() as cache:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # empty, so that the first compilation is a whole one
-        record["rows"] = time_rows(rows, device, options.images, seconds)
+        # An empty cache, so that the first compilation is a whole one; the timing processes inherit the setting.
+        with mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=cache):
+            record["rows"] = time_rows(rows, device, options.images, seconds)
     record["reference"] = None
     if options.reference:
         compared = {case.model: case for case in rows if case.loss == "elr" and case.jobs == 1}
