@@ -26,7 +26,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from unittest import mock
 
 import rich
 import torch
@@ -172,8 +171,11 @@ def matrix_product_tflops(device: str, precision: str, threads: int) -> float:
     return 2 * side**3 / statistics.median(times) / 1e12
 
 
-def _worker(rank: int, rows: list[Case], device: str, images: int, seconds: float, barrier, results) -> None:
+def _worker(
+    rank: int, rows: list[Case], device: str, images: int, seconds: float, cache: str, barrier, results
+) -> None:
     """Time the rows together with the other workers: those with rank < jobs train, the others wait at the barriers."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
     for row, case in enumerate(rows):
         found: dict = {}
         if rank == 0:
@@ -241,29 +243,28 @@ def time_rows(rows: list[Case], device: str, images: int, seconds: float) -> lis
     context = multiprocessing.get_context("spawn")
     count = max(case.jobs for case in rows)
     barrier, results = context.Barrier(count), context.Queue()
-    processes = [
-        context.Process(target=_worker, args=(rank, rows, device, images, seconds, barrier, results), daemon=True)
-        for rank in range(count)
-    ]
-    for process in processes:
-        process.start()
-    found: list[list[dict]] = [[] for _ in rows]
-    while sum(map(len, found)) < count * len(rows):
-        try:
-            row, part = results.get(timeout=1)
-        except queue.Empty:
-            if any(process.exitcode for process in processes):
-                for process in processes:
-                    process.terminate()
-                raise SystemExit(
-                    "throughput: a timing process ended early (see above; if killed for memory, ask for fewer --jobs)"
-                ) from None
-            continue
-        found[row].append(part)
-        if len(found[row]) == count:
-            rich.print(f"[dim]{row + 1} of {len(rows)} rows timed[/]", file=sys.stderr)
-    for process in processes:
-        process.join()
+    with tempfile.TemporaryDirectory() as cache:  # empty, so that the first compilation is a whole one
+        arguments = (rows, device, images, seconds, cache, barrier, results)
+        processes = [context.Process(target=_worker, args=(rank, *arguments), daemon=True) for rank in range(count)]
+        for process in processes:
+            process.start()
+        found: list[list[dict]] = [[] for _ in rows]
+        while sum(map(len, found)) < count * len(rows):
+            try:
+                row, part = results.get(timeout=1)
+            except queue.Empty:
+                if any(process.exitcode for process in processes):
+                    for process in processes:
+                        process.terminate()
+                    raise SystemExit(
+                        "throughput: a timing process ended early (see above; if killed for memory: fewer --jobs)"
+                    ) from None
+                continue
+            found[row].append(part)
+            if len(found[row]) == count:
+                rich.print(f"[dim]{row + 1} of {len(rows)} rows timed[/]", file=sys.stderr)
+        for process in processes:
+            process.join()
     operations: dict[tuple[str, str], float] = {}
     for case in rows:
         if (case.model, case.loss) not in operations:
@@ -411,10 +412,7 @@ def main(options: Options) -> None:
         "settings": {"batch": options.batch, "images": options.images, "seconds": seconds, "augmentation": "fresh"},
         "load_average_before": [round(value, 2) for value in os.getloadavg()],
     }
-    with tempfile.TemporaryDirectory() as cache:
-        # An empty cache, so that the first compilation is a whole one; the timing processes inherit the setting.
-        with mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=cache):
-            record["rows"] = time_rows(rows, device, options.images, seconds)
+    record["rows"] = time_rows(rows, device, options.images, seconds)
     record["reference"] = None
     if options.reference:
         compared = {case.model: case for case in rows if case.loss == "elr" and case.jobs == 1}
