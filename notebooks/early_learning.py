@@ -63,6 +63,8 @@ measured_on = "eval"  # eval: after each epoch; batches: on the training batches
 jobs = None  # runs at a time; None: one per core
 
 # %%
+if measured_on not in ("eval", "batches"):
+    raise config.ConfigError(f"measured_on={measured_on!r}: allowed are eval, batches")
 configs = config.grid(
     noise_rates, losses, seeds, dataset=dataset, model=model, train_size=train_size, epochs=epochs, lr=lr,
     batch_size=batch_size, schedule=schedule, augmentation=augmentation, precision=precision, beta=beta, lam=lam,
