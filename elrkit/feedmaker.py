@@ -3,9 +3,9 @@
     make_feed(images, labels, class_names, "shop", main_categories=main, misfiled=0.15, near_duplicates=0.3, seed=0)
 
 Writes the feed in the format of the paper's shop (one XML file per main category, thumbnails of about 80 x 80 pixels)
-or as CSV (one file per subcategory), and ``truth.csv``, which says of every product what it shows, whether it is
-misfiled, and which products are variants of one article. So everything the importer and the training claim about a
-feed can be checked.
+or as CSV (one file per subcategory) into the folder ``feed``, and ``truth.csv`` beside it, which says of every product
+what it shows, whether it is misfiled, and which products are variants of one article. So everything the importer and
+the training claim about a feed can be checked.
 """
 
 import csv
@@ -79,7 +79,7 @@ def make_feed(
         images: (n, h, w, 3) uint8.
         labels: (n,) integers below C, the true classes.
         class_names: C names of the subcategories; classes without an image are left out.
-        out: folder to write; it must not hold a feed yet.
+        out: folder to write; it must not hold a feed yet. ``import_feed([out / "feed"], ..., images=out)`` reads it.
         main_categories: C names of main categories; by default CIFAR-100's superclasses where the names are its
             classes, else blocks of five classes.
         products_per_class: products of each class; by default as many as it has images.
@@ -113,7 +113,7 @@ def make_feed(
         "unusable": unusable,
     }
     _check(images, labels, class_names, main_categories, shares, format)
-    out.mkdir(parents=True, exist_ok=True)
+    (out / "feed").mkdir(parents=True, exist_ok=True)
     if (out / "truth.csv").exists():
         raise FileExistsError(f"make_feed: {out} holds a feed already; choose another folder or remove it")
     main = np.array(main_categories if main_categories is not None else main_categories_of(class_names))
@@ -144,7 +144,7 @@ def make_feed(
         truth_file = stack.enter_context((out / "truth.csv").open("w", encoding="utf-8", newline=""))
         truth_rows = csv.writer(truth_file)
         truth_rows.writerow(["id", "label", "true_label", "article", "kind", "image", "thumbnail"])
-        write = (_xml_writer if format == "xml" else _csv_writer)(stack, out, class_names, main)
+        write = (_xml_writer if format == "xml" else _csv_writer)(stack, out / "feed", class_names, main)
         for i in position.tolist():
             name = class_names[truth[i]].replace("_", " ")
             link = f"{SHOP}p/{i:07d}"
