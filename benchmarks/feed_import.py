@@ -125,9 +125,9 @@ def hashes(folder: Path | None, n: int) -> None:
             pairs = near_pairs(np.stack(of), distance)
             graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(of), len(of)))
             size = np.bincount(connected_components(graph, directed=False)[1])
-            recognized = (differing <= distance).mean()
+            recognized, grouped = (differing <= distance).mean(), size[size > 1].sum()
             print(
-                f"{side:2}x{side:<2}  {side * side:4}  {distance:8}  {recognized:17.1%}  {size[size > 1].sum():17}  {size.max():13}"
+                f"{side:2}x{side:<2}  {side * side:4}  {distance:8}  {recognized:17.1%}  {grouped:17}  {size.max():13}"
             )
 
 

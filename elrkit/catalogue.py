@@ -41,13 +41,13 @@ import imagehash
 import numpy as np
 import PIL
 import requests
+import urllib3
 from lxml import etree
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field
 from requests.adapters import HTTPAdapter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from urllib3.util import Retry
 
 log = logging.getLogger(__name__)
 
@@ -164,8 +164,8 @@ def import_feed(
             (n,) int64, class_names (C,), train_ids and test_ids (n,); rows in an order drawn with the seed.
         images: folder below which the feed's image paths lie; nothing outside it is ever opened.
         rules: what to keep; see ``FeedRules``.
-        decisions: CSV with the columns id, decision (confirm, keep, unsure) and suggested, as the audit page saves it:
-            ``confirm`` gives a product its suggested label, ``keep`` its own.
+        decisions: CSV with the columns id, decision (confirm, keep, unsure) and suggested_label, as the audit page
+            saves it: ``confirm`` gives a product its suggested label, ``keep`` its own, for ``unsure`` see the rules.
         download_from: hosts (``name`` or ``name:port``) whose image addresses may be fetched; without them none is.
         licence: terms of the feed, for the manifest.
         workers: processes that decode images where there are more than 10,000 (a script that asks for more than one
@@ -552,6 +552,14 @@ def _read_file(root: Path, path: str, max_bytes: int) -> bytes:
         raise Rejected("image file missing") from None
 
 
+class _PatientRetry(urllib3.Retry):
+    """Waits as long as a host asks for, but not the hours that a hostile one may ask for."""
+
+    def get_retry_after(self, response) -> float | None:
+        seconds = super().get_retry_after(response)
+        return None if seconds is None else min(seconds, 60.0)
+
+
 class _Fetcher:
     """Fetches images from allowed hosts into a folder, few at a time; what is there already is not fetched again."""
 
@@ -560,14 +568,13 @@ class _Fetcher:
         self.failures = 0  # in a row
         self.session = requests.Session()
         self.session.headers["User-Agent"] = "elrkit feed importer"
-        retry = Retry(
+        retry = _PatientRetry(
             total=rules.retries,
             redirect=0,
             backoff_factor=rules.backoff_s,
             backoff_max=30,
             status_forcelist=(429, 500, 502, 503, 504),
             allowed_methods=("GET",),
-            retry_after_max=60,
             raise_on_status=False,
         )
         for scheme in ("http://", "https://"):
@@ -589,7 +596,7 @@ class _Fetcher:
             data = self._fetch(url)
         except Rejected as error:
             return "", str(error)
-        except requests.RequestException:
+        except (requests.RequestException, urllib3.exceptions.HTTPError):
             self.failures += 1
             if self.failures < self.rules.max_failures:
                 return "", "download failed"
@@ -616,7 +623,8 @@ class _Fetcher:
                 if answer.status_code != 200:
                     raise Rejected(f"download refused (status {answer.status_code})")
                 data = bytearray()
-                for block in answer.iter_content(1 << 14):
+                # read1 gives what has come; a plain read would wait for a full block, however slowly it drips in.
+                while block := answer.raw.read1(1 << 14):
                     data += block
                     if len(data) > self.rules.max_bytes:
                         raise Rejected("file too large")
@@ -753,12 +761,12 @@ def _apply_decisions(db: sqlite3.Connection, decisions: str | Path | None, rules
     db.execute("BEGIN")
     with Path(decisions).open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.DictReader(file)
-        missing = {"id", "decision", "suggested"} - set(reader.fieldnames or ())
+        missing = {"id", "decision", "suggested_label"} - set(reader.fieldnames or ())
         if missing:
             db.execute("ROLLBACK")
             raise ValueError(f"import_feed: decisions file {decisions} has no column {', '.join(sorted(missing))}")
         for row in reader:
-            id_, decision, suggested = ((row[key] or "").strip() for key in ("id", "decision", "suggested"))
+            id_, decision, suggested = ((row[key] or "").strip() for key in ("id", "decision", "suggested_label"))
             if not db.execute("SELECT 1 FROM product WHERE id=?", [id_]).fetchone():
                 counts["for an unknown id"] += 1
             elif decision == "confirm":

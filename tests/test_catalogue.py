@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -340,7 +341,7 @@ def test_no_image_path_leads_out_of_the_folder(shop, path, reason):
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=12)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(
         st.tuples(
@@ -711,7 +712,7 @@ def test_a_feed_from_a_dataset_file_uses_whole_main_categories(tmp_path):
 
 def test_decisions_of_a_person_are_applied(shop):
     (shop / "decisions.csv").write_text(
-        "id,decision,suggested\n"
+        "id,decision,suggested_label\n"
         "https://shop.example/p/0,confirm,kind 1\n"
         "https://shop.example/p/1,keep,kind 0\n"
         "https://shop.example/p/2,unsure,kind 1\n"
@@ -737,7 +738,7 @@ def test_decisions_of_a_person_are_applied(shop):
     assert "https://shop.example/p/2" not in ids(shop / "out.npz")
     assert manifest["counts"]["dropped"] == {"decision": {"marked unsure": 1}}
     (shop / "decisions.csv").write_text("id,verdict\n")
-    with pytest.raises(ValueError, match="has no column decision, suggested"):
+    with pytest.raises(ValueError, match="has no column decision, suggested_label"):
         run(shop, feed, decisions=shop / "decisions.csv")
 
 
@@ -878,6 +879,12 @@ def server(monkeypatch):
                 self.send_header(key, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
+            if self.path == "/slow.jpg":
+                for k in range(len(content)):
+                    self.wfile.write(content[k : k + 1])
+                    time.sleep(0.02)
+            elif self.path == "/cut.jpg":
+                content = content[:100]
             self.wfile.write(content)
 
         def log_message(self, *_):
@@ -937,6 +944,15 @@ def test_a_download_that_fails_is_counted_and_never_repeated_without_end(shop, s
         "/round.jpg": 4,
         "/huge.jpg": 1,
     }
+
+
+def test_a_download_may_neither_drip_nor_end_early(shop, server):
+    host, asked = server
+    products = [product(k, thumbnail=f"http://{host}/{name}.jpg") for k, name in enumerate(("slow", "cut", "ok"))]
+    rules = POLITE.model_copy(update={"timeout_s": 0.2})
+    manifest = run(shop, xml(products), rules=rules, download_from=[host])
+    assert manifest["counts"]["dropped"]["image"] == {"download failed": 1, "download too slow": 1}
+    assert asked == {"/slow.jpg": 1, "/cut.jpg": 1, "/ok.jpg": 1}
 
 
 def test_a_host_that_is_down_stops_the_import_which_resumes(shop, server):
