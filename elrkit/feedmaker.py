@@ -84,8 +84,8 @@ def make_feed(
             classes, else blocks of five classes.
         products_per_class: products of each class; by default as many as it has images.
         misfiled: share of the products whose label is wrong.
-        siblings: share of those that stay in their main category (where it has another class), as sellers err; the
-            rest go anywhere else.
+        siblings: share of those that stay in their main category, as sellers err; the rest go to another one (each
+            where there is such a class).
         near_duplicates: share of the products that are variants.
         shared: share of the variants that have the very thumbnail of their article.
         unusable: products added to spoil the feed, as a share of the good ones: link to the front page, released in
@@ -305,8 +305,10 @@ def _misfile(truth, article, main, misfiled, siblings, rng) -> np.ndarray:
             continue
         left -= size[own]
         others = classes[classes != truth[own]]
-        near = others[main[others] == main[truth[own]]]
-        filed[own] = rng.choice(near if len(near) and rng.random() < siblings else others)
+        sibling = main[others] == main[truth[own]]
+        stays = rng.random() < siblings
+        there = others[sibling == stays]
+        filed[own] = rng.choice(there if len(there) else others)
         if not left:
             break
     return filed[article]

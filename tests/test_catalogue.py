@@ -672,6 +672,26 @@ def test_csv_and_xml_of_one_feed_give_one_dataset(tmp_path):
     assert set(found["xml"].values()) == {"a b", "c", "d&<", "e"}
 
 
+@pytest.mark.parametrize("siblings", [0.0, 0.5, 1.0])
+def test_misfiled_products_stay_among_siblings_as_often_as_asked(tmp_path, siblings):
+    images = np.zeros((600, 8, 8, 3), np.uint8)
+    report = make_feed(
+        images,
+        np.arange(600) % 6,
+        list("abcdef"),
+        tmp_path / "x",
+        main_categories=list("llrrss"),
+        misfiled=0.5,
+        siblings=siblings,
+    )
+    with (tmp_path / "x" / "truth.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["label"] != row["true_label"]]
+    main = dict(zip("abcdef", "llrrss", strict=True))
+    among = np.mean([main[row["label"]] == main[row["true_label"]] for row in rows])
+    assert len(rows) == 300
+    assert among == report["misfiled_among_siblings"] == pytest.approx(siblings, abs=0.12)  # 4 standard deviations
+
+
 def test_make_feed_says_what_does_not_fit(tmp_path):
     images = np.zeros((4, 8, 8, 3), np.uint8)
     labels = np.array([0, 0, 1, 1])
