@@ -117,15 +117,18 @@ def list_runs(
 
 
 @app.command
-def plan(name: Positional[Literal[tuple(plans.PLANS)]], scale: Scale = "cpu", jobs: int = 1) -> int:
+def plan(
+    name: Positional[Literal[tuple(plans.PLANS)]], scale: Scale = "cpu", jobs: int = 1, size: int | None = None
+) -> int:
     """List the runs of a named plan: which are there, which are missing, how long the missing ones will take here.
 
     Args:
         name: the plan
         scale: the paper's network and epochs, or a small net that a CPU can train
         jobs: runs at a time, for the estimate
+        size: settings of a sweep (default: 112 random ones, the whole grid)
     """
-    configs = plans.plan(name, scale)
+    configs = plans.plan(name, scale, size)
     todo = {config.run_id for config in runs.missing(configs)}
     for config in configs:
         print("missing" if config.run_id in todo else "there  ", config.run_id, config.describe())
@@ -145,6 +148,7 @@ def run(
     threads: int | None = None,
     budget: str | None = None,
     compiled: bool = False,
+    size: int | None = None,
 ) -> int:
     """Train the missing runs of a named plan in order of priority; run it again until nothing is missing.
 
@@ -155,8 +159,9 @@ def run(
         threads: CPU threads of each run (default: one for the small net, else the cores shared out)
         budget: stop cleanly after this long, for example 9m
         compiled: train through torch.compile, worth its start-up on long runs
+        size: settings of a sweep (default: 112 random ones, the whole grid)
     """
-    return _train(plans.plan(name, scale), jobs, threads, budget, compiled)
+    return _train(plans.plan(name, scale, size), jobs, threads, budget, compiled)
 
 
 @app.command(name="import")
