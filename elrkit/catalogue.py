@@ -15,6 +15,7 @@ with the same bytes. Only the addresses of hosts that the caller names are ever 
 
 import contextlib
 import csv
+import functools
 import hashlib
 import io
 import itertools
@@ -536,10 +537,18 @@ def read_thumbnail(data: bytes, rules: FeedRules = FeedRules()) -> Thumbnail:  #
     return Thumbnail(pixels, bits, tuple(notes))
 
 
+@functools.lru_cache(maxsize=10_000)  # resolving a path takes as long as reading a thumbnail; folders hold many
+def _real_folder(root: Path, folder: str) -> str:
+    return os.path.realpath(os.path.join(root, folder), strict=True)
+
+
 def _read_file(root: Path, path: str, max_bytes: int) -> bytes:
     """Bytes of a regular file below ``root`` (already resolved); links that lead out of it are refused."""
     try:
-        real = os.path.realpath(root / path, strict=True)
+        folder, name = os.path.split(path)
+        real = os.path.join(_real_folder(root, folder), name)
+        if os.path.islink(real):
+            real = os.path.realpath(real, strict=True)
         if not real.startswith(os.path.join(root, "")):
             raise Rejected("image path leaves the images folder")
         status = os.stat(real)
@@ -804,6 +813,7 @@ def _decode_needed(db: sqlite3.Connection, root: Path, downloads: Path, rules: F
 
     Which products are kept depends on the draw alone: more than the needed images may be decoded, never other ones.
     """
+    _real_folder.cache_clear()  # folders may have changed since an import before
     fetcher = _Fetcher(downloads, _meta(db, "asked")[0]["source"]["download_from"], rules)
     needed = -1 if rules.per_class is None else max(rules.per_class, rules.min_images)
     with contextlib.ExitStack() as stack:
