@@ -77,7 +77,7 @@ def html() -> None:
                     sys.exit(f"{path.name}: a cell ended with {output.ename}: {output.evalue}")
         nbformat.write(notebook, STAGE / "notebooks" / path.name)
     command = [
-        sys.executable, "-m", "jupyter_book.cli.main", "build", str(STAGE), "--toc", str(STAGE / "book" / "_toc.yml"),
+        Path(sys.executable).with_name("jupyter-book"), "build", str(STAGE), "--toc", str(STAGE / "book" / "_toc.yml"),
         "--path-output", str(ROOT), "-W", "-n", "--keep-going", "--all", "--quiet",
     ]  # fmt: skip
     if subprocess.run(command, check=False).returncode:

@@ -112,10 +112,10 @@ plots.test_accuracy(curves)
 means = table.groupby(["noise_rate", "loss"])[["test_top1", "wrong_memorized"]].mean()
 for (rate, loss), row in means.iterrows():
     place = noise_rates.index(rate)
-    glue(f"{loss}_memorized_{place}", f"{100 * row.wrong_memorized:.0f} %", display=False)
-    glue(f"{loss}_test_{place}", f"{100 * row.test_top1:.1f} %", display=False)
+    glue(f"{loss}_memorized_{place}", float(100 * row.wrong_memorized), display=False)
+    glue(f"{loss}_test_{place}", float(100 * row.test_top1), display=False)
 for place, rate in enumerate(noise_rates):
-    glue(f"rate_{place}", f"{100 * rate:g} %", display=False)
+    glue(f"rate_{place}", float(100 * rate), display=False)
 
 # %% [markdown]
 # ## The same on CIFAR-10
