@@ -43,6 +43,7 @@ class Clocked:
     def __init__(self, loader, seconds: float, warm_up_steps: int) -> None:
         self.loader, self.seconds, self.warm_up_steps = loader, seconds, warm_up_steps
         self.step_seconds: list[float] = []
+        self.cpu_seconds = 0.0
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -54,11 +55,12 @@ class Clocked:
         started = None
         for step, batch in enumerate(self.loader):
             if step == self.warm_up_steps:
-                started = time.perf_counter()
+                started, cpu_started = time.perf_counter(), time.process_time()
             yield batch
             if started is not None:
                 now = time.perf_counter()
                 self.step_seconds.append(now - started)
+                self.cpu_seconds = time.process_time() - cpu_started
                 started = now
                 if len(self.step_seconds) >= 3 and sum(self.step_seconds) >= self.seconds:
                     return
@@ -144,6 +146,7 @@ def time_checkout(
         "network": "elrkit's" if model == "small_resnet" else "the checkout's",
         "loader_workers": workers,
         "step_seconds": clocked.step_seconds,
+        "cpu_seconds": clocked.cpu_seconds,
         "matrix_product_tflops": [before, after],
     }
 

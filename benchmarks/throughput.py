@@ -227,15 +227,15 @@ def _pace(steps: Iterator[None], device: str) -> float:
 
 
 def _time(steps: Iterator[None], device: str, count: int) -> dict:
-    """Seconds of each of WINDOWS windows of `count` steps."""
-    windows = []
+    """Seconds of each of WINDOWS windows of `count` steps, and this process's CPU time for all of them."""
+    windows, cpu_started = [], time.process_time()
     for _ in range(WINDOWS):
         started = time.perf_counter()
         for _ in range(count):
             next(steps)
         synchronize(device)
         windows.append(time.perf_counter() - started)
-    return {"steps": count, "window_seconds": windows}
+    return {"steps": count, "window_seconds": windows, "cpu_seconds": time.process_time() - cpu_started}
 
 
 def time_rows(rows: list[Case], device: str, images: int, seconds: float) -> list[dict]:
@@ -286,6 +286,8 @@ def summarize(case: Case, parts: list[dict], gflop: float) -> dict:
     rate = sum(WINDOWS * case.batch * part["steps"] / sum(part["window_seconds"]) for part in timed)
     row |= rates(rate, by_window, gflop, statistics.fmean(matrix))
     row["steps"] = [WINDOWS * part["steps"] for part in timed]
+    cpu_seconds = sum(part["cpu_seconds"] for part in timed)
+    row["cpu_milliseconds_per_image"] = round(1e3 * cpu_seconds / (case.batch * sum(row["steps"])), 4)
     row["first_step_seconds"] = round(max(part["first_step_seconds"] for part in timed), 3)
     if "memory_gib" in timed[0]:
         row["memory_gib"] = round(sum(part["memory_gib"] for part in timed), 2)
@@ -325,25 +327,31 @@ def time_reference(checkout: Path, case: Case, device: str, images: int, seconds
     return {
         "model": case.model, "network": timed["network"], "loss": "elr", "precision": "float32", "batch": case.batch,
         "threads": case.threads, "loader_workers": timed["loader_workers"], "steps": len(by_window),
+        "cpu_milliseconds_per_image": round(1e3 * timed["cpu_seconds"] / (case.batch * len(by_window)), 4),
         "matrix_product_tflops": [round(value, 4) for value in timed["matrix_product_tflops"]],
         **rates(rate, by_window, gflop, statistics.fmean(timed["matrix_product_tflops"])),
     }  # fmt: skip
 
 
 def compare(rows: list[dict], references: list[dict]) -> list[dict]:
-    """Our images/s over the reference's for the same net, batch and loss. The second ratio divides each side by the
-    matrix product timed beside it in the same arithmetic as the reference's, which takes out a change of load."""
+    """Our images/s over the reference's for the same net, batch and loss; and the reference's CPU time for an image
+    over ours, which other work on a shared machine disturbs less (the reference's loader processes are left out)."""
     ratios = []
     for row, reference in itertools.product(rows, references):
         same = row["model"] == reference["model"] and row["loss"] == "elr" and row["jobs"] == 1
         if not same or "error" in row or "error" in reference:
             continue
-        ratio = {"model": row["model"], "precision": row["precision"], "compiled": row["compiled"]}
-        ratio["ratio"] = round(row["images_per_second"] / reference["images_per_second"], 2)
-        if row["precision"] == reference["precision"]:
-            load = statistics.fmean(row["matrix_product_tflops"]) / statistics.fmean(reference["matrix_product_tflops"])
-            ratio["ratio_at_equal_load"] = round(row["images_per_second"] / reference["images_per_second"] / load, 2)
-        ratios.append(ratio)
+        ratios.append(
+            {
+                "model": row["model"],
+                "precision": row["precision"],
+                "compiled": row["compiled"],
+                "ratio": round(row["images_per_second"] / reference["images_per_second"], 2),
+                "ratio_of_cpu_time": round(
+                    reference["cpu_milliseconds_per_image"] / row["cpu_milliseconds_per_image"], 2
+                ),
+            }
+        )
     return ratios
 
 
@@ -373,11 +381,13 @@ def show(record: dict) -> None:
     for row in reference["rows"]:
         table.add_row(f"{row['model']} elr float32, reference", f"1 x {row['threads']}", *_figures(row), style="dim")
     console.print(table)
+    load, cores = record["load_average_before"][0], os.cpu_count() or 1
+    if record["device"]["type"] == "cpu" and load > cores / 2:
+        console.print(f"The machine was busy before (load {load} on {cores} cores): these figures are not its own.")
     for ratio in reference["ratios"]:
-        load = f" ({ratio['ratio_at_equal_load']} at equal load)" if "ratio_at_equal_load" in ratio else ""
         console.print(
-            f"{ratio['model']} {ratio['precision']}{' compiled' * ratio['compiled']}: "
-            f"{ratio['ratio']} times the reference (float32){load}"
+            f"{ratio['model']} {ratio['precision']}{' compiled' * ratio['compiled']}: {ratio['ratio']} times the "
+            f"reference in float32; by CPU time {ratio['ratio_of_cpu_time']} times"
         )
 
 

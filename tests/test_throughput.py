@@ -79,14 +79,15 @@ def test_rows(throughput):
 def test_ratio_to_the_reference(throughput):
     ours = dict(model="resnet34", loss="elr", precision="float32", compiled=False, jobs=1)
     rows = [
-        ours | dict(images_per_second=300.0, matrix_product_tflops=[1.0, 2.0]),
-        ours | dict(images_per_second=600.0, matrix_product_tflops=[9.0, 9.0], precision="bfloat16"),
-        ours | dict(images_per_second=900.0, matrix_product_tflops=[1.0, 1.0], loss="ce"),
+        ours | dict(images_per_second=300.0, cpu_milliseconds_per_image=4.0),
+        ours | dict(images_per_second=600.0, cpu_milliseconds_per_image=2.0, precision="bfloat16"),
+        ours | dict(images_per_second=900.0, cpu_milliseconds_per_image=1.0, loss="ce"),
+        ours | dict(error="out of memory", compiled=True),
     ]
-    reference = dict(model="resnet34", precision="float32", images_per_second=100.0, matrix_product_tflops=[1.0, 1.0])
+    reference = dict(model="resnet34", images_per_second=100.0, cpu_milliseconds_per_image=10.0)
     assert throughput.compare(rows, [reference]) == [
-        {"model": "resnet34", "precision": "float32", "compiled": False, "ratio": 3.0, "ratio_at_equal_load": 2.0},
-        {"model": "resnet34", "precision": "bfloat16", "compiled": False, "ratio": 6.0},
+        {"model": "resnet34", "precision": "float32", "compiled": False, "ratio": 3.0, "ratio_of_cpu_time": 2.5},
+        {"model": "resnet34", "precision": "bfloat16", "compiled": False, "ratio": 6.0, "ratio_of_cpu_time": 5.0},
     ]
 
 
