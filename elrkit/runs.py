@@ -201,6 +201,20 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else columns)
 
 
+def summary(table: pd.DataFrame, by: Sequence[str] = ("noise_rate", "loss")) -> pd.DataFrame:
+    """Last-epoch means over the finished runs of each group, in percent, with the lowest and the highest behind."""
+    names = {"test_top1": "test accuracy", "wrong_memorized": "memorized", "wrong_correct": "seen through"}
+
+    def spread(values: pd.Series) -> str:
+        values = 100 * values.dropna()
+        return f"{values.mean():.1f} ({values.min():.1f} to {values.max():.1f})" if len(values) else ""
+
+    finished = table[table["status"] == "finished"]
+    groups = finished.groupby(list(by))
+    text = groups[list(names)].agg(spread).rename(columns=names)
+    return text.assign(runs=groups.size())
+
+
 def curves(records: Iterable[dict]) -> pd.DataFrame:
     """One row a run and epoch: the curves beside the config's fields."""
     parts = []
