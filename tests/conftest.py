@@ -1,7 +1,9 @@
-"""What every test stands on: records and checkpoints in its own folder, one thread."""
+"""What every test stands on: records and checkpoints in its own folder, one thread, the digits loaded once."""
 
 import pytest
 import torch
+
+from elrkit import data
 
 
 @pytest.fixture(autouse=True)
@@ -10,3 +12,8 @@ def own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("ELRKIT_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("ELRKIT_STATE", str(tmp_path / "state"))
     torch.set_num_threads(1)  # the bits of a result depend on the number of threads
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return data.load("digits")
