@@ -89,14 +89,26 @@ def check(record: Any, name: str) -> dict:
         raise RecordError(f"{name}: curves of lengths {sorted(lengths)} for {config.epochs} epochs")
     if record["status"] == "finished" and not {"epoch", "test_top1", "train_loss"} <= curves.keys():
         raise RecordError(f"{name}: curves lack epoch, test_top1 or train_loss")
+    if len(lengths) > 1 or -1 in lengths:
+        raise RecordError(f"{name}: curves of lengths {sorted(lengths)}, of which all should be the same")
+    for column_name, column in curves.items():
+        may_be_empty = column_name not in ("epoch", "test_top1")  # None stands for what was not evaluated or not finite
+        if not all(_is_number(value) or (value is None and may_be_empty) for value in column):
+            raise RecordError(f"{name}: the curve {column_name!r} holds something that is no number")
     return record
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read(path: Path) -> dict:
     """One record from its file; raises RecordError, or FileNotFoundError."""
     try:
-        record = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        record = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise RecordError(f"{path}: not readable as JSON ({error})") from None
     return check(record, str(path))
 
@@ -296,7 +308,7 @@ def train_one(
         except train.Stopped:
             on_event(Event("stopped", config))
             return None
-        except (train.OutOfMemory, data.DataError, OSError) as error:
+        except (train.OutOfMemory, ValueError, OSError) as error:  # bad data or labels, a full disk
             on_event(Event("failed", config, str(error)))
             return None
         train.Checkpoints(state_dir(config)).discard()
@@ -404,11 +416,14 @@ def _train_in_processes(todo, jobs, threads, should_stop, on_event, options) -> 
 
 def _worker(texts: list[str], threads: int, options: dict, events: Any, stop: Any, parent: int) -> None:
     """Take runs from the plan until none is left: skip what is done or held by others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
+    # Both come from the parent through `stop`; a scheduler or terminal may send them to every process of the group too.
+    terminated = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
 
     def should_stop() -> bool:
-        return stop.is_set() or os.getppid() != parent
+        return terminated.is_set() or stop.is_set() or os.getppid() != parent
 
     def put(event: Event) -> None:
         if event.kind != "busy":  # a run that another worker has taken is no news
@@ -465,7 +480,7 @@ def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -
         raise RecordError(f"{name}: {member.size} bytes, too large for a record")
     try:
         record = check(json.loads(archive.extractfile(member).read()), name)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise RecordError(f"{name}: not readable as JSON ({error})") from None
     if not {"elrkit", "torch", "python"} <= record["versions"].keys():
         raise RecordError(f"{name}: its versions lack elrkit, torch or python")
@@ -516,7 +531,8 @@ def estimate_seconds(configs: Sequence[RunConfig], jobs: int = 1) -> float:
             paces[kind] = train.measure_pace(config, shape, threads=max(1, _cores() // jobs))
         trained, evaluated = paces[kind]
         n = config.train_size or BUILT_IN_TRAIN_SIZES.get(config.dataset, 50_000)
-        evaluations = config.epochs * 10_000 + n * (config.epochs // config.eval_every)
+        tested = 450 if config.dataset == "digits" else 10_000
+        evaluations = config.epochs * tested + n * (config.epochs // config.eval_every)
         total += config.epochs * n / trained + evaluations / evaluated
     # Jobs share a GPU or a CPU's memory: N at a time are not N times as fast, so this is a lower bound for jobs > 1.
     return total / jobs

@@ -184,6 +184,7 @@ class _Trainer:
         self, config: RunConfig, dataset: data.Dataset, problem: Problem, device: torch.device, compiled: bool
     ):
         self.config, self.problem, self.device = config, problem, device
+        self.fingerprint = dataset.fingerprint()
         padding = dataset.train_images.shape[1] // 8  # 4 pixels for 32, as both papers
         crops = config.augmentation in ("fresh", "frozen")
         chosen = torch.from_numpy(problem.index)
@@ -344,6 +345,7 @@ class _Trainer:
     def state(self) -> dict:
         return {
             "config": self.config.to_json(),
+            "fingerprint": self.fingerprint,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "elr": self.elr.state_dict() if self.elr else None,
@@ -352,7 +354,9 @@ class _Trainer:
 
     def restore(self, state: dict) -> None:
         if state["config"] != self.config.to_json():
-            raise ValueError("the checkpoint belongs to another config")
+            raise ValueError("it belongs to another config")
+        if state.get("fingerprint", self.fingerprint) != self.fingerprint:
+            raise ValueError("it belongs to other data of the same name")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.elr:
@@ -392,20 +396,25 @@ def fit(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dataset = dataset or data.load(config.dataset, root)
     problem = set_up(config, dataset, root)
-    trainer = _Trainer(config, dataset, problem, device, compiled)
     checkpoints = Checkpoints(Path(state_dir)) if state_dir else None
-    if checkpoints:
-        checkpoints.resume(trainer)
+
+    def build() -> _Trainer:
+        return _Trainer(config, dataset, problem, device, compiled)
+
     try:
+        trainer = checkpoints.resume(build) if checkpoints else build()
         diverged = _train(trainer, checkpoints, checkpoint_seconds, should_stop, on_progress)
-    except torch.OutOfMemoryError as error:
+        record = _record(trainer, dataset, compiled, diverged)
+        if checkpoints:
+            checkpoints.finish(_outcome(trainer, record))
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise OutOfMemory(
             f"{config.describe()}: out of memory on {device}; reduce batch_size ({config.batch_size}), "
-            f"train fewer runs at once (--jobs), or take a smaller model ({str(error).splitlines()[0]})"
+            f"train fewer runs at once (--jobs), or take a smaller model ({reason})"
         ) from None
-    record = _record(trainer, dataset, compiled, diverged)
-    if checkpoints:
-        checkpoints.finish(_outcome(trainer, record))
     return record
 
 
@@ -428,6 +437,11 @@ def training_steps(
         trainer.step_in_epoch = 0
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    # On a CPU torch raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
 def _train(trainer: _Trainer, checkpoints, checkpoint_seconds, should_stop, on_progress) -> dict | None:
     """Run epochs until the end; the return value says where the loss stopped being finite, if it did."""
     config = trainer.config
@@ -442,8 +456,6 @@ def _train(trainer: _Trainer, checkpoints, checkpoint_seconds, should_stop, on_p
             now = time.monotonic()
             if checkpoints and (stop or now - last_checkpoint > checkpoint_seconds):
                 trainer.epoch_seconds += time.perf_counter() - started
-                if bad := _diverged(trainer):
-                    return bad
                 checkpoints.save(trainer)
                 last_checkpoint, started = time.monotonic(), time.perf_counter()
             if stop:
@@ -534,7 +546,7 @@ def _record(trainer: _Trainer, dataset: data.Dataset, compiled: bool, diverged: 
         "diverged": diverged,
         "config": config.model_dump(mode="json"),
         "data": {
-            "fingerprint": dataset.fingerprint(),
+            "fingerprint": trainer.fingerprint,
             "train_images": len(problem.index),
             "held_out_images": len(problem.held_out_index),
             "test_images": len(dataset.test_labels),
@@ -625,17 +637,21 @@ class Checkpoints:
         except OSError as error:
             log.warning("%s: checkpoint not written (%s); training goes on", self.folder, error)
 
-    def resume(self, trainer: _Trainer) -> None:
+    def resume(self, build: Callable[[], _Trainer]) -> _Trainer:
+        """A trainer of `build` at the newest usable checkpoint, or at the beginning when there is none."""
         for path in (self.current, self.previous):
             if not path.exists():
                 continue
+            trainer = build()  # each time anew: a checkpoint that fails halfway leaves a mixture
             try:
                 trainer.restore(_read(path))
-                return
+                return trainer
             except (DamagedFile, KeyError, ValueError, RuntimeError) as error:
                 aside = path.with_suffix(".damaged")
                 path.replace(aside)
-                log.warning("%s: not usable (%s); set aside as %s", path, error, aside.name)
+                reason = str(error).splitlines()[0]
+                log.warning("%s: not usable (%s); set aside as %s", path, reason, aside.name)
+        return build()
 
     def finish(self, outcome: dict) -> None:
         """Keep what a finished run leaves; the checkpoints stay until the record is safe (see `discard`)."""
@@ -650,7 +666,7 @@ class Checkpoints:
 
 
 class DamagedFile(ValueError):
-    """A file whose bytes do not match their digest."""
+    """A file whose bytes do not match their digest, or that holds more than tensors and plain containers."""
 
 
 def _write(path: Path, state: dict) -> Path:
@@ -675,7 +691,10 @@ def _read(path: Path) -> dict:
     if hashlib.sha256(content[32:]).digest() != content[:32]:
         raise DamagedFile(f"{len(content)} bytes do not match their SHA-256")
     # weights_only: tensors and plain containers, nothing that could run code.
-    return torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for what it refuses or cannot parse
+        raise DamagedFile(f"not loadable: {str(error).splitlines()[0]}") from None
 
 
 def comparable(record: dict) -> str:

@@ -1,9 +1,11 @@
-"""What every test stands on: records and checkpoints in its own folder, one thread, one browser."""
+"""What every test stands on: records and checkpoints in its own folder, one thread, one browser, one set of digits."""
 
 import shutil
 
 import pytest
 import torch
+
+from elrkit import data
 
 
 @pytest.fixture(autouse=True)
@@ -27,3 +29,8 @@ def browser():
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return data.load("digits")

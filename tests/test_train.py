@@ -1,0 +1,418 @@
+"""One training: its record, what it repeats bit for bit, how it ends when it cannot go on."""
+
+import json
+import math
+import random
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, MultiStepLR
+
+from elrkit import data, losses, models, runs, train
+from elrkit.config import RunConfig
+from elrkit.train import comparable, fit, label_outcomes, learning_rate, set_up
+
+OUTCOMES = ("right_correct", "right_other", "wrong_correct", "wrong_memorized", "wrong_other")
+
+
+def tiny(**changes):
+    """Three steps of 64, 64 and 62 images an epoch."""
+    return RunConfig(**{"train_size": 190, "width": 4, "epochs": 2, "noise_rate": 0.4, "lr": 0.05, **changes})
+
+
+def trainer_of(config, dataset):
+    trainer = train._Trainer(config, dataset, set_up(config, dataset), torch.device("cpu"), compiled=False)
+    trainer.model.train()
+    trainer.start_epoch()
+    return trainer
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"loss": "elr", "augmentation": "fresh", "schedule": "cosine"},
+        {"loss": "elr", "sam_rho": 0.1, "augmentation": "frozen", "schedule": "multistep"},
+        {"loss": "sce", "optimizer": "adam", "lr": 0.001, "split": "held_out", "noise": "asymmetric"},
+        {"loss": "nce_rce", "precision": "bfloat16", "sam_rho": 0.1, "sam_adaptive": True, "augmentation": "flip"},
+    ],
+)
+def test_fit_twice_is_the_same_record_bit_for_bit(digits, changes):
+    config = tiny(**changes)
+    first = fit(config, dataset=digits)
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002 - the global generator is what must not matter
+    assert comparable(fit(config, dataset=digits)) == comparable(first)
+    assert comparable(fit(config.with_(seed=1), dataset=digits)) != comparable(first)
+
+
+def test_fit_leaves_the_global_generators_alone(digits):
+    torch.manual_seed(5)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    fit(tiny(augmentation="fresh", loss="elr"), dataset=digits)
+    assert torch.get_rng_state().equal(before[0])
+    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+    assert random.getstate() == before[2]
+
+
+def test_the_record_holds_what_it_promises(digits, tmp_path):
+    config = tiny(loss="elr", epochs=3, schedule="multistep", milestones=(1, 2), gamma=0.1)
+    record = fit(config, dataset=digits, state_dir=tmp_path)
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert runs.check(record, "record") is record
+    assert record["status"] == "finished"
+    assert record["diverged"] is None
+    assert RunConfig(**record["config"]) == config
+    assert record["data"] == {
+        "fingerprint": digits.fingerprint(), "train_images": 190, "held_out_images": 0, "test_images": 450,
+        "classes": 10, "realized_noise_rate": set_up(config, digits).realized_rate,
+    }  # fmt: skip
+    assert record["versions"].keys() == {"elrkit", "python", "torch", "torchvision", "numpy"}
+    assert record["device"]["type"] == "cpu"
+    assert record["execution"] == {"threads": 1, "compiled": False, "memory_format": "channels_last"}
+    assert all(len(record["timing"][k]) == 3 for k in ("train_seconds", "evaluation_seconds", "images_per_second"))
+    assert record["curves"]["epoch"] == [1, 2, 3]
+    assert record["curves"]["lr"] == pytest.approx([0.05, 0.005, 0.0005])
+    assert record["curves"].keys() == {
+        "epoch", "lr", "train_loss", "test_loss", "test_top1", "test_top5", "test_top1_noisy",
+        *OUTCOMES, *(f"batches_{name}" for name in OUTCOMES),
+    }  # fmt: skip
+
+
+def test_the_last_epoch_s_numbers_are_the_final_network_s(digits, tmp_path):
+    config = tiny(loss="elr", split="held_out", epochs=3)
+    curves = {name: column[-1] for name, column in fit(config, dataset=digits, state_dir=tmp_path)["curves"].items()}
+    outcome, problem = train.load_outcome(tmp_path), set_up(config, digits)
+    model = models.build("small_resnet", 10, 1, 4, 1)
+    model.load_state_dict(outcome["model"])
+    model.eval()
+
+    @torch.no_grad()
+    def logits_of(images):
+        pixels = images.permute(0, 3, 1, 2).double() / 255
+        return model(((pixels - digits.mean[0]) / digits.std[0]).float()).double().numpy()
+
+    z, truth = logits_of(digits.test_images), digits.test_labels.numpy()
+    ranked = np.argsort(-z, axis=1)
+    assert curves["test_top1"] == np.mean(ranked[:, 0] == truth)
+    assert curves["test_top5"] == np.mean([y in row[:5] for row, y in zip(ranked, truth, strict=True)])
+    assert curves["test_top1_noisy"] == np.mean(ranked[:, 0] == problem.test_given)
+    assert curves["test_loss"] == pytest.approx(-np.mean(log_softmax(z)[np.arange(450), truth]), rel=1e-5)
+    held_out = logits_of(digits.train_images[problem.held_out_index]).argmax(axis=1)
+    assert curves["held_out_top1_noisy"] == np.mean(held_out == problem.held_out_given)
+    z = logits_of(digits.train_images[problem.index])
+    np.testing.assert_allclose(outcome["probabilities"].numpy(), np.exp(log_softmax(z)), atol=1e-5)
+    wrong = problem.given != problem.truth
+    assert curves["wrong_memorized"] == pytest.approx(np.mean((z.argmax(axis=1) == problem.given)[wrong]))
+    assert curves["right_correct"] == pytest.approx(np.mean((z.argmax(axis=1) == problem.given)[~wrong]))
+    assert outcome["index"].tolist() == problem.index.tolist()
+    assert outcome["given"].tolist() == problem.given.tolist()
+    assert outcome["truth"].tolist() == problem.truth.tolist()
+    assert outcome["targets"].shape == (len(problem.index), 10)
+    # Three moves of a row that began at zero: 1 - 0.7^3 of it is there.
+    np.testing.assert_allclose(outcome["targets"].sum(dim=1), 1 - 0.7**3, atol=1e-5)
+
+
+def log_softmax(z):
+    z = z - z.max(axis=1, keepdims=True)
+    return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+
+
+def test_an_epoch_takes_each_image_once_and_remembers_its_predictions(digits):
+    trainer, seen, guessed = trainer_of(tiny(augmentation="fresh"), digits), [], torch.full((190,), -1)
+    batch = trainer.images.batch
+    trainer.images.batch = lambda index, *rest: seen.append(index.clone()) or batch(index, *rest)
+    trainer.model.register_forward_hook(lambda m, i, out: guessed.__setitem__(seen[-1], out.argmax(dim=1)))
+    for _ in range(trainer.steps):
+        trainer.step()
+    assert [len(index) for index in seen] == [64, 64, 62]
+    assert torch.cat(seen).sort().values.equal(torch.arange(190))
+    assert trainer.batch_predictions.equal(guessed)
+
+
+def test_the_training_loss_is_the_mean_over_images(digits):
+    trainer, batch_losses = trainer_of(tiny(), digits), []
+    inner = trainer.loss
+    trainer.loss = lambda z, y, i, move: batch_losses.append((len(i), inner(z, y, i, move))) or batch_losses[-1][1]
+    for _ in range(trainer.steps):
+        trainer.step()
+    trainer.end_epoch(1.0)
+    expected = sum(size * loss.item() for size, loss in batch_losses) / 190
+    assert trainer.curves["train_loss"] == [pytest.approx(expected, rel=1e-6)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "scheduler"),
+    [
+        ({"schedule": "multistep", "milestones": (40, 80)}, lambda o: MultiStepLR(o, [40, 80], gamma=0.01)),
+        ({"schedule": "multistep", "milestones": (0, 7), "gamma": 0.5}, lambda o: MultiStepLR(o, [7], gamma=0.5)),
+        ({"schedule": "cosine"}, lambda o: CosineAnnealingWarmRestarts(o, T_0=10, eta_min=0.001)),
+        (
+            {"schedule": "cosine", "restart_epochs": 7, "eta_min": 0.0},
+            lambda o: CosineAnnealingWarmRestarts(o, T_0=7, eta_min=0.0),
+        ),
+        ({"schedule": "constant"}, lambda o: MultiStepLR(o, [])),
+    ],
+)
+def test_learning_rates_are_torch_s(changes, scheduler):
+    config = RunConfig(lr=0.02, epochs=120, **changes)
+    # A milestone at 0 multiplies from the start, where torch's scheduler would wait for its first step.
+    first = 0.02 * (0.5 if config.milestones and config.milestones[0] == 0 else 1)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=first)
+    schedule = scheduler(optimizer)
+    for epoch in range(120):
+        assert learning_rate(config, epoch) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        schedule.step()
+
+
+def test_the_optimizer_follows_the_schedule(digits):
+    trainer = trainer_of(tiny(schedule="multistep", milestones=(1,), gamma=0.1), digits)
+    used = []
+    for _ in range(2):
+        trainer.start_epoch()
+        used.append(trainer.optimizer.param_groups[0]["lr"])
+        trainer.epoch += 1
+    assert used == pytest.approx([0.05, 0.005])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1, max_size=40))
+def test_label_outcomes_by_brute_force(images):
+    predicted, given_labels, truth = (torch.tensor(column) for column in zip(*images, strict=True))
+    counts = dict.fromkeys(OUTCOMES, 0)
+    for p, g, t in images:
+        if g == t:
+            counts["right_correct" if p == g else "right_other"] += 1
+        else:
+            counts["wrong_memorized" if p == g else "wrong_correct" if p == t else "wrong_other"] += 1
+    right, wrong = sum(g == t for _, g, t in images), sum(g != t for _, g, t in images)
+    found = label_outcomes(predicted, given_labels, truth)
+    assert found.keys() == counts.keys()
+    for name, count in counts.items():
+        of = right if name.startswith("right") else wrong
+        assert found[name] == (pytest.approx(count / of) if of else None)
+
+
+# What is trained on
+
+
+def pixels(n, classes=10):
+    """A dataset of one-pixel images of the size of CIFAR-10."""
+    images, labels = torch.zeros(n, 1, 1, 1, dtype=torch.uint8), torch.arange(n) % classes
+    names = tuple(map(str, range(classes)))
+    return data.Dataset("pixels", images, labels, images[:100], labels[:100], names, (0.5,), (0.5,), labels, labels)
+
+
+def test_held_out_split_is_45_to_5_in_each_class_with_noise_in_both():
+    config = RunConfig(dataset="cifar10", split="held_out", noise_rate=0.2, noise_convention="others")
+    problem = set_up(config, pixels(50_000))
+    assert np.bincount(problem.truth).tolist() == [4_500] * 10
+    assert np.bincount(problem.held_out_index % 10).tolist() == [500] * 10
+    assert sorted([*problem.index, *problem.held_out_index]) == list(range(50_000))
+    assert (problem.truth == problem.index % 10).all()
+    assert np.sum(problem.given != problem.truth) == 9_000
+    assert problem.realized_rate == 0.2
+    assert np.sum(problem.held_out_given != problem.held_out_index % 10) == 1_000
+    assert np.sum(problem.test_given != np.arange(100) % 10) == 20
+
+
+def test_without_a_split_all_images_train_and_the_noise_seed_decides():
+    config = RunConfig(dataset="cifar10", noise_rate=0.2)
+    problem = set_up(config, pixels(50_000))
+    assert (problem.index == np.arange(50_000)).all()
+    assert len(problem.held_out_index) == 0
+    changed = problem.given != problem.truth
+    assert problem.realized_rate == changed.mean()
+    assert abs(changed.sum() - 9_000) < 5.5 * math.sqrt(10_000 * 0.09)  # a tenth of the drawn labels is the true one
+    assert (set_up(config.with_(seed=1), pixels(50_000)).given == problem.given).all()
+    assert (set_up(config.with_(noise_seed=1), pixels(50_000)).given != problem.given).any()
+
+
+def test_a_part_of_the_images_is_chosen_by_the_noise_seed():
+    dataset = pixels(1_000)
+    config = RunConfig(dataset="x.npz", train_size=300)
+    problem = set_up(config, dataset)
+    assert len(set(problem.index)) == 300
+    assert (problem.given == dataset.train_labels.numpy()[problem.index]).all()
+    assert problem.realized_rate == 0
+    assert (set_up(config.with_(seed=4), dataset).index == problem.index).all()
+    assert (set_up(config.with_(noise_seed=4), dataset).index != problem.index).any()
+    with pytest.raises(data.DataError, match=r"^train_size=2000: x.npz has 1000 training images$"):
+        set_up(config.with_(train_size=2000), dataset)
+
+
+def test_setting_up_changes_no_label_of_the_dataset():
+    dataset = pixels(500)
+    before = dataset.train_labels.clone(), dataset.test_labels.clone()
+    set_up(RunConfig(dataset="x.npz", noise_rate=1.0, split="held_out"), dataset)
+    assert dataset.train_labels.equal(before[0])
+    assert dataset.test_labels.equal(before[1])
+
+
+def test_human_labels_are_taken_image_by_image(tmp_path):
+    dataset = pixels(50_000)
+    human = np.random.default_rng(0).integers(0, 10, 50_000)
+    np.savez(tmp_path / "cifar10n.npz", clean=dataset.train_labels.numpy(), worst=human)
+    config = RunConfig(dataset="cifar10", noise="human", train_size=1_000, split="held_out")
+    problem = set_up(config, dataset, tmp_path)
+    assert (problem.given == human[problem.index]).all()
+    assert (problem.held_out_given == human[problem.held_out_index]).all()
+    assert problem.realized_rate == np.mean(human[problem.index] != problem.index % 10)
+    (tmp_path / "cifar10n.npz").unlink()
+    with pytest.raises(data.DataError, match=r"^human labels: put CIFAR-10N's cifar10n.npz or CIFAR-10_human.pt into"):
+        set_up(config, dataset, tmp_path)
+
+
+def test_a_batch_larger_than_what_the_split_leaves_is_refused(digits):
+    with pytest.raises(data.DataError, match=r"^batch_size=100: larger than the \d+ training images"):
+        fit(tiny(train_size=100, batch_size=100, split="held_out"), dataset=digits)
+
+
+# Options
+
+
+def test_evaluations_of_the_training_images_are_as_rare_as_asked(digits):
+    curves = fit(tiny(epochs=5, eval_every=2), dataset=digits)["curves"]
+    assert [value is not None for value in curves["wrong_memorized"]] == [False, True, False, True, True]
+    for name in ("test_top1", "batches_wrong_memorized", "train_loss"):
+        assert None not in curves[name]
+
+
+def test_progress_counts_up(digits, monkeypatch):
+    seen, clock = [], iter(range(10_000))
+    monkeypatch.setattr(train.time, "monotonic", lambda: float(next(clock)))
+    fit(tiny(), dataset=digits, on_progress=seen.append)
+    assert [(p.epoch, p.step) for p in seen] == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]
+    assert all((p.epochs, p.steps) == (2, 3) for p in seen)
+    assert all(p.images_per_second > 0 for p in seen)
+    assert seen[-1].seconds_left == 0
+
+
+def test_prediction_restores_the_mode_and_is_float32(digits):
+    trainer = trainer_of(tiny(), digits)
+    logits = train.predict(trainer.model, trainer.test_images, "bfloat16")
+    assert trainer.model.training
+    assert logits.dtype == torch.float32
+    exact = train.predict(trainer.model, trainer.test_images)
+    assert not logits.equal(exact)
+    torch.testing.assert_close(logits, exact, atol=0.1, rtol=0.1)
+
+
+def test_fresh_scaler_skips_and_counts_overflowing_steps(digits):
+    """Gradients times 65,536 overflow float16 for a large loss: the step is left out, as in the paper's code."""
+    large = trainer_of(tiny(precision="float16_fresh_scaler", loss="sce", loss_alpha=1e5, loss_beta=0.0), digits)
+    before = [p.detach().clone() for p in large.model.parameters()]
+    for _ in range(large.steps):
+        large.step()
+    assert large.skipped_steps == 3
+    assert all(p.equal(b) for p, b in zip(large.model.parameters(), before, strict=True))
+    large.end_epoch(1.0)
+    assert large.curves["skipped_steps"] == [3]
+    assert large.skipped_steps == 0
+    record = fit(tiny(precision="float16_fresh_scaler", loss="sce", loss_alpha=1e-3, loss_beta=0.0), dataset=digits)
+    assert record["curves"]["skipped_steps"] == [0, 0]
+    assert "skipped_steps" not in fit(tiny(), dataset=digits)["curves"]
+
+
+@pytest.mark.skipif(
+    shutil.which("g++") is None and shutil.which("clang++") is None,
+    reason="torch.compile needs a C++ compiler: install g++",
+)
+def test_compiled_is_not_compiled_within_tolerance(digits, monkeypatch):
+    def build(name, classes, channels, width, stem_stride):
+        """One block, because the compiler takes a minute for the real net."""
+        block = nn.Sequential(nn.Conv2d(channels, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+        return nn.Sequential(block, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, classes))
+
+    monkeypatch.setattr(models, "build", build)
+    config = tiny(loss="elr", train_size=128)
+    plain, compiled = (fit(config, dataset=digits, compiled=c) for c in (False, True))
+    assert compiled["execution"]["compiled"]
+    assert compiled["parameters"] == plain["parameters"]
+    for name in ("train_loss", "test_loss", "test_top1"):
+        assert compiled["curves"][name] == pytest.approx(plain["curves"][name], rel=1e-3)
+
+
+# Ends that are none
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_a_record(digits):
+    record = fit(tiny(lr=1e30, epochs=5, loss="ce"), dataset=digits)
+    assert record["status"] == "diverged"
+    where = record["diverged"]
+    assert where["reason"] == "the training loss was not a finite number"
+    assert where["epoch"] <= 2
+    assert {len(column) for column in record["curves"].values()} <= {where["epoch"] - 1}
+    assert runs.check(record, "record") is record
+    assert comparable(fit(tiny(lr=1e30, epochs=5, loss="ce"), dataset=digits)) == comparable(record)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_the_record_says_at_which_step(digits, monkeypatch, tmp_path, bad):
+    """However often it was saved meanwhile: the fifth step is the second of the second epoch."""
+    inner = losses.cross_entropy
+
+    def record(checkpoint_seconds):
+        calls = iter(range(100))
+
+        def spoiled(logits, labels):
+            loss = inner(logits, labels)
+            return loss * bad if logits.requires_grad and next(calls) == 4 else loss
+
+        monkeypatch.setattr(losses, "cross_entropy", spoiled)
+        return fit(tiny(epochs=4), dataset=digits, state_dir=tmp_path / "s", checkpoint_seconds=checkpoint_seconds)
+
+    seldom = record(1e9)
+    assert seldom["diverged"] == {"epoch": 2, "step": 2, "reason": "the training loss was not a finite number"}
+    assert seldom["curves"]["epoch"] == [1]
+    assert comparable(record(0.0)) == comparable(seldom)
+
+
+def no_cuda_memory(self):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+
+
+def no_cpu_memory(self):
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("fails", [no_cuda_memory, no_cpu_memory])
+@pytest.mark.parametrize("where", ["step", "end_epoch", "__init__"])
+def test_out_of_memory_says_what_to_reduce(digits, monkeypatch, fails, where):
+    monkeypatch.setattr(train._Trainer, where, lambda self, *args: fails(self))
+    with pytest.raises(train.OutOfMemory) as caught:
+        fit(tiny(), dataset=digits)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in ("out of memory on cpu", "reduce batch_size (64)", "--jobs", "smaller model", "symmetric 40 %"):
+        assert part in message
+
+
+def test_other_errors_are_not_mistaken_for_it(digits, monkeypatch):
+    def broken(self):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(train._Trainer, "step", broken)
+    with pytest.raises(RuntimeError, match=r"^something else$"):
+        fit(tiny(), dataset=digits)
+
+
+# The phenomenon, small
+
+
+def test_elr_sees_through_wrong_labels_that_cross_entropy_memorizes(digits):
+    config = RunConfig(train_size=800, width=8, noise_rate=0.4, epochs=25, lr=0.05, eval_every=25, noise_seed=1)
+    ce, elr = (
+        {name: column[-1] for name, column in fit(config.with_(loss=loss), dataset=digits)["curves"].items()}
+        for loss in ("ce", "elr")
+    )
+    assert elr["test_top1"] > max(0.8, ce["test_top1"])
+    assert elr["wrong_correct"] > 0.6 > 0.3 > elr["wrong_memorized"]
+    assert ce["wrong_memorized"] > 2 * elr["wrong_memorized"]
+    assert ce["train_loss"] < -math.log(0.1)
