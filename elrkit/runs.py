@@ -162,6 +162,14 @@ def find(config: RunConfig) -> dict | None:
         return None
 
 
+def by_id(run_id: str) -> dict:
+    """The record of a run id in the store; raises RecordError when there is none."""
+    path = next(results_root().rglob(f"{run_id}.json"), None)
+    if path is None:
+        raise RecordError(f"run {run_id}: no record in {results_root()}; `python -m elrkit runs` lists those there are")
+    return read(path)
+
+
 def read_all(folder: Path | None = None) -> list[dict]:
     """All valid records below `folder` (default: the store); other files are reported by name and skipped."""
     records = []
