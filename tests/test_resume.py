@@ -1,0 +1,313 @@
+"""A run that was stopped, killed or robbed of its checkpoints ends with the record of one that was left alone."""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+from processes import end, start, wait_until
+
+from elrkit import data, train
+from elrkit.config import RunConfig
+from elrkit.train import Checkpoints, Stopped, comparable, fit
+
+EPOCHS, STEPS = 2, 3
+
+RECIPES = {
+    "ce": {"loss": "ce", "augmentation": "flip"},
+    "elr": {"loss": "elr", "augmentation": "fresh", "schedule": "cosine", "restart_epochs": 3},
+    "elr+sam": {"loss": "elr", "sam_rho": 0.1, "schedule": "multistep", "milestones": (1,)},
+    "adam": {"loss": "sce", "optimizer": "adam", "lr": 0.001, "augmentation": "frozen", "precision": "bfloat16"},
+    "float16": {"loss": "elr", "precision": "float16_fresh_scaler", "split": "held_out"},
+}
+
+
+def recipe(name, **changes):
+    fields = {"train_size": 190, "width": 4, "epochs": EPOCHS, "noise_rate": 0.4, "lr": 0.05}
+    return RunConfig(**fields | RECIPES[name] | changes)
+
+
+def after(steps):
+    """Asks to stop when so many steps were taken."""
+    calls = iter(range(10**9))
+    return lambda: next(calls) >= steps
+
+
+def stopped(config, dataset, folder, steps):
+    with pytest.raises(Stopped):
+        fit(config, dataset=dataset, state_dir=folder, should_stop=after(steps))
+
+
+@pytest.fixture
+def steps_taken(monkeypatch):
+    taken, inner = [], train._Trainer.step
+    monkeypatch.setattr(train._Trainer, "step", lambda self: taken.append(self.step_in_epoch) or inner(self))
+    return taken
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_stopped_before_every_step_and_resumed(digits, tmp_path, steps_taken, name):
+    config = recipe(name)
+    expected = fit(config, dataset=digits)
+    steps_taken.clear()
+    stopped(config, digits, tmp_path, 0)
+    for _ in range(EPOCHS * STEPS - 1):
+        stopped(config, digits, tmp_path, 1)
+    record = fit(config, dataset=digits, state_dir=tmp_path)
+    assert steps_taken == [0, 1, 2] * EPOCHS  # none twice
+    assert comparable(record) == comparable(expected)
+    assert len(record["timing"]["train_seconds"]) == EPOCHS
+
+
+@pytest.mark.parametrize("steps", [0, 2, 3, 4])
+def test_stopped_once_and_resumed(digits, tmp_path, steps_taken, steps):
+    config = recipe("elr+sam")
+    expected = comparable(fit(config, dataset=digits))
+    steps_taken.clear()
+    stopped(config, digits, tmp_path, steps)
+    assert comparable(fit(config, dataset=digits, state_dir=tmp_path)) == expected
+    assert len(steps_taken) == EPOCHS * STEPS
+
+
+def test_finished_but_not_recorded_needs_only_the_last_stretch(digits, tmp_path, steps_taken):
+    """A record may be lost between the end of the training and its being written: the checkpoints are still there."""
+    config = recipe("elr")
+    expected = fit(config, dataset=digits, state_dir=tmp_path, checkpoint_seconds=0.0)
+    steps_taken.clear()
+    assert comparable(fit(config, dataset=digits, state_dir=tmp_path)) == comparable(expected)
+    assert steps_taken == [2]
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.discard()
+    assert [path.name for path in tmp_path.iterdir()] == ["outcome.pt"]
+
+
+# SIGKILL
+
+
+def train_to_the_end(text, state_dir, record_file):
+    torch.set_num_threads(1)
+    record = fit(RunConfig.from_json(text), state_dir=state_dir, checkpoint_seconds=0.0)
+    record_file.with_suffix(".new").write_text(json.dumps(record))
+    record_file.with_suffix(".new").replace(record_file)
+
+
+def position(folder):
+    """(epoch, step) of the newest checkpoint, which a kill must never have damaged."""
+    for path in (folder / "checkpoint.pt", folder / "checkpoint-previous.pt"):
+        if path.exists():
+            state = train._read(path)
+            return state["epoch"], state["step_in_epoch"]
+    return None
+
+
+def stamp(path):
+    """Changes whenever the file is replaced; None while there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def test_killed_twenty_times_at_random_moments(digits, tmp_path):
+    config, rng = recipe("elr+sam", epochs=12, augmentation="fresh"), random.Random(0)
+    expected = comparable(fit(config, dataset=digits))
+    state, record_file = tmp_path / "killed", tmp_path / "record.json"
+    positions, kills, records = set(), 0, []
+
+    def collect():
+        records.append(comparable(json.loads(record_file.read_text())))
+        record_file.unlink()
+        shutil.rmtree(state)
+
+    while kills < 20:
+        process = start(train_to_the_end, config.to_json(), state, record_file)
+        for _ in range(rng.randrange(5)):  # so many writes after the start, or while it starts
+            before = stamp(state / "checkpoint.pt")
+            wait_until(lambda: stamp(state / "checkpoint.pt") not in (None, before), process)  # noqa: B023
+        time.sleep(rng.uniform(0, 0.04))
+        process.kill()
+        process.join()
+        if record_file.exists():
+            collect()  # it was faster: begin again
+        else:
+            kills += 1
+            positions.add(position(state) if state.exists() else None)
+    process = start(train_to_the_end, config.to_json(), state, record_file)
+    assert end(process) == 0
+    collect()
+    assert set(records) == {expected}
+    assert len(positions) > 5
+    assert not list(tmp_path.rglob("*.damaged"))
+
+
+# Damage
+
+
+def two_checkpoints(config, dataset, folder):
+    """The current one after four steps, the one before after two."""
+    stopped(config, dataset, folder, 2)
+    stopped(config, dataset, folder, 2)
+    assert position(folder) == (1, 1)
+
+
+DAMAGES = {
+    "cut": lambda content: content[: len(content) // 2],
+    "one bit": lambda content: content[:5000] + bytes([content[5000] ^ 1]) + content[5001:],
+    "zeros": lambda content: bytes(len(content)),
+    "empty": lambda content: b"",
+    "foreign": lambda content: b"not a checkpoint",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_set_aside_by_name_and_the_one_before_used(
+    digits, tmp_path, steps_taken, caplog, damage
+):
+    config = recipe("elr")
+    expected = comparable(fit(config, dataset=digits))
+    two_checkpoints(config, digits, tmp_path)
+    current = tmp_path / "checkpoint.pt"
+    current.write_bytes(DAMAGES[damage](current.read_bytes()))
+    spoiled = current.read_bytes()
+    steps_taken.clear()
+    assert comparable(fit(config, dataset=digits, state_dir=tmp_path)) == expected
+    assert len(steps_taken) == EPOCHS * STEPS - 2
+    assert (tmp_path / "checkpoint.damaged").read_bytes() == spoiled
+    (message,) = [r.getMessage() for r in caplog.records]
+    assert str(current) in message
+    assert "set aside as checkpoint.damaged" in message
+    assert "\n" not in message
+
+
+def test_with_both_damaged_it_begins_again(digits, tmp_path, steps_taken, caplog):
+    config = recipe("elr")
+    expected = comparable(fit(config, dataset=digits))
+    two_checkpoints(config, digits, tmp_path)
+    for name in ("checkpoint.pt", "checkpoint-previous.pt"):
+        (tmp_path / name).write_bytes(b"torn")
+    steps_taken.clear()
+    assert comparable(fit(config, dataset=digits, state_dir=tmp_path)) == expected
+    assert len(steps_taken) == EPOCHS * STEPS
+    assert {path.name for path in tmp_path.glob("*.damaged")} == {"checkpoint.damaged", "checkpoint-previous.damaged"}
+    assert len(caplog.records) == 2
+
+
+def test_killed_between_the_two_renames_the_one_before_is_used(digits, tmp_path, steps_taken):
+    config = recipe("elr")
+    expected = comparable(fit(config, dataset=digits))
+    two_checkpoints(config, digits, tmp_path)
+    (tmp_path / "checkpoint.pt").replace(tmp_path / "checkpoint-new.pt")
+    steps_taken.clear()
+    assert comparable(fit(config, dataset=digits, state_dir=tmp_path)) == expected
+    assert len(steps_taken) == EPOCHS * STEPS - 2
+
+
+def rewrite(path, change):
+    """The same checkpoint but for `change`, behind a digest that fits."""
+    state = train._read(path)
+    change(state)
+    train._write(path, state)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.pop("optimizer"),
+        lambda state: state.pop("curves"),
+        lambda state: state["model"].pop("head.bias"),
+        lambda state: state["elr"].update(targets=torch.zeros(3, 10)),
+        lambda state: state.update(fingerprint="0" * 16),
+        lambda state: state.update(config=recipe("ce").to_json()),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_leaves_no_trace_in_the_run(digits, tmp_path, caplog, change):
+    """Half of it may have been restored before it turned out: the run must not begin with that half."""
+    config = recipe("elr")
+    expected = comparable(fit(config, dataset=digits))
+    stopped(config, digits, tmp_path, 4)
+    rewrite(tmp_path / "checkpoint.pt", change)
+    assert comparable(fit(config, dataset=digits, state_dir=tmp_path)) == expected
+    assert "set aside as checkpoint.damaged" in caplog.text
+
+
+def test_other_data_of_the_same_name_is_not_trained_on_with_old_weights(digits, tmp_path, caplog):
+    config = recipe("ce", dataset="mine.npz")
+    stopped(config, digits, tmp_path, 4)
+    arrays = {part: getattr(digits, part).numpy() for part in ("train_images", "test_images", "test_labels")}
+    np.savez(tmp_path / "mine.npz", **arrays, train_labels=digits.train_labels.numpy()[::-1], class_names=range(10))
+    other = data.load("mine.npz", tmp_path)
+    record = fit(config, dataset=other, state_dir=tmp_path)
+    assert comparable(record) == comparable(fit(config, dataset=other))
+    assert "other data of the same name" in caplog.text
+
+
+class Payload:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def test_a_pickle_that_would_run_code_is_refused(digits, tmp_path, caplog):
+    config, owned = recipe("elr"), tmp_path / "owned"
+    expected = comparable(fit(config, dataset=digits))
+    buffer = io.BytesIO()
+    torch.save({"config": config.to_json(), "model": Payload(owned)}, buffer)
+    content = buffer.getvalue()
+    for name in ("checkpoint.pt", "outcome.pt"):
+        (tmp_path / name).write_bytes(hashlib.sha256(content).digest() + content)
+    with pytest.raises(train.DamagedFile, match="not loadable"):
+        train.load_outcome(tmp_path)
+    assert comparable(fit(config, dataset=digits, state_dir=tmp_path)) == expected
+    assert "set aside as checkpoint.damaged" in caplog.text
+    assert not owned.exists()
+
+
+# Full disks
+
+
+def disk_full(monkeypatch, after_writes=0):
+    writes, inner = iter(range(10**9)), os.fsync
+
+    def fsync(descriptor):
+        if next(writes) >= after_writes:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        inner(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+def test_a_full_disk_does_not_end_the_training(digits, tmp_path, monkeypatch, caplog):
+    config = recipe("elr")
+    expected = comparable(fit(config, dataset=digits))
+    disk_full(monkeypatch)
+    record = fit(config, dataset=digits, state_dir=tmp_path, checkpoint_seconds=0.0)
+    assert comparable(record) == expected
+    assert list(tmp_path.iterdir()) == []
+    assert caplog.text.count("checkpoint not written") == EPOCHS * STEPS
+    assert caplog.text.count("No space left on device") == EPOCHS * STEPS + 1  # and the outcome
+
+
+def test_a_failed_write_leaves_the_checkpoints_that_are_there(digits, tmp_path, monkeypatch, steps_taken, caplog):
+    config = recipe("elr")
+    expected = comparable(fit(config, dataset=digits))
+    with monkeypatch.context() as full:
+        disk_full(full, after_writes=3)
+        with pytest.raises(Stopped):
+            fit(config, dataset=digits, state_dir=tmp_path, checkpoint_seconds=0.0, should_stop=after(5))
+    assert position(tmp_path) == (0, 2)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "checkpoint-previous.pt"}
+    steps_taken.clear()
+    assert comparable(fit(config, dataset=digits, state_dir=tmp_path)) == expected
+    assert len(steps_taken) == EPOCHS * STEPS - 2
