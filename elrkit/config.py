@@ -139,7 +139,7 @@ class RunConfig(BaseModel):
         rho = given.get("sam_rho", 0)
         imply(rho != 0, sam_adaptive=False, sam_double_update=False)
         epochs = given.get("epochs", 60)
-        thirds = (epochs // 3, 2 * epochs // 3) if isinstance(epochs, int) else ()
+        thirds = tuple(sorted({epochs // 3, 2 * epochs // 3} - {0})) if isinstance(epochs, int) else ()
         schedule = given.get("schedule", "constant")
         imply(schedule == "multistep", milestones=thirds, gamma=0.01)
         imply(schedule == "cosine", restart_epochs=10, eta_min=0.001)

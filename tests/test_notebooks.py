@@ -7,6 +7,8 @@ import nbformat
 import papermill
 import pytest
 
+from elrkit.config import ConfigError
+
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
 
@@ -73,7 +75,7 @@ def test_runs_with_other_parameters(name, tmp_path):
 @pytest.mark.parametrize(
     ("parameters", "line"),
     [
-        ({"noise_rates": [1.5]}, "noise_rate=1.5: allowed is a number with 0 <= noise_rate <= 1"),
+        ({"noise_rates": [1.5]}, "noise_rate=1.5: allowed is a finite number with 0 <= noise_rate <= 1"),
         ({"losses": ["elrr"]}, "loss='elrr': allowed is one of ce, elr, sce, nce_rce"),
         ({"seeds": []}, "seeds=[]: allowed is a list with at least one value"),
         ({"dataset": "mnist"}, "dataset='mnist': allowed are digits, cifar10, cifar100"),
@@ -81,8 +83,20 @@ def test_runs_with_other_parameters(name, tmp_path):
         ({"measured_on": "test"}, "measured_on='test': allowed are eval, batches"),
     ],
 )
-def test_parameters_that_cannot_be_honoured_stop_before_training(parameters, line, tmp_path):
-    with pytest.raises(papermill.PapermillExecutionError) as caught:
-        run("early_learning", tmp_path, TINY | {"train_size": None} | parameters)
-    assert line in str(caught.value)
+def test_parameters_that_cannot_be_honoured_are_named_in_the_first_cell(parameters, line):
+    code = [cell for cell in jupytext.read(NOTEBOOKS / "early_learning.py").cells if cell.cell_type == "code"]
+    first = next(i for i, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", [])) + 1
+    namespace = {}
+    for cell in code[:first]:
+        exec(cell.source.replace("%matplotlib inline", ""), namespace)
+    namespace |= TINY | {"train_size": None} | parameters
+    with pytest.raises(ConfigError) as caught:
+        exec(code[first].source, namespace)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_parameter_that_cannot_be_honoured_stops_papermill_before_training(tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match=r"noise_rate=1\.5: allowed is"):
+        run("early_learning", tmp_path, TINY | {"noise_rates": [1.5]})
     assert not list(tmp_path.rglob("*.json"))
