@@ -41,17 +41,18 @@ def execute(name: str) -> None:
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop what papermill and the kernel add: times, paths, versions, execution counts, progress on standard error."""
+    """Drop what papermill and the kernel add: times, paths, versions, progress on standard error."""
     notebook.metadata = {key: notebook.metadata[key] for key in KEPT_METADATA if key in notebook.metadata}
+    executed = 0
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
         cell.metadata = {key: cell.metadata[key] for key in KEPT_CELL_METADATA if cell.metadata.get(key)}
         if cell.cell_type == "code":
-            cell.execution_count = None
+            cell.execution_count = executed = executed + 1
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
             for output in cell.outputs:
                 if "execution_count" in output:
-                    output.execution_count = None
+                    output.execution_count = executed
     return notebook
 
 
