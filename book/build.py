@@ -3,6 +3,7 @@
 python book/build.py execute NAME...   notebooks/NAME.py -> _build/notebooks/NAME.ipynb, executed by papermill
 python book/build.py html              the executed notebooks and book/ -> _build/html, warnings as errors
 python book/build.py store             the executed notebooks -> notebooks/NAME.ipynb, without times and paths
+python book/build.py picture           the README's figure, from the committed records
 """
 
 import shutil
@@ -77,11 +78,19 @@ def html() -> None:
                     sys.exit(f"{path.name}: a cell ended with {output.ename}: {output.evalue}")
         nbformat.write(notebook, STAGE / "notebooks" / path.name)
     command = [
-        sys.executable, "-m", "jupyter_book.cli.main", "build", str(STAGE), "--toc", str(STAGE / "book" / "_toc.yml"),
+        Path(sys.executable).with_name("jupyter-book"), "build", str(STAGE), "--toc", str(STAGE / "book" / "_toc.yml"),
         "--path-output", str(ROOT), "-W", "-n", "--keep-going", "--all", "--quiet",
     ]  # fmt: skip
     if subprocess.run(command, check=False).returncode:
         sys.exit("the book was not built: see the warnings above")
+
+
+def picture() -> None:
+    from elrkit import plans, plots, runs
+
+    records = [runs.find(config) for config in plans.plan("early-learning", "cpu") if config.noise_rate == 0.2]
+    figure = plots.early_learning(runs.curves(filter(None, records)), "batches")
+    figure.savefig(ROOT / "book" / "_static" / "early_learning.png", dpi=110, metadata={"Software": None})
 
 
 def main() -> None:
@@ -93,6 +102,8 @@ def main() -> None:
             html()
         case ["store"]:
             store()
+        case ["picture"]:
+            picture()
         case _:
             sys.exit(__doc__)
 

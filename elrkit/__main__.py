@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from elrkit import plans, progress, runs
-from elrkit.config import ConfigError, RunConfig
-from elrkit.data import DataError
+from elrkit import catalogue, plans, progress, runs
+from elrkit.config import ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig
+from elrkit.train import load_outcome
 
 app = tyro.extras.SubcommandApp()
 
@@ -117,15 +117,18 @@ def list_runs(
 
 
 @app.command
-def plan(name: Positional[Literal[tuple(plans.PLANS)]], scale: Scale = "cpu", jobs: int = 1) -> int:
+def plan(
+    name: Positional[Literal[tuple(plans.PLANS)]], scale: Scale = "cpu", jobs: int = 1, size: int | None = None
+) -> int:
     """List the runs of a named plan: which are there, which are missing, how long the missing ones will take here.
 
     Args:
         name: the plan
         scale: the paper's network and epochs, or a small net that a CPU can train
         jobs: runs at a time, for the estimate
+        size: settings of a sweep (default: 112 random ones, the whole grid)
     """
-    configs = plans.plan(name, scale)
+    configs = plans.plan(name, scale, size)
     todo = {config.run_id for config in runs.missing(configs)}
     for config in configs:
         print("missing" if config.run_id in todo else "there  ", config.run_id, config.describe())
@@ -145,6 +148,9 @@ def run(
     threads: int | None = None,
     budget: str | None = None,
     compiled: bool = False,
+    size: int | None = None,
+    ray: str | None = None,
+    gpus_per_run: float = 0.0,
 ) -> int:
     """Train the missing runs of a named plan in order of priority; run it again until nothing is missing.
 
@@ -155,8 +161,23 @@ def run(
         threads: CPU threads of each run (default: one for the small net, else the cores shared out)
         budget: stop cleanly after this long, for example 9m
         compiled: train through torch.compile, worth its start-up on long runs
+        size: settings of a sweep (default: 112 random ones, the whole grid)
+        ray: address of a Ray cluster, host:port or auto; `here` starts one on this machine (needs elrkit[scale])
+        gpus_per_run: with ray, the share of a GPU that a run takes; 0.25 puts four on each
     """
-    return _train(plans.plan(name, scale), jobs, threads, budget, compiled)
+    configs = plans.plan(name, scale, size)
+    if ray is not None:
+        from elrkit.scale import train_missing_on_ray
+
+        todo = runs.missing(configs)
+        with progress.display(len(todo)) as on_event:
+            left = train_missing_on_ray(
+                todo, address=None if ray == "here" else ray, gpus_per_run=gpus_per_run, cpus_per_run=threads or 1,
+                budget_seconds=_budget(budget), on_event=on_event, compiled=compiled,
+            )  # fmt: skip
+        print(f"{len(todo) - len(left)} trained, {len(left)} still missing; records in {runs.results_root()}")
+        return 0
+    return _train(configs, jobs, threads, budget, compiled)
 
 
 @app.command(name="import")
@@ -173,6 +194,109 @@ def import_records(file: Positional[Path]) -> int:
     return 1 if refused else 0
 
 
+@app.command
+def audit(run_or_feed: Positional[str], out: Path = Path("audit"), top: int = 1000, epochs: int = 30) -> int:
+    """Write the list of labels to look at: labels.csv, and review.html to go through with the keyboard.
+
+    Given a dataset (an .npz of import-feed, a folder of class folders), trains ELR with a small net on it first.
+
+    Args:
+        run_or_feed: id of a finished run on this machine, or a dataset file or folder
+        out: folder to write
+        top: products in the page, the most suspicious first
+        epochs: of the training, when a dataset is given
+    """
+    from elrkit import audit, data
+
+    if re.fullmatch("[0-9a-f]{12}", run_or_feed):
+        config = RunConfig(**runs.by_id(run_or_feed)["config"])
+    else:
+        dataset = data.load(run_or_feed)
+        config = RunConfig(
+            dataset=run_or_feed if "/" in run_or_feed or run_or_feed.endswith(".npz") else f"./{run_or_feed}",
+            loss="elr", **(ELR_CIFAR100 if dataset.num_classes > 10 else ELR_CIFAR10),
+            epochs=epochs, lr=0.05, schedule="multistep", milestones=(epochs * 2 // 5, epochs * 4 // 5), gamma=0.1,
+            augmentation="flip", precision="bfloat16", batch_size=min(128, len(dataset.train_labels)), eval_every=5,
+        )  # fmt: skip
+        _train([config], 1, None, None, False)
+    outcome = runs.state_dir(config) / "outcome.pt"
+    if not outcome.exists():
+        raise ConfigError(f"run {config.run_id}: trained elsewhere, there is no {outcome}; train it here")
+    dataset = data.load(config.dataset)
+    listed, table, page = audit.audit_outcome(load_outcome(outcome.parent), dataset, out, top)
+    print(f"{len(listed)} labels to look at, the most suspicious first: {table}")
+    print(f"open {page} in a browser; import-feed --decisions applies what you decide there")
+    return 0
+
+
+@app.command
+def import_feed(
+    feeds: Positional[tuple[Path, ...]],
+    out: Path,
+    images: Path = Path(),
+    rules: catalogue.FeedRules = catalogue.FeedRules(),  # noqa: B008  (frozen)
+    decisions: Path | None = None,
+    download_from: tuple[str, ...] = (),
+    licence: str = "not stated",
+    workers: int = 2,
+) -> int:
+    """Read a shop's feed (XML or CSV) and write a dataset with its manifest; what is dropped is counted by reason.
+
+    Args:
+        feeds: XML and CSV files, or folders of them
+        out: the .npz to write
+        images: folder below which the feed's image paths lie
+        rules: what to keep
+        decisions: CSV saved by the page of `audit`, applied to the labels
+        download_from: hosts whose image addresses may be fetched; without them none is
+        licence: terms of the feed, for the manifest
+        workers: processes that decode images
+    """
+    manifest = catalogue.import_feed(
+        feeds, out, images=images, rules=rules, decisions=decisions, download_from=download_from, licence=licence,
+        workers=workers,
+    )  # fmt: skip
+    print(catalogue.summary(manifest))
+    return 0
+
+
+@app.command
+def make_feed(
+    dataset: Positional[Path],
+    out: Positional[Path],
+    classes: int | None = None,
+    products_per_class: int | None = None,
+    misfiled: float = 0.15,
+    siblings: float = 1.0,
+    near_duplicates: float = 0.0,
+    unusable: float = 0.0,
+    format: Literal["xml", "csv"] = "xml",
+    seed: int = 0,
+) -> int:
+    """Make a shop's feed whose faults are known, from the images of a dataset file.
+
+    Args:
+        dataset: an .npz dataset
+        out: folder to write: feed, thumbnails, and the truth
+        classes: subcategories (default: all)
+        products_per_class: products of each (default: as many as it has images)
+        misfiled: share of products with a wrong label
+        siblings: share of those that stay in their main category
+        near_duplicates: share of products that are another size or colour of an article
+        unusable: products added that an import has to drop, as a share of the good ones
+        format: the shop's XML, or CSV
+        seed: of everything that is drawn
+    """
+    from elrkit import feedmaker
+
+    truth = feedmaker.make_feed_from(
+        dataset, out, classes=classes, products_per_class=products_per_class, misfiled=misfiled, siblings=siblings,
+        near_duplicates=near_duplicates, unusable=unusable, format=format, seed=seed,
+    )  # fmt: skip
+    print(json.dumps(truth, indent=1))
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 if all went well, 2 if the arguments or the data cannot be used."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -181,7 +305,7 @@ def main(arguments: list[str] | None = None) -> int:
         if arguments[:1] == ["train"] and len(arguments) > 1 and not arguments[1].startswith("-"):
             arguments = ["train", *_flags_of_file(Path(arguments[1])), *arguments[2:]]
         return app.cli(prog="python -m elrkit", args=arguments, use_underscores=False) or 0
-    except (ConfigError, DataError, runs.RecordError) as error:
+    except (ValueError, FileNotFoundError, ConnectionError) as error:  # each in one line that says how to mend it
         print(f"error: {error}", file=sys.stderr)
         return 2
 

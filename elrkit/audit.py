@@ -30,6 +30,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
+from elrkit.data import Dataset
+
 Method = Literal["odds", "self_confidence", "margin", "balanced"]
 
 COLUMNS = ["id", "label", "suggested_label", "confidence", "reason"]
@@ -312,6 +314,30 @@ def _groups(scores: NDArray[np.float64], bad: NDArray[np.bool_]) -> tuple[NDArra
 
 
 # The page -------------------------------------------------------------------------------------------------------------
+
+
+def audit_outcome(
+    outcome: dict, dataset: Dataset, out: str | os.PathLike[str], top: int = 1000
+) -> tuple[pd.DataFrame, Path, Path]:
+    """The list of labels to look at of a finished run, as ``labels.csv`` and ``review.html`` in the folder `out`.
+
+    outcome: of `elrkit.train.load_outcome`; its ELR targets are used, or, of another loss, the last predictions, which
+    have seen the labels and find less. dataset: what it was trained on. top: pictures in the page; the CSV lists every
+    label of `suspect_list`. Returns (the listed rows, path of the CSV, path of the page).
+    """
+    probabilities = outcome["targets"] if outcome["targets"] is not None else outcome["probabilities"]
+    index, labels = outcome["index"].numpy(), outcome["given"].numpy()
+    ids = [dataset.train_ids[i] for i in index] if dataset.train_ids else index
+    table = rank(probabilities.numpy(), labels, ids, dataset.class_names)
+    listed = table[suspect_list(probabilities.numpy(), labels)[table.index]]
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    listed.to_csv(out / "labels.csv", index=False)
+    shown = listed.head(top)
+    pictures = dataset.train_images[index[shown.index]].numpy()
+    if pictures.shape[-1] == 1:
+        pictures = np.repeat(pictures, 3, axis=-1)
+    return listed, out / "labels.csv", review_page(shown, pictures, out / "review.html")
 
 
 def review_page(

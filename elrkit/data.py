@@ -6,7 +6,7 @@ Randomness is a pure function of (seed, epoch), so that a run can be resumed at 
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -32,7 +32,8 @@ class Dataset:
     """Images (n, H, W, C) uint8 and labels (n,) int64, all on the CPU.
 
     `train_truth` and `test_truth` are the true labels; where nobody knows better they are the labels themselves.
-    `mean` and `std` are per channel, of images scaled to [0, 1].
+    `mean` and `std` are per channel, of images scaled to [0, 1]. `train_ids` names the training images, where they have
+    names.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Dataset:
     std: tuple[float, ...]
     train_truth: Tensor
     test_truth: Tensor
+    train_ids: tuple[str, ...] | None = None  # a feed's product ids
 
     @property
     def num_classes(self) -> int:
@@ -69,8 +71,9 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
     CIFAR is read through torchvision, checksums included, from `root` (see `data_root`), and downloaded into it when it
     is not there; `cifar100` may also be a file cifar100.npz there. A relative path is looked up in the current folder,
     then below `root`. An .npz holds train_images, train_labels, test_images, test_labels and class_names, and may hold
-    train_truth and test_truth. A folder holds one folder per class, or `train` and `test` with one folder per class
-    each; images are scaled to 32 pixels on the short side and centre-cropped. Raises DataError.
+    train_truth, test_truth and train_ids. A folder holds one folder per class, or
+    `train` and `test` with one folder per class each; images are scaled to 32 pixels on the short side and
+    centre-cropped. Raises DataError.
     """
     root = data_root(root)
     if name == "digits":
@@ -179,7 +182,9 @@ def _npz(path: Path, name: str, mean=None, std=None) -> Dataset:
         if not len(arrays[f"{part}_images"]):
             raise DataError(f"{path}: holds no {name_of_part} images")
     truth = (arrays["train_truth"], arrays["test_truth"])
-    return _make(name, *(arrays[key] for key in required), mean, std, truth)
+    dataset = _make(name, *(arrays[key] for key in required), mean, std, truth)
+    ids = arrays.get("train_ids")
+    return dataset if ids is None else replace(dataset, train_ids=tuple(map(str, ids)))
 
 
 def _folders(path: Path, name: str) -> Dataset:

@@ -658,7 +658,7 @@ def table1(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
     cell = ["dataset", "schedule", "noise_rate", "loss"]
     numbers = published[published["noise_kind"].isin(["none", "symmetric"])]
-    paper_cells = numbers[(numbers["source"] == "galatolo2021") & (numbers["table"] == "table1")]
+    paper_cells = numbers[(numbers["source"] == "galatolo2021") & (numbers["table"] == "Table 1")]
     result = paper_cells[[*cell, "mean"]].rename(columns={"mean": "published"})
     liu = numbers[(numbers["source"] == "liu2020") & numbers["loss"].isin(["ce", "elr"])]
     liu = liu[[*cell, "mean"]].rename(columns={"mean": "liu"})
@@ -677,9 +677,56 @@ def table1(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return result
 
 
+def table1_text(cells: pd.DataFrame) -> pd.DataFrame:
+    """The result of `table1` as a person reads it: means, intervals and seeds, `not run yet` where there is none."""
+
+    def ours(row: pd.Series, scale: str) -> str:
+        mean, low, high, seeds = (row[f"{scale}_{name}"] for name in ("mean", "low", "high", "seeds"))
+        if not seeds:
+            return "not run yet"
+        return f"{mean:.2f}, 1 seed" if seeds == 1 else f"{mean:.2f} ({low:.2f} to {high:.2f}), {seeds} seeds"
+
+    return pd.DataFrame(
+        {
+            "dataset": cells["dataset"],
+            "schedule": cells["schedule"],
+            "noise": (100 * cells["noise_rate"]).map("{:g} %".format),
+            "loss": cells["loss"].str.upper(),
+            "paper": cells["published"].map("{:.2f}".format),
+            "Liu et al.": cells["liu"].map(lambda x: "" if np.isnan(x) else f"{x:.2f}"),
+            "ours, paper scale": [ours(row, "paper") for _, row in cells.iterrows()],
+            "minus paper": (cells["paper_mean"] - cells["published"]).map(lambda x: "" if np.isnan(x) else f"{x:+.2f}"),
+            "ours, cpu scale": [ours(row, "cpu") for _, row in cells.iterrows()],
+        }
+    )
+
+
+def elr_minus_ce(runs: pd.DataFrame) -> pd.DataFrame:
+    """ELR's last-epoch test accuracy minus cross-entropy's, in points, for the runs of the plan `table1`.
+
+    The difference is taken within a seed (same images, wrong labels, initial weights and order); one row per scale,
+    dataset, schedule and noise rate: mean, 95 % t interval over seeds, seeds.
+    """
+    from elrkit import plans
+
+    columns = ["scale", "dataset", "schedule", "noise", "ELR minus CE", "95 % interval", "seeds"]
+    wanted = {config.run_id for scale in ("paper", "cpu") for config in plans.plan("table1", scale)}
+    runs = runs[runs["run_id"].isin(wanted) & (runs["status"] == "finished")] if len(runs) else runs
+    if not {"ce", "elr"} <= set(runs["loss"] if len(runs) else ()):
+        return pd.DataFrame(columns=columns)
+    cell = ["scale", "dataset", "schedule", "noise_rate"]
+    pairs = runs.pivot(index=[*cell, "seed"], columns="loss", values="test_top1")
+    rows = []
+    for (scale, dataset, schedule, rate), points in (100 * (pairs["elr"] - pairs["ce"])).dropna().groupby(level=cell):
+        mean, low, high = t_interval(points.to_numpy(dtype=float))
+        interval = f"{low:+.2f} to {high:+.2f}" if len(points) > 1 else ""
+        rows.append((scale, dataset, schedule, f"{100 * rate:g} %", f"{mean:+.2f}", interval, len(points)))
+    return pd.DataFrame(rows, columns=columns)
+
+
 def ledger_html(decided: pd.DataFrame, chapters: set[str]) -> str:
     """The result of `decide` as an HTML table whose rows carry their verdict; `chapters` are the pages to link to."""
-    heads = ("Verdict", "Claim", "Published", "Ours (95 % interval)", "Seeds", "Scale", "Where", "Note")
+    heads = ("Verdict", "Claim", "Published", "Ours (95 % interval)", "Seeds", "Scale")
     lines = [f"<th>{head}</th>" for head in heads]
     rows = []
     for row in decided.itertuples():
@@ -692,11 +739,12 @@ def ledger_html(decided: pd.DataFrame, chapters: set[str]) -> str:
         if np.isfinite(row.low) and np.isfinite(row.high):
             ours += f" ({row.low:.2f} to {row.high:.2f})"
         published = "" if np.isnan(row.published) else f"{row.published:g}{unit}"
-        note = html.escape(row.note) + (f"<br>runs {', '.join(row.run_ids)}" if row.run_ids else "")
+        evidence = f"runs {', '.join(row.run_ids)}" if row.run_ids else ""
+        small = html.escape(". ".join(filter(None, (f"{row.source}, {row.where}", row.note, evidence))))
         cells = (
             f'<td><span class="verdict verdict-{slug}">{row.verdict}</span></td>',
-            f"<td>{text}</td>", f"<td>{published}</td>", f"<td>{ours}</td>", f"<td>{row.seeds or ''}</td>",
-            f"<td>{row.scale}</td>", f"<td>{html.escape(f'{row.source}, {row.where}')}</td>", f"<td>{note}</td>",
+            f"<td>{text}<br><small>{small}</small></td>", f"<td>{published}</td>", f"<td>{ours}</td>",
+            f"<td>{row.seeds or ''}</td>", f"<td>{row.scale}</td>",
         )  # fmt: skip
         rows.append(f'<tr data-verdict="{html.escape(row.verdict)}">{"".join(cells)}</tr>')
     return (

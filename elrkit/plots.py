@@ -10,6 +10,8 @@ BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00
 
 LOSS_NAMES = {"ce": "Cross-entropy", "elr": "ELR", "sce": "Symmetric CE", "nce_rce": "NCE + RCE"}
 
+DATASET_NAMES = {"digits": "Digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+
 OUTCOMES = {
     "right": (("right_correct", "predicted right", BLUE, "-"), ("right_other", "predicted otherwise", GREY, ":")),
     "wrong": (
@@ -37,7 +39,16 @@ def early_learning(curves: pd.DataFrame, measured_on: str = "eval") -> Figure:
             raise ValueError(f"early_learning: runs differ in {field}: {sorted(curves[field].unique())}; choose one")
     prefix = {"eval": "", "batches": "batches_"}[measured_on]
     losses = [loss for loss in LOSS_NAMES if loss in set(curves["loss"])]
-    figure = Figure(figsize=(3.6 * len(losses) + 0.6, 5.2), layout="constrained")
+    figure = Figure(figsize=(3.6 * len(losses) + 0.6, 5.4), layout="constrained")
+    seeds = curves.groupby("loss")["seed"].nunique()
+    number = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    first = curves.iloc[0]
+    name = DATASET_NAMES.get(first["dataset"], first["dataset"])
+    figure.suptitle(
+        f"{name}, {100 * first['noise_rate']:g} % {first['noise']} label noise, {first['model']}, "
+        f"{number} seed{'s' * (number != '1')}",
+        fontsize="medium",
+    )
     axes = figure.subplots(2, len(losses), sharex=True, sharey=True, squeeze=False)
     for column, loss in enumerate(losses):
         for row, (labels, outcomes) in enumerate(OUTCOMES.items()):
@@ -119,7 +130,7 @@ def table1(cells: pd.DataFrame) -> Figure:
                     error = np.where(np.isfinite(error), error, 0)
                     ax.errorbar(x + offset + np.sign(offset) * shift * 0.4, mean, error, fmt=marker,
                                 color=colour, ms=size, lw=1, label=f"{name}, ours, {scale} scale")  # fmt: skip
-            ax.set_title(f"{'CIFAR-10' if dataset == 'cifar10' else 'CIFAR-100'}, {titles[schedule]}")
+            ax.set_title(f"{DATASET_NAMES[dataset]}, {titles[schedule]}")
             ax.grid(alpha=0.25)
             ax.spines[["top", "right"]].set_visible(False)
             if row == 1:

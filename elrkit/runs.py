@@ -162,6 +162,14 @@ def find(config: RunConfig) -> dict | None:
         return None
 
 
+def by_id(run_id: str) -> dict:
+    """The record of a run id in the store; raises RecordError when there is none."""
+    path = next(results_root().rglob(f"{run_id}.json"), None)
+    if path is None:
+        raise RecordError(f"run {run_id}: no record in {results_root()}; `python -m elrkit runs` lists those there are")
+    return read(path)
+
+
 def read_all(folder: Path | None = None) -> list[dict]:
     """All valid records below `folder` (default: the store); other files are reported by name and skipped."""
     records = []
@@ -211,6 +219,20 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
         rows.append(row)
     columns = ["run_id", *RunConfig.model_fields, "status", "scale", "test_top1"]
     return pd.DataFrame(rows, columns=None if rows else columns)
+
+
+def summary(table: pd.DataFrame, by: Sequence[str] = ("noise_rate", "loss")) -> pd.DataFrame:
+    """Last-epoch means over the finished runs of each group, in percent, with the lowest and the highest behind."""
+    names = {"test_top1": "test accuracy", "wrong_memorized": "memorized", "wrong_correct": "seen through"}
+
+    def spread(values: pd.Series) -> str:
+        values = 100 * values.dropna()
+        return f"{values.mean():.1f} ({values.min():.1f} to {values.max():.1f})" if len(values) else ""
+
+    finished = table[table["status"] == "finished"]
+    groups = finished.groupby(list(by))
+    text = groups[list(names)].agg(spread).rename(columns=names)
+    return text.assign(runs=groups.size())
 
 
 def curves(records: Iterable[dict]) -> pd.DataFrame:

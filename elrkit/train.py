@@ -13,7 +13,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -416,6 +416,25 @@ def fit(
             f"train fewer runs at once (--jobs), or take a smaller model ({reason})"
         ) from None
     return record
+
+
+def training_steps(
+    config: RunConfig, dataset: data.Dataset, device: str | torch.device, compiled: bool = False
+) -> Iterator[None]:
+    """The steps of `fit`, one for each `next()`, without evaluation or end: to be timed or profiled.
+
+    The model is built, and with `compiled` compiled, by the first `next()`. On a GPU a step is only queued when it
+    comes back, so synchronize before reading a clock.
+    """
+    trainer = _Trainer(config, dataset, set_up(config, dataset), torch.device(device), compiled)
+    trainer.model.train()
+    while True:
+        trainer.start_epoch()
+        while trainer.step_in_epoch < trainer.steps:
+            trainer.step()
+            yield
+        trainer.epoch += 1
+        trainer.step_in_epoch = 0
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -30,10 +30,9 @@
 # ({doc}`../book/elr` says how to use it).
 
 # %%
+from elrkit import config, plans, plots, runs
 from IPython.display import display
 from myst_nb import glue
-
-from elrkit import config, plans, plots, runs
 
 # %matplotlib inline
 
@@ -45,7 +44,9 @@ from elrkit import config, plans, plots, runs
 # scikit-learn's handwritten digits, 8 by 8 pixels, so that the training runs on any computer in about two minutes.
 
 # %% tags=["parameters"]
-dataset = "digits"  # digits, cifar10, cifar100, an .npz file or a folder of class folders
+dataset = (
+    "digits"  # digits, cifar10, cifar100, an .npz file or a folder of class folders
+)
 noise_rates = [0.2, 0.4]  # share of labels redrawn uniformly over all classes
 losses = ["ce", "elr"]  # ce, elr, sce, nce_rce
 seeds = [0, 1, 2]
@@ -63,12 +64,18 @@ measured_on = "eval"  # eval: after each epoch; batches: on the training batches
 jobs = None  # runs at a time; None: one per core
 
 # %%
+if measured_on not in ("eval", "batches"):
+    raise config.ConfigError(
+        f"measured_on={measured_on!r}: allowed are eval, batches"
+    )
 configs = config.grid(
     noise_rates, losses, seeds, dataset=dataset, model=model, train_size=train_size, epochs=epochs, lr=lr,
     batch_size=batch_size, schedule=schedule, augmentation=augmentation, precision=precision, beta=beta, lam=lam,
     sam_rho=sam_rho,
 )  # fmt: skip
-print(f"{len(configs)} runs: {len(noise_rates)} noise rates, {len(losses)} losses, {len(seeds)} seeds")
+print(
+    f"{len(configs)} runs: {len(noise_rates)} noise rates, {len(losses)} losses, {len(seeds)} seeds"
+)
 print("first:", configs[0].describe())
 
 # %% [markdown]
@@ -83,20 +90,14 @@ table, curves = runs.table(records), runs.curves(records)
 # %% [markdown]
 # ## What became of the labels
 #
-# Means over the seeds, at the last epoch, with the lowest and the highest seed in brackets. *Memorized* is the share of
+# Means over the seeds at the last epoch, in percent, with the lowest and the highest seed in brackets. *Memorized* is the share of
 # wrong labels that the network predicts as labelled, *seen through* the share predicted as the true class.
 
 # %% tags=["nbval-ignore-output"]
-columns = {"test_top1": "test accuracy", "wrong_memorized": "memorized", "wrong_correct": "seen through"}
-by = table.dropna(subset=["test_top1"]).groupby(["noise_rate", "loss"])[list(columns)]
-summary = by.agg(
-    lambda x: f"{100 * x.mean():.1f} % ({100 * x.min():.1f} to {100 * x.max():.1f})" if len(x.dropna()) else ""
-)
-summary.rename(columns=columns).rename(index=plots.LOSS_NAMES, level="loss")
+runs.summary(table).rename(index=plots.LOSS_NAMES, level="loss")
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Shares of right and wrong labels by prediction, over the epochs, one column per loss."}}
 for rate in noise_rates:
-    print(f"{100 * rate:g} % label noise")
     display(plots.early_learning(curves[curves.noise_rate == rate], measured_on))
 
 # %% [markdown]
@@ -107,28 +108,31 @@ for rate in noise_rates:
 plots.test_accuracy(curves)
 
 # %% tags=["nbval-ignore-output", "remove-cell"]
-means = table.groupby(["noise_rate", "loss"])[["test_top1", "wrong_memorized"]].mean()
+means = table.groupby(["noise_rate", "loss"])[
+    ["test_top1", "wrong_memorized"]
+].mean()
 for (rate, loss), row in means.iterrows():
     place = noise_rates.index(rate)
-    glue(f"{loss}_memorized_{place}", f"{100 * row.wrong_memorized:.0f} %", display=False)
-    glue(f"{loss}_test_{place}", f"{100 * row.test_top1:.1f} %", display=False)
+    glue(
+        f"{loss}_memorized_{place}", float(100 * row.wrong_memorized), display=False
+    )
+    glue(f"{loss}_test_{place}", float(100 * row.test_top1), display=False)
 for place, rate in enumerate(noise_rates):
-    glue(f"rate_{place}", f"{100 * rate:g} %", display=False)
+    glue(f"rate_{place}", float(100 * rate), display=False)
 
 # %% [markdown]
 # ## The same on CIFAR-10
 #
 # The paper's own figure is for CIFAR-10 at 20 % noise. The figures below show the runs of the plan `early-learning`
-# whose records are in the store, at the scale named above each: `cpu` is a small net trained for 30 epochs without
-# augmentation, `paper` the paper's ResNet-34 and 120 epochs. Curves count predictions on the training batches, as the
+# whose records are in the store: at `cpu` scale a small net (`small_resnet`) trained for 30 epochs without augmentation,
+# at `paper` scale the paper's ResNet-34 and 120 epochs. Curves count predictions on the training batches, as the
 # paper's code did.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Shares of right and wrong CIFAR-10 labels by prediction, over the epochs, one column per loss."}}
 for scale in ("paper", "cpu"):
     wanted = plans.plan("early-learning", scale)
     found = [record for record in map(runs.find, wanted) if record]
+    print(f"{scale} scale: {len(found)} of {len(wanted)} runs are there")
     cifar = runs.curves(found)
-    print(f"{scale} scale: {len(found)} of {len(wanted)} runs; the others are not run yet")
     for rate in sorted(cifar.noise_rate.unique()) if found else []:
-        print(f"{scale} scale, {100 * rate:g} % label noise, {(runs.table(found).noise_rate == rate).sum()} runs")
         display(plots.early_learning(cifar[cifar.noise_rate == rate], "batches"))

@@ -26,9 +26,8 @@
 # %%
 from pathlib import Path
 
-from IPython.display import HTML
-
 from elrkit import paper, runs
+from IPython.display import HTML
 
 # %% tags=["parameters"]
 source = None  # galatolo2021, liu2020 or wei2022; None: all
@@ -38,9 +37,13 @@ claims, published = paper.load_claims(), paper.load_published()
 decided = paper.decide(claims, published, runs.table(runs.read_all()))
 if source is not None:
     if source not in set(decided.source):
-        raise ValueError(f"source={source!r}: allowed are {', '.join(sorted(set(decided.source)))}")
+        raise ValueError(
+            f"source={source!r}: allowed are {', '.join(sorted(set(decided.source)))}"
+        )
     decided = decided[decided.source == source]
-print(f"{(decided.kind == 'claim').sum()} claims in words, {(decided.kind == 'number').sum()} numbers")
+print(
+    f"{(decided.kind == 'claim').sum()} claims in words, {(decided.kind == 'number').sum()} numbers"
+)
 
 # %% tags=["nbval-ignore-output"]
 decided.groupby(["kind", "verdict"]).size().unstack(fill_value=0)
@@ -48,14 +51,14 @@ decided.groupby(["kind", "verdict"]).size().unstack(fill_value=0)
 # %% [markdown]
 # ## Claims in words
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "hide-input", "full-width"]
 chapters = {path.stem for path in Path().glob("*.py")}
 HTML(paper.ledger_html(decided[decided.kind == "claim"], chapters))
 
 # %% [markdown]
 # ## Numbers
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "hide-input", "full-width"]
 HTML(paper.ledger_html(decided[decided.kind == "number"], chapters))
 
 # %% tags=["remove-cell", "nbval-ignore-output"]
@@ -64,5 +67,9 @@ from myst_nb import glue
 for kind in ("claim", "number"):
     counts = decided[decided.kind == kind].verdict.value_counts()
     for verdict in paper.VERDICTS:
-        glue(f"{kind}_{verdict.replace(' ', '_').replace(chr(39), '')}", int(counts.get(verdict, 0)), display=False)
+        glue(
+            f"{kind}_{verdict.replace(' ', '_').replace(chr(39), '')}",
+            int(counts.get(verdict, 0)),
+            display=False,
+        )
     glue(f"{kind}_all", int((decided.kind == kind).sum()), display=False)

@@ -26,7 +26,11 @@ from elrkit import runs, train
 dataset = None  # only the records of this dataset; None: all
 
 # %% tags=["nbval-ignore-output"]
-records = [r for r in runs.read_all() if dataset is None or r["config"]["dataset"] == dataset]
+records = [
+    r
+    for r in runs.read_all()
+    if dataset is None or r["config"]["dataset"] == dataset
+]
 table = runs.table(records)
 print(f"{len(records)} records")
 
@@ -36,8 +40,12 @@ print(f"{len(records)} records")
 # %% tags=["nbval-ignore-output"]
 for name in ("torch", "torchvision", "numpy", "python", "elrkit"):
     table[name] = [record["versions"][name] for record in records]
-used = table.groupby(["dataset", "scale", "device", "threads", "torch", "python"], dropna=False)
-used.agg(runs=("run_id", "size"), hours=("seconds", lambda s: round(s.sum() / 3600, 2))).reset_index()
+used = table.groupby(
+    ["dataset", "scale", "device", "threads", "torch", "python"], dropna=False
+)
+used.agg(
+    runs=("run_id", "size"), hours=("seconds", lambda s: round(s.sum() / 3600, 2))
+).reset_index()
 
 # %% [markdown]
 # This page itself was built with

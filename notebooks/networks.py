@@ -25,12 +25,13 @@ image_size = 32
 # %%
 # %matplotlib inline
 import pandas as pd
+from elrkit import flops, models
 from torch import nn
 
-from elrkit import flops, models
-
 if num_classes < 2 or image_size < 8:
-    raise ValueError(f"num_classes={num_classes}, image_size={image_size}: allowed are at least 2 classes and 8 pixels")
+    raise ValueError(
+        f"num_classes={num_classes}, image_size={image_size}: allowed are at least 2 classes and 8 pixels"
+    )
 image_shape = (3, image_size, image_size)
 networks = {
     "ResNet-18": models.resnet18(num_classes),
@@ -50,19 +51,31 @@ networks = {
 # convolution with stride 2.
 
 # %% mystnb={"figure": {"name": "fig-networks", "caption": "The two networks, drawn from their modules, image at the bottom. A box is a residual block: its convolutions, then channels × height × width of its output. Colour is the resolution; arrows are the shortcuts."}, "image": {"alt": "Two columns of boxes. ResNet-18 has a stem, four parts of two residual blocks each with 64, 128, 256 and 512 channels at 32, 16, 8 and 4 pixels, and a head with 63 outputs. ResNet-34 is the same with 3, 4, 6 and 3 blocks.", "width": "100%"}}
-flops.draw({f"{name}, {num_classes} classes": net for name, net in networks.items()}, image_shape)
+flops.draw(
+    {f"{name}, {num_classes} classes": net for name, net in networks.items()},
+    image_shape,
+)
 
 # %% [markdown]
 # The blocks per part, counted in the modules; the paper gives two in each part of ResNet-18, and 3, 4, 6 and 3 in
 # ResNet-34. "18" and "34" count the layers with weights on the main path: stem, two convolutions a block, head.
 
 # %%
-blocks = {name: [len(part) for part in flops.stages(net)] for name, net in networks.items()}
+blocks = {
+    name: [len(part) for part in flops.stages(net)]
+    for name, net in networks.items()
+}
 pd.DataFrame(
     {
-        "blocks per part": {name: ", ".join(map(str, counts)) for name, counts in blocks.items()},
-        "parts with stem and head": {name: len(counts) + 2 for name, counts in blocks.items()},
-        "layers with weights": {name: 1 + 2 * sum(counts) + 1 for name, counts in blocks.items()},
+        "blocks per part": {
+            name: ", ".join(map(str, counts)) for name, counts in blocks.items()
+        },
+        "parts with stem and head": {
+            name: len(counts) + 2 for name, counts in blocks.items()
+        },
+        "layers with weights": {
+            name: 1 + 2 * sum(counts) + 1 for name, counts in blocks.items()
+        },
     }
 )
 
@@ -76,9 +89,15 @@ pd.DataFrame(
 counted = {name: flops.count(net, image_shape) for name, net in networks.items()}
 cost = pd.DataFrame(
     {
-        "parameters (million)": {name: parameters / 1e6 for name, (parameters, _, _) in counted.items()},
-        "forward, one image (GFLOP)": {name: work / 1e9 for name, (_, work, _) in counted.items()},
-        "training step, one image (GFLOP)": {name: 3 * work / 1e9 for name, (_, work, _) in counted.items()},
+        "parameters (million)": {
+            name: parameters / 1e6 for name, (parameters, _, _) in counted.items()
+        },
+        "forward, one image (GFLOP)": {
+            name: work / 1e9 for name, (_, work, _) in counted.items()
+        },
+        "training step, one image (GFLOP)": {
+            name: 3 * work / 1e9 for name, (_, work, _) in counted.items()
+        },
     }
 )
 cost.round(2)
@@ -91,7 +110,11 @@ cost.round(2)
 
 # %%
 _, _, layers = counted["ResNet-34"]
-part = {name: f"part {i}" for i, group in enumerate(flops.stages(networks["ResNet-34"]), 1) for name in group}
+part = {
+    name: f"part {i}"
+    for i, group in enumerate(flops.stages(networks["ResNet-34"]), 1)
+    for name in group
+}
 owner = layers["layer"].str.split(".").str[:2].str.join(".").map(part)
 owner = owner.fillna(layers["kind"].map({"Linear": "head"})).fillna("stem")
 totals = layers.groupby(owner)[["parameters", "flops"]].sum()
@@ -108,11 +131,19 @@ totals = layers.groupby(owner)[["parameters", "flops"]].sum()
 
 # %%
 biases = {
-    name: sum(module.out_channels for module in net.modules() if isinstance(module, nn.Conv2d))
+    name: sum(
+        module.out_channels
+        for module in net.modules()
+        if isinstance(module, nn.Conv2d)
+    )
     for name, net in networks.items()
 }
 pd.DataFrame({"biases that batch norm cancels": biases}).assign(
-    **{"share of the parameters (%)": [100 * biases[name] / counted[name][0] for name in biases]}
+    **{
+        "share of the parameters (%)": [
+            100 * biases[name] / counted[name][0] for name in biases
+        ]
+    }
 ).round(3)
 
 # %% [markdown]

@@ -24,8 +24,6 @@
 
 # %%
 # %matplotlib inline
-import pandas as pd
-
 from elrkit import paper, plans, plots, runs
 
 # %% tags=["parameters"]
@@ -53,40 +51,13 @@ plots.table1(cells)
 # nothing can be resampled. A single seed has no interval and is not a finding.
 
 
-# %% tags=["nbval-ignore-output"]
-def ours(row, scale):
-    if not row[f"{scale}_seeds"]:
-        return "not run yet"
-    spread = f" ({row[f'{scale}_low']:.2f} to {row[f'{scale}_high']:.2f})" if row[f"{scale}_seeds"] > 1 else ""
-    return f"{row[f'{scale}_mean']:.2f}{spread}, {row[f'{scale}_seeds']} seed{'s' * (row[f'{scale}_seeds'] > 1)}"
-
-
-shown = cells[["dataset", "schedule", "noise_rate", "loss", "published", "liu"]].copy()
-for name in ("paper", "cpu"):
-    shown[f"ours, {name} scale"] = [ours(row, name) for _, row in cells.iterrows()]
-shown["published"] = shown["published"].map("{:.2f}".format)
-shown["liu"] = shown["liu"].map(lambda x: "" if pd.isna(x) else f"{x:.2f}")
-shown["noise_rate"] = (100 * shown["noise_rate"]).map("{:g} %".format)
-shown.style.hide(axis="index")
+# %% tags=["nbval-ignore-output", "hide-input"]
+paper.table1_text(cells).style.hide(axis="index")
 
 # %% [markdown]
 # ## ELR against cross-entropy
 #
 # The difference within a seed: same images, same wrong labels, same initial weights and order, only the loss differs.
 
-# %% tags=["nbval-ignore-output"]
-finished = (
-    table[table.run_id.isin(c.run_id for s in ("paper", "cpu") for c in plans.plan("table1", s))]
-    if len(table)
-    else table
-)
-pairs = finished.pivot_table(
-    index=["scale", "dataset", "schedule", "noise_rate", "seed"], columns="loss", values="test_top1"
-) if len(finished) else pd.DataFrame(columns=["ce", "elr"])  # fmt: skip
-difference = (100 * (pairs["elr"] - pairs["ce"])).dropna() if {"ce", "elr"} <= set(pairs) else pd.Series(dtype=float)
-rows = []
-for key, points in difference.groupby(level=[0, 1, 2, 3]) if len(difference) else []:
-    mean, low, high = paper.t_interval(points.to_numpy())
-    interval = f"{low:+.2f} to {high:+.2f}" if len(points) > 1 else "one seed"
-    rows.append((*key, f"{mean:+.2f}", interval, len(points)))
-pd.DataFrame(rows, columns=["scale", "dataset", "schedule", "noise", "ELR minus CE, points", "95 % interval", "seeds"])
+# %% tags=["nbval-ignore-output", "hide-input"]
+paper.elr_minus_ce(table).style.hide(axis="index")

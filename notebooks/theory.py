@@ -32,10 +32,11 @@ seeds = [0, 1, 2]
 import numpy as np
 import pandas as pd
 import torch
-
 from elrkit import theory
 
-if not (lam > 0 and 0 <= beta < 1 and n >= 20 and sigma > 0 and steps >= 1 and seeds):
+if not (
+    lam > 0 and 0 <= beta < 1 and n >= 20 and sigma > 0 and steps >= 1 and seeds
+):
     raise ValueError(
         f"lam={lam}, beta={beta}, n={n}, sigma={sigma}, steps={steps}, seeds={seeds}: allowed are lam > 0, "
         "0 <= beta < 1, n >= 20, sigma > 0, steps >= 1 and at least one seed"
@@ -100,8 +101,13 @@ agrees(g, lambda z: torch.log(1 - z.softmax(dim=0) @ t))
 # **Together.** $\nabla_z \mathcal{L} = p - y + \lambda g$, as the function that the rest of this chapter uses has it:
 
 # %%
-by_hand = theory.elr_gradient(*(x.detach().numpy()[None] for x in (p, y, t)), lam=lam)[0]
-agrees(torch.from_numpy(by_hand), lambda z: lam * torch.log(1 - z.softmax(dim=0) @ t) - y @ z.log_softmax(dim=0))
+by_hand = theory.elr_gradient(
+    *(x.detach().numpy()[None] for x in (p, y, t)), lam=lam
+)[0]
+agrees(
+    torch.from_numpy(by_hand),
+    lambda z: lam * torch.log(1 - z.softmax(dim=0) @ t) - y @ z.log_softmax(dim=0),
+)
 
 # %% [markdown]
 # ## Why the sign is right
@@ -116,13 +122,21 @@ def moves(label: int, target: list[float]) -> dict[str, float]:
     p, y, t = np.array([[0.8, 0.15, 0.05]]), np.eye(3)[[label]], np.array([target])
     ce = -theory.elr_gradient(p, y, t, lam=0.0)[0]
     elr = -theory.elr_gradient(p, y, t, lam=lam)[0]
-    return {"z_A: CE": ce[0], "added": elr[0] - ce[0], "z_A: ELR": elr[0], "z_B: CE": ce[1], "z_B: ELR": elr[1]}
+    return {
+        "z_A: CE": ce[0],
+        "added": elr[0] - ce[0],
+        "z_A: ELR": elr[0],
+        "z_B: CE": ce[1],
+        "z_B: ELR": elr[1],
+    }
 
 
 remembers = {"A": [0.8, 0.15, 0.05], "B": [0.15, 0.8, 0.05]}
 pd.DataFrame(
     {
-        (f"{'A (right)' if label == 0 else 'B (wrong)'}", f"{memory}"): moves(label, remembers[memory])
+        (f"{'A (right)' if label == 0 else 'B (wrong)'}", f"{memory}"): moves(
+            label, remembers[memory]
+        )
         for label in (0, 1)
         for memory in remembers
     }
@@ -150,7 +164,10 @@ pd.DataFrame(
 # %%
 confidence = np.array([0.6, 0.75, 0.9, 0.99, 0.9999])
 pd.DataFrame(
-    {f"λ = {value:g}": theory.holding_force(confidence, value) for value in (0, 1, 2, 3, 7)},
+    {
+        f"λ = {value:g}": theory.holding_force(confidence, value)
+        for value in (0, 1, 2, 3, 7)
+    },
     index=pd.Index(confidence, name="confidence in the true class"),
 ).round(3)
 
@@ -180,7 +197,9 @@ pd.DataFrame(
 # wrongly labelled ones grow; and in the end every wrong label is memorized. Here is one draw inside that range.
 
 # %%
-model = theory.two_clusters(n, dimension=round(0.9 * n), delta=0.4, sigma=sigma, seed=seeds[0])
+model = theory.two_clusters(
+    n, dimension=round(0.9 * n), delta=0.4, sigma=sigma, seed=seeds[0]
+)
 courses = {
     "CE": theory.descend(model, steps, beta=beta),
     "ELR": theory.descend(model, steps, lam=lam, beta=beta),
@@ -201,8 +220,20 @@ theory.figure_course(courses)
 # the number of examples to the right.
 
 # %%
-table = theory.sweep([0.2, 0.4, 0.8], [0.25, 0.9, 2.0], [0.0, lam], seeds, n=n, sigma=sigma, steps=steps)
-last = table[table["step"] == steps].groupby(["delta", "ratio", "lam"])[["wrong_memorized", "test"]].mean()
+table = theory.sweep(
+    [0.2, 0.4, 0.8],
+    [0.25, 0.9, 2.0],
+    [0.0, lam],
+    seeds,
+    n=n,
+    sigma=sigma,
+    steps=steps,
+)
+last = (
+    table[table["step"] == steps]
+    .groupby(["delta", "ratio", "lam"])[["wrong_memorized", "test"]]
+    .mean()
+)
 last.unstack("lam").round(2)
 
 # %% mystnb={"figure": {"name": "fig-linear-multiples", "caption": "The linear model over noise and dimension; lines are means over the seeds, bands their range. The panels marked (theorem) lie in the range of Theorem 1."}, "image": {"alt": "Nine panels. Cross-entropy memorizes all wrong labels when the dimension is 0.9 or 2 times the number of examples, about half when it is a quarter. ELR memorizes almost none, except at 40 percent wrong labels in the highest dimension, where both losses start with most wrong labels memorized.", "width": "100%"}}
@@ -222,7 +253,9 @@ theory.figure_multiples(table)
 
 # %%
 lams = [1.0, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0]
-threshold = theory.sweep([0.4], [0.9], lams, seeds, n=n, sigma=sigma, steps=5 * steps)
+threshold = theory.sweep(
+    [0.4], [0.9], lams, seeds, n=n, sigma=sigma, steps=5 * steps
+)
 
 # %% mystnb={"figure": {"name": "fig-linear-threshold", "caption": "Wrong labels memorized against the weight of the regularizer, after a short, a middling and a long descent; a point per seed, lines are means."}, "image": {"alt": "Three curves that fall from lambda 1 to lambda 2.25. The longer the descent, the steeper: after the longest, nearly all wrong labels are memorized up to 1.75, about a third at 2 and nearly none from 2.25 on.", "width": "75%"}}
 theory.figure_threshold(threshold, [steps // 2, steps, 5 * steps])
@@ -235,7 +268,9 @@ theory.figure_threshold(threshold, [steps // 2, steps, 5 * steps])
 
 # %%
 low, high = -2.3, 1.09
-print(f"{(np.log(2) - low) / (high - low):.0%} of that range, on the logarithmic scale, is below lambda = 2")
+print(
+    f"{(np.log(2) - low) / (high - low):.0%} of that range, on the logarithmic scale, is below lambda = 2"
+)
 
 # %% [markdown]
 # A network is not this model: its examples share features, and weight decay keeps its outputs away from certainty.

@@ -1,4 +1,6 @@
-"""What every test stands on: records and checkpoints in its own folder, one thread, the digits loaded once."""
+"""What every test stands on: records and checkpoints in its own folder, one thread, one browser, one set of digits."""
+
+import shutil
 
 import pytest
 import torch
@@ -12,6 +14,21 @@ def own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("ELRKIT_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("ELRKIT_STATE", str(tmp_path / "state"))
     torch.set_num_threads(1)  # the bits of a result depend on the number of threads
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """The system's Chromium, headless."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright: pip install 'elrkit[test]'")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("needs the package chromium of the operating system: apt install chromium")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import csv
 import io
 import itertools
 import re
-import shutil
 from typing import get_args
 
 import numpy as np
@@ -359,20 +358,6 @@ def test_decisions_in_another_encoding_are_refused(tmp_path):
 
 
 # The page in a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright: pip install 'elrkit[test]'")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("needs the package chromium of the operating system: apt install chromium")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,0 +1,150 @@
+"""How fast the feed importer is, how much memory it needs, and how good its near-duplicates are.
+
+    python benchmarks/feed_import.py thumbnails                  images/s of decoding alone and of a whole import
+    python benchmarks/feed_import.py products --million          time per product at 10,000 to 1,000,000 products
+    python benchmarks/feed_import.py hashes --folder THUMBNAILS  which perceptual hash tells copies from strangers
+
+Every feed is generated; ``hashes`` can also take a folder of real JPEG thumbnails. Run it on an idle machine.
+"""
+
+import argparse
+import io
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import imagehash
+import numpy as np
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from elrkit.catalogue import FeedRules, import_feed, near_pairs, read_thumbnail
+from elrkit.feedmaker import make_feed
+
+
+def pictures(n: int, seed: int = 0) -> np.ndarray:
+    """(n, 32, 32, 3) uint8 random images with the spectrum of photos."""
+    rng = np.random.default_rng(seed)
+    out = np.empty((n, 32, 32, 3), np.uint8)
+    for k in range(n):
+        layers = (
+            np.asarray(Image.fromarray(rng.integers(0, 256, (s, s, 3), dtype=np.uint8)).resize((32, 32)), np.float32)
+            / s
+            for s in (4, 8, 16, 32)
+        )
+        total = sum(layers)
+        out[k] = total * (255 / total.max())
+    return out
+
+
+def thumbnails(n: int, workers: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        shop = Path(folder) / "shop"
+        make_feed(pictures(n), np.arange(n) % 20, [f"kind {k}" for k in range(20)], shop)
+        files = [path.read_bytes() for path in sorted(shop.rglob("*.jpg"))]
+        rules = FeedRules()
+        for data in files[:100]:
+            read_thumbnail(data, rules)
+        wall, cpu = time.perf_counter(), time.process_time()
+        for data in files:
+            read_thumbnail(data, rules)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        print(f"decode, resize, hash: {n / wall:,.0f} images/s on one core ({n / cpu:,.0f} per second of CPU)")
+        for count in sorted({1, workers}):
+            wall = time.perf_counter()
+            import_feed([shop / "feed"], Path(folder) / f"{count}.npz", images=shop, workers=count)
+            wall = time.perf_counter() - wall
+            print(f"whole import of {n:,} products, {count} process(es): {n / wall:,.0f} images/s ({wall:.1f} s)")
+
+
+def products(sizes: list[int]) -> None:
+    """Each size in a process of its own, so that the peak of memory is that import's."""
+    for n in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([sys.executable, __file__, "one", str(n), folder], check=True)
+
+
+def one(n: int, folder: str) -> None:
+    """Import n products of 63 subcategories that share 6,300 thumbnails."""
+    shop = Path(folder) / "shop"
+    make_feed(
+        pictures(6300),
+        np.arange(6300) % 63,
+        [f"kind {k}" for k in range(63)],
+        shop,
+        products_per_class=n // 63,
+        near_duplicates=max(1 - 6300 / n, 0.0),
+        shared=1.0,
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    size = sum(path.stat().st_size for path in (shop / "feed").iterdir())
+    wall, cpu = time.perf_counter(), time.process_time()
+    manifest = import_feed([shop / "feed"], Path(folder) / "out.npz", images=shop, workers=1)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(
+        f"{manifest['counts']['read']:>9,} products, {size / 1e6:6.1f} MB of XML: {wall:6.1f} s, "
+        f"{wall / n * 1e6:5.0f} us per product ({cpu / n * 1e6:.0f} of CPU), peak {peak / 1024:,.0f} MB "
+        f"(before the import {before / 1024:,.0f} MB), {manifest['split']['groups']:,} groups",
+        flush=True,
+    )
+
+
+def hashes(folder: Path | None, n: int) -> None:
+    """Share of copies recognized, and strangers grouped, for several sizes of pHash and distances."""
+    if folder:
+        images = [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.jpg"))]
+    else:
+        images = [Image.fromarray(pixels).resize((80, 80)) for pixels in pictures(n)]
+    rng = np.random.default_rng(0)
+
+    def copy(image: Image.Image) -> Image.Image:
+        """Cropped by up to a pixel a side, other colours, compressed again."""
+        left, top, right, bottom = rng.integers(0, 2, size=4).tolist()
+        image = image.crop((left, top, image.width - right, image.height - bottom))
+        tinted = np.clip(np.asarray(image, np.float32) * rng.uniform(0.6, 1.2, 3), 0, 255).astype(np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(tinted).save(file, "JPEG", quality=75)
+        return Image.open(file).convert("RGB")
+
+    copies = [copy(image) for image in images[:1000]]
+    print(f"{len(images)} images\nhash   bits  distance  copies recognized  strangers grouped  largest group")
+    for side, factor, distances in ((8, 4, (4, 6, 8)), (12, 3, (18, 20, 22, 24)), (16, 2, (24, 32, 40, 48))):
+        of = [np.packbits(imagehash.phash(image, side, factor).hash) for image in images]
+        differing = np.array(
+            [
+                np.bitwise_count(a ^ np.packbits(imagehash.phash(b, side, factor).hash)).sum()
+                for a, b in zip(of, copies, strict=False)
+            ]
+        )
+        for distance in distances:
+            pairs = near_pairs(np.stack(of), distance)
+            graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(of), len(of)))
+            size = np.bincount(connected_components(graph, directed=False)[1])
+            recognized, grouped = (differing <= distance).mean(), size[size > 1].sum()
+            print(
+                f"{side:2}x{side:<2}  {side * side:4}  {distance:8}  {recognized:17.1%}  {grouped:17}  {size.max():13}"
+            )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["thumbnails", "products", "hashes", "one"])
+    parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--n", type=int, default=12_000, help="thumbnails to make")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--million", action="store_true", help="go up to 1,000,000 products")
+    parser.add_argument("--folder", type=Path, help="folder of JPEG thumbnails")
+    options = parser.parse_args()
+    if options.what == "thumbnails":
+        thumbnails(options.n, options.workers)
+    elif options.what == "products":
+        products([10_000, 100_000, *([1_000_000] if options.million else [])])
+    elif options.what == "hashes":
+        hashes(options.folder, options.n)
+    else:
+        one(int(options.rest[0]), options.rest[1])

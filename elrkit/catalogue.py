@@ -1,0 +1,1158 @@
+"""Product feeds to datasets: the only module that reads untrusted input.
+
+    manifest = import_feed(["feed/"], "shop.npz", images="feed/", rules=FeedRules(min_images=1000, per_class=1000))
+    print(summary(manifest))
+
+A feed is the XML of the paper's shop (one file per main category, ``<product>`` elements) or CSV; a thumbnail is the
+image, its subcategory the label (arXiv 2105.13244, Sections 3 and 5.3). The result is one ``.npz`` with the arrays
+every dataset of this package has, and a manifest that says what was dropped, why, and how to rebuild the file.
+
+Nothing in a feed is trusted: a product that cannot be used is counted under a named reason and never stops an
+import. Products and images wait in an SQLite file beside the result (``<name>.work``), written as the work goes, so
+memory stays bounded whatever the size of the feed, and an import that was killed goes on where it stopped and ends
+with the same bytes. Only the addresses of hosts that the caller names are ever fetched.
+"""
+
+import contextlib
+import csv
+import functools
+import hashlib
+import io
+import itertools
+import json
+import logging
+import multiprocessing
+import os
+import re
+import sqlite3
+import stat
+import threading
+import time
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
+from urllib.parse import urljoin, urlsplit
+
+import imagehash
+import numpy as np
+import PIL
+import requests
+import urllib3
+from lxml import etree
+from PIL import Image, ImageOps
+from pydantic import BaseModel, ConfigDict, Field
+from requests.adapters import HTTPAdapter
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+log = logging.getLogger(__name__)
+
+# What a product is made of, and the name each part has in the shop's XML. The shop gives no product number: the
+# page of a product (its link) is what tells two products apart.
+XML_COLUMNS = {
+    "id": "link",
+    "label": "catid",
+    "name": "category",
+    "image": "thumbnail",
+    "title": "title",
+    "link": "link",
+    "released": "release_date",
+}
+CSV_COLUMNS = {part: part for part in XML_COLUMNS}
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # the decoders a web shop needs; every other one stays shut
+MAX_FIELD = 2_000  # characters of a title, path or link
+MAX_NAME = 200  # characters of an id or a label: they become fixed-width arrays
+CHUNK = 512  # images between two commits
+EXAMPLES = 5  # products named per reason in the manifest
+
+
+class FeedRules(BaseModel):
+    """What an import keeps, drops and does; everything in it ends in the manifest.
+
+    The defaults keep every usable product; ``FeedRules(min_images=1000, per_class=1000, split="product")`` is what the
+    paper did, ``split="group"`` what it should have done.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    columns: dict[str, str] | None = None
+    """Part of a product (id, label, name, image, title, link, released) -> column or XML tag; the parts not named keep
+    the shop's tags in XML and their own names in CSV. ``label="@file"``: the file's name is the label."""
+    item: str = "product"
+    """XML element that holds one product."""
+    encoding: str = "utf-8-sig"
+    """Encoding of CSV files (XML declares its own)."""
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    first_year: int = 2011
+    """Products released before this year are old; one without a date is not."""
+    drop_labels: tuple[str, ...] = ()
+    """Labels to leave out ("Not sure", "Other")."""
+
+    size: int = Field(32, ge=8, le=512)
+    """Side of the square result, pixels."""
+    fit: Literal["crop", "pad"] = "crop"
+    """``crop``: short side resized, centre kept (the paper); ``pad``: nothing cut off, white borders."""
+    min_side: int = Field(16, ge=1)
+    max_pixels: int = Field(25_000_000, ge=1)
+    max_bytes: int = Field(10_000_000, ge=1)
+    max_aspect: float = Field(8.0, ge=1)
+
+    min_images: int = Field(1, ge=1)
+    """Subcategories with fewer usable products are dropped."""
+    per_class: int | None = Field(None, ge=1)
+    """Products drawn per subcategory; None keeps all."""
+    seed: int = 0
+
+    split: Literal["group", "product"] = "group"
+    """``group``: near-duplicates never straddle training and test set; ``product``: every product by itself."""
+    test_share: float = Field(0.1, gt=0, lt=1)
+    near_distance: int | None = Field(22, ge=0, le=48)
+    """Perceptual hashes (144 bits) that differ in at most so many bits are near-duplicates; None: equal bytes only. At
+    22, nearly every recoloured, cropped and recompressed copy is recognized and few strangers are taken for one."""
+    title_group: int = Field(50, ge=0)
+    """Products whose titles differ only in size and colour are one article, unless more than so many share the title
+    (then it is a generic name); 0 switches titles off."""
+
+    unsure: Literal["keep", "drop"] = "keep"
+    """What becomes of products that a person marked unsure."""
+
+    connections: int = Field(2, ge=1, le=8)
+    retries: int = Field(3, ge=0, le=10)
+    backoff_s: float = Field(1.0, ge=0)
+    """Wait before the second retry, doubled with each further one (at most 30 s)."""
+    timeout_s: float = Field(10.0, gt=0)
+    """Longest silence of a host; a whole image may take three times as long."""
+    max_failures: int = Field(20, ge=1)
+    """Failed downloads in a row after which the import stops, to be resumed later."""
+
+
+class Rejected(ValueError):
+    """A product or an image that cannot be used; the message is the reason that is counted."""
+
+
+class Thumbnail(NamedTuple):
+    """A decoded image: ``pixels`` (size, size, 3) uint8 RGB, ``hash`` (18,) uint8, ``notes`` on what was converted."""
+
+    pixels: np.ndarray
+    hash: np.ndarray
+    notes: tuple[str, ...]
+
+
+# ------------------------------------------------------------------------------------------------ one import
+
+
+def import_feed(
+    feeds: Sequence[str | Path],
+    out: str | Path,
+    *,
+    images: str | Path = ".",
+    rules: FeedRules = FeedRules(),  # noqa: B008  (frozen)
+    decisions: str | Path | None = None,
+    download_from: Sequence[str] = (),
+    licence: str = "not stated",
+    workers: int = 2,
+) -> dict:
+    """Read a shop's feed and write the dataset ``out`` (.npz) and ``<out>.manifest.json``.
+
+    Args:
+        feeds: XML and CSV files, or folders of them (read in the order of their names).
+        out: the ``.npz`` to write: train_images and test_images (n, size, size, 3) uint8, train_labels and test_labels
+            (n,) int64, class_names (C,), train_ids and test_ids (n,); rows in an order drawn with the seed.
+        images: folder below which the feed's image paths lie; nothing outside it is ever opened.
+        rules: what to keep; see ``FeedRules``.
+        decisions: CSV with the columns id, decision (confirm, keep, unsure) and suggested_label, as the audit page
+            saves it: ``confirm`` gives a product its suggested label, ``keep`` its own, for ``unsure`` see the rules.
+        download_from: hosts (``name`` or ``name:port``) whose image addresses may be fetched; without them none is.
+        licence: terms of the feed, for the manifest.
+        workers: processes that decode images where there are more than 10,000 (a script that asks for more than one
+            needs the usual ``if __name__ == "__main__"``).
+
+    Returns:
+        The manifest, without its list of image hashes.
+
+    Raises:
+        FileNotFoundError: a feed, the images folder or the decisions file does not exist.
+        ValueError: no product is left, or a setting does not fit the feed.
+        ConnectionError: a host failed ``rules.max_failures`` times in a row; the same call resumes.
+    """
+    out = Path(out)
+    if out.suffix != ".npz":
+        raise ValueError(f"import_feed: the result {out} must end in .npz")
+    root = Path(images)
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"import_feed: images folder {root} does not exist; name the folder the feed's paths start from"
+        )
+    unknown = set(rules.columns or {}) - set(XML_COLUMNS)
+    if unknown:
+        raise ValueError(
+            f"import_feed: columns names {sorted(unknown)}; the parts of a product are {list(XML_COLUMNS)}"
+        )
+    files = _feed_files(feeds)
+    hosts = frozenset(host.lower() for host in download_from)
+    source = {
+        "feeds": [{"file": name, "bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in files],
+        "decisions": None if decisions is None else _sha256(Path(decisions)),
+        "download_from": sorted(hosts),
+        "licence": licence,
+    }
+    made_with = {"pillow": PIL.__version__, "imagehash": imagehash.__version__, "lxml": etree.__version__}
+    asked = {"source": source, "rules": rules.model_dump(mode="json"), "made_with": made_with}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = out.with_suffix(".work")
+    with closing(_open_work(work, json.dumps([asked, str(root.resolve())], sort_keys=True))) as db:
+        for number, (name, path) in enumerate(files):
+            _scan(db, number, name, path, rules, hosts)
+        _apply_decisions(db, decisions, rules)
+        _decode_needed(db, root.resolve(), work / "downloads", rules, workers)
+        manifest = _write(db, out, asked, rules)
+    (work / "import.sqlite").unlink()
+    if not any(work.iterdir()):
+        work.rmdir()
+    return manifest
+
+
+def rebuild_feed(
+    manifest: str | Path,
+    feeds: Sequence[str | Path],
+    out: str | Path,
+    *,
+    images: str | Path = ".",
+    decisions: str | Path | None = None,
+    workers: int = 2,
+) -> dict:
+    """Make a dataset again from its manifest, the feed and the images, and check that it is the same.
+
+    Raises:
+        ValueError: the feed, an image, or the resulting file differs from what the manifest lists.
+    """
+    old = json.loads(Path(manifest).read_text(encoding="utf-8"))
+    for (name, path), wanted in itertools.zip_longest(
+        _feed_files(feeds), old["source"]["feeds"], fillvalue=(None, None)
+    ):
+        if name is None or not isinstance(wanted, dict) or _sha256(path) != wanted["sha256"]:
+            raise ValueError(f"rebuild_feed: {name or wanted['file']} is not the feed that {manifest} was made from")
+    new = import_feed(
+        feeds,
+        out,
+        images=images,
+        rules=FeedRules(**old["rules"]),
+        decisions=decisions,
+        download_from=old["source"]["download_from"],
+        licence=old["source"]["licence"],
+        workers=workers,
+    )
+    hashes = json.loads(_manifest_path(Path(out)).read_text(encoding="utf-8"))["images"]
+    if hashes != old["images"]:
+        differing = sum(hashes.get(path) != sha for path, sha in old["images"].items())
+        raise ValueError(f"rebuild_feed: {differing} of {len(old['images'])} images differ from those {manifest} lists")
+    if new["npz_sha256"] != old["npz_sha256"]:
+        raise ValueError(f"rebuild_feed: {out} differs from {manifest}; it was made with {old['made_with']}")
+    return new
+
+
+def summary(manifest: Mapping) -> str:
+    """What an import did, as plain lines for a terminal."""
+    lines = [f"{manifest['counts']['read']} products read from {len(manifest['source']['feeds'])} files"]
+    for step, reasons in manifest["counts"]["dropped"].items():
+        lines += [f"  {step}: {count} dropped, {reason}" for reason, count in reasons.items()]
+    lines += [f"  note: {count} images {note}" for note, count in manifest["counts"]["notes"].items()]
+    lines += [
+        f"  damaged: {name}: {found['errors']} XML errors, first at {found['first']}"
+        for name, found in manifest["counts"]["xml_damage"].items()
+    ]
+    lines += [f"  file refused: {name}: {reason}" for name, reason in manifest["counts"]["files_refused"].items()]
+    lines += [f"  decisions: {count} {what}" for what, count in manifest["decisions"].items()]
+    split = manifest["split"]
+    lines.append(
+        f"{manifest['counts']['kept']} products kept in {len(manifest['classes'])} subcategories: "
+        f"{split['train']} train, {split['test']} test, {split['groups']} groups (largest {split['largest_group']}), "
+        f"{split['test_with_near_duplicate_in_train']} test products with a near-duplicate in training"
+    )
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------------------------------------ reading feeds
+
+
+def _feed_files(feeds: Sequence[str | Path]) -> list[tuple[str, Path]]:
+    """(name for the manifest, path) of every feed file; names carry no folder of this machine."""
+    files = []
+    for feed in [feeds] if isinstance(feeds, str | Path) else feeds:
+        path = Path(feed)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in (".xml", ".csv") and p.is_file())
+            files += [(p.relative_to(path).as_posix(), p) for p in inside]
+        elif path.is_file():
+            files.append((path.name, path))
+        else:
+            raise FileNotFoundError(f"import_feed: feed {path} does not exist")
+    if not files:
+        raise ValueError(f"import_feed: no .xml or .csv file in {', '.join(map(str, feeds)) or 'an empty list'}")
+    return files
+
+
+class _FileRefused(ValueError):
+    """A feed file that cannot be read any further; the rest of the feed can."""
+
+
+class _Products:
+    """Target of the XML parser: collects products and never builds a tree, so memory does not grow with the file."""
+
+    def __init__(self, item: str, wanted: frozenset[str]):
+        self.item, self.wanted = item, wanted
+        self.found: list[dict[str, str] | None] = []  # None: a product that was cut off
+        self.product: dict[str, str] | None = None
+        self.field: str | None = None
+
+    def doctype(self, *_):
+        # A feed needs no document type, and without one there are no entities to expand or fetch.
+        raise _FileRefused("document type (entities) refused")
+
+    def start(self, tag: str, attributes: Mapping[str, str]):
+        tag = tag.rpartition("}")[2]
+        if tag == self.item:
+            if self.product is not None:
+                self.found.append(None)
+            self.product = {key: value for key, value in attributes.items() if key in self.wanted}
+            self.field = None
+        elif self.product is not None and tag in self.wanted:
+            self.field = tag
+            self.product[tag] = ""
+
+    def data(self, text: str):
+        if self.field is not None and len(self.product[self.field]) <= MAX_FIELD:
+            self.product[self.field] += text[: MAX_FIELD + 1]
+
+    def end(self, tag: str):
+        tag = tag.rpartition("}")[2]
+        if tag == self.item and self.product is not None:
+            self.found.append(self.product)
+            self.product = self.field = None
+        elif tag == self.field:
+            self.field = None
+
+    def close(self):
+        if self.product is not None:
+            self.found.append(None)
+
+
+def _read_xml(path: Path, item: str, columns: Mapping[str, str], damage: list[str]) -> Iterator[dict[str, str] | None]:
+    """Products of one XML file as {part: text}; None for one that is cut off.
+
+    Damage costs the products it touches, no other one; what the parser had to forgive is added to ``damage`` (it lists
+    100 errors at most).
+    """
+    target = _Products(item, frozenset(columns.values()))
+    parser = etree.XMLParser(
+        target=target, recover=True, resolve_entities=False, load_dtd=False, no_network=True, huge_tree=False
+    )
+
+    def found() -> Iterator[dict[str, str] | None]:
+        for product in target.found:
+            yield product and {part: product.get(tag, "") for part, tag in columns.items()}
+        target.found.clear()
+
+    any_product = False
+    with path.open("rb") as file:
+        while block := file.read(1 << 16):
+            parser.feed(block)
+            any_product |= bool(target.found)
+            yield from found()
+    with contextlib.suppress(etree.XMLSyntaxError):  # it is in the log as well
+        parser.close()
+    damage += [f"line {error.line}: {error.message.strip()}" for error in parser.feed_error_log]
+    if not any_product and not target.found:
+        raise _FileRefused("not XML" if damage else f"no <{item}> in it")
+    yield from found()
+
+
+def _read_csv(path: Path, rules: FeedRules, columns: Mapping[str, str]) -> Iterator[dict[str, str] | None]:
+    """Products of one CSV file as {part: text}; None for a row that does not have the header's columns."""
+    # surrogateescape lets a wrongly encoded row through, so that it is that row which is rejected, not the file.
+    with path.open(encoding=rules.encoding, errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, delimiter=rules.delimiter)
+        try:
+            header = [name.strip() for name in next(reader, [])]
+            needed = {"id", "label", "image"} | (rules.columns or {}).keys()
+            missing = sorted({columns.get(part, part) for part in needed} - {*header, "@file"})
+            if missing:
+                raise _FileRefused(f"no column {', '.join(missing)}; it has {', '.join(header)[:200] or 'none'}")
+            where = {part: header.index(name) for part, name in columns.items() if name in header}
+            while True:
+                try:
+                    row = next(reader)
+                except StopIteration:
+                    return
+                except csv.Error:  # an endless quoted field, for instance: the reader starts afresh at the next line
+                    yield None
+                    continue
+                if row:
+                    yield {part: row[i] for part, i in where.items()} if len(row) == len(header) else None
+        except UnicodeError:
+            raise _FileRefused(f"cannot be read as {rules.encoding}") from None
+
+
+_FRONT_PAGE = re.compile(r"https?://[^/?#]*/?", re.IGNORECASE)
+_YEAR = re.compile(r"(?<!\d)(\d{4})(?!\d)|(?<!\d)(\d{4})\d{4}(?!\d)")  # 2010-05-31, 31/05/2010, 20100531
+_BROKEN_TEXT = re.compile("[\ufffd\ud800-\udfff]")
+
+
+def _check_product(product: Mapping[str, str], rules: FeedRules, hosts: frozenset[str]) -> tuple[str, str, str, str]:
+    """(id, label, name of the label, image) of a product that may be used; Rejected says why another may not."""
+    part = {key: value.strip() for key, value in product.items()}
+    if any(len(value) > MAX_FIELD for value in part.values()):
+        raise Rejected("field too long")
+    image = part.get("image", "")
+    if any(_BROKEN_TEXT.search(part.get(key, "")) for key in ("id", "label", "name", "image")):
+        raise Rejected("wrong encoding")
+    if _FRONT_PAGE.fullmatch(part.get("link", "")):
+        raise Rejected("invalid: link is the shop's front page")
+    year = _YEAR.search(part.get("released", ""))
+    if year and int(year[1] or year[2]) < rules.first_year:
+        raise Rejected(f"old: released before {rules.first_year}")
+    if not image:
+        raise Rejected("no image")
+    if not part.get("id"):
+        raise Rejected("no id")
+    label = part.get("label", "")
+    if not label:
+        raise Rejected("no label")
+    name = part.get("name") or label
+    if max(len(part["id"]), len(label), len(name)) > MAX_NAME:
+        raise Rejected("id or label too long")
+    if label in rules.drop_labels or name in rules.drop_labels:
+        raise Rejected("label left out")
+    return part["id"], label, name, _check_address(image, hosts)
+
+
+def _check_address(image: str, hosts: frozenset[str]) -> str:
+    """A relative path without a way out, or an address on a host that the caller named."""
+    if "://" in image or image.lower().startswith(("data:", "file:", "javascript:")):
+        try:
+            address = urlsplit(image)
+        except ValueError:
+            raise Rejected("image address not understood") from None
+        if address.scheme.lower() not in ("http", "https"):
+            raise Rejected("image address neither http nor https")
+        if address.netloc.lower() not in hosts:  # the whole of it: a user name or another port is another host
+            raise Rejected("image on a host not allowed for download")
+        return image
+    path = PurePosixPath(image)
+    if path.is_absolute() or ".." in path.parts or any(c in image for c in "\\\0") or image[1:2] == ":":
+        raise Rejected("image path leaves the images folder")
+    return str(path)
+
+
+# Size and colour words in titles (English and Swedish: the paper's shop is Swedish).
+_SIZE_COLOUR = frozenset(
+    """
+    xxs xs s m l xl xxl xxxl 2xl 3xl 4xl 5xl small medium large one onesize size storlek stl strl colour color färg
+    black white red blue green yellow orange purple pink brown grey gray beige navy turquoise silver gold
+    svart vit vitt röd rött blå blått grön grönt gul gult lila rosa brun brunt grå grått marin turkos guld
+    """.split()  # noqa: SIM905  (a list of words reads better as words)
+)
+_WORD = re.compile(r"\w+")
+_SIZED = re.compile(r"\b(?:size|storlek|stl|strl)\.?\s*\d+\b|\b\d+(?:[.,]\d+)?\s*(?:cm|mm|ml|cl|kg|g)\b")
+
+
+def title_stem(title: str) -> str:
+    """A title without its size and colour words: variants of one article share it. Empty when nothing is left."""
+    words = _WORD.findall(_SIZED.sub(" ", title.casefold()))
+    return " ".join(word for word in words if word not in _SIZE_COLOUR)
+
+
+# ------------------------------------------------------------------------------------------------ reading images
+
+
+def read_thumbnail(data: bytes, rules: FeedRules = FeedRules()) -> Thumbnail:  # noqa: B008  (frozen)
+    """Decode one image file of any origin to (size, size, 3) RGB pixels.
+
+    Sizes are read from the header before anything is decoded. Rotated by EXIF orientation; CMYK, palette and 16-bit
+    images become 8-bit RGB, transparency becomes white, and of an animation the first frame counts.
+
+    Raises:
+        Rejected: with the reason, for everything that is not a usable image.
+    """
+    if len(data) > rules.max_bytes:
+        raise Rejected("file too large")
+    if b"<svg" in data[:1024].lower():
+        raise Rejected("vector image (SVG)")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = image.size
+        if width * height > rules.max_pixels:
+            raise Rejected("too many pixels (decompression bomb)")
+        if min(width, height) < rules.min_side:
+            raise Rejected("too small")
+        if max(width, height) > rules.max_aspect * min(width, height):
+            raise Rejected("absurd shape")
+        notes = []
+        if image.format != "MPO" and getattr(image, "is_animated", False):
+            notes.append("animated, first frame taken")
+        if image.mode == "CMYK":
+            notes.append("CMYK converted")
+        if image.mode == "P":
+            notes.append("palette converted")
+        if image.format == "PNG" and any("16" in str(tile[3]) for tile in image.tile):
+            notes.append("16-bit reduced to 8")
+        image.load()
+        if image.getexif().get(0x0112, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+            notes.append("rotated by EXIF orientation")
+        if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip, not scale
+            image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            notes.append("transparency made white")
+        image = image.convert("RGB")
+        square = (rules.size, rules.size)
+        resample = Image.Resampling.BILINEAR
+        # Signs of the lowest 12 x 12 DCT coefficients of the 36 x 36 grey image about their median. The usual 8 x 8
+        # takes strangers for near-duplicates; 16 x 16 needs twice the distance, whose pairs take far longer to find
+        # (benchmarks/feed_import.py, hashes).
+        bits = np.packbits(imagehash.phash(image, hash_size=12, highfreq_factor=3).hash)
+        fitted = (
+            ImageOps.fit(image, square, resample)
+            if rules.fit == "crop"
+            else ImageOps.pad(image, square, resample, "white")
+        )
+        pixels = np.asarray(fitted)
+    except Rejected:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise Rejected("too many pixels (decompression bomb)") from None
+    except PIL.UnidentifiedImageError:
+        raise Rejected("not an image") from None
+    except Exception as error:  # a decoder fed garbage may raise anything; the product is what is wrong, not the import
+        raise Rejected("truncated image" if "truncated" in str(error).lower() else "unreadable image") from None
+    if (pixels == pixels[0, 0]).all():
+        raise Rejected("blank image (one colour)")
+    return Thumbnail(pixels, bits, tuple(notes))
+
+
+@functools.lru_cache(maxsize=10_000)  # resolving a path takes as long as reading a thumbnail; folders hold many
+def _real_folder(root: Path, folder: str) -> str:
+    return os.path.realpath(os.path.join(root, folder), strict=True)
+
+
+def _read_file(root: Path, path: str, max_bytes: int) -> bytes:
+    """Bytes of a regular file below ``root`` (already resolved); links that lead out of it are refused."""
+    try:
+        folder, name = os.path.split(path)
+        real = os.path.join(_real_folder(root, folder), name)
+        if os.path.islink(real):
+            real = os.path.realpath(real, strict=True)
+        if not real.startswith(os.path.join(root, "")):
+            raise Rejected("image path leaves the images folder")
+        status = os.stat(real)
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device would block or never end
+            raise Rejected("image is not a file")
+        if status.st_size > max_bytes:
+            raise Rejected("file too large")
+        with open(real, "rb") as file:
+            return file.read(max_bytes + 1)
+    except OSError:
+        raise Rejected("image file missing") from None
+
+
+class _PatientRetry(urllib3.Retry):
+    """Waits as long as a host asks for, but not the hours that a hostile one may ask for."""
+
+    def get_retry_after(self, response) -> float | None:
+        seconds = super().get_retry_after(response)
+        return None if seconds is None else min(seconds, 60.0)
+
+
+class _Fetcher:
+    """Fetches images from allowed hosts into a folder, few at a time; what is there already is not fetched again."""
+
+    def __init__(self, folder: Path, hosts: Iterable[str], rules: FeedRules):
+        self.folder, self.hosts, self.rules = folder.resolve(), frozenset(hosts), rules
+        self.failures = 0  # in a row
+        self.session = requests.Session()
+        self.session.headers["User-Agent"] = "elrkit feed importer"
+        retry = _PatientRetry(
+            total=rules.retries,
+            redirect=0,
+            backoff_factor=rules.backoff_s,
+            backoff_max=30,
+            status_forcelist=(429, 500, 502, 503, 504),
+            allowed_methods=("GET",),
+            raise_on_status=False,
+        )
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, HTTPAdapter(pool_maxsize=rules.connections, max_retries=retry))
+
+    def fetch_all(self, root: Path, jobs: list[tuple[int, str]]) -> list[tuple[int, Path | str, str]]:
+        """(key, folder, path) of images given as (key, path or address); no folder but a reason where it fails."""
+        with ThreadPoolExecutor(self.rules.connections) as pool:
+            fetched = pool.map(self._fetch_one, (path for _, path in jobs if "://" in path))
+            return [(k, *next(fetched)) if "://" in path else (k, root, path) for k, path in jobs]
+
+    def _fetch_one(self, url: str) -> tuple[Path | str, str]:
+        name = hashlib.sha256(url.encode()).hexdigest()
+        if (self.folder / name).exists():
+            return self.folder, name
+        if self.failures >= self.rules.max_failures:  # the import is about to stop: ask no more
+            return "", "download failed"
+        try:
+            data = self._fetch(url)
+        except Rejected as error:
+            return "", str(error)
+        except (requests.RequestException, urllib3.exceptions.HTTPError):
+            self.failures += 1
+            if self.failures < self.rules.max_failures:
+                return "", "download failed"
+            raise ConnectionError(
+                f"import_feed: {self.failures} downloads in a row failed, last {url}; the same command goes on later"
+            ) from None
+        self.failures = 0
+        self.folder.mkdir(exist_ok=True)
+        partial = self.folder / f"{name}.{threading.get_ident()}"
+        partial.write_bytes(data)
+        partial.replace(self.folder / name)
+        return self.folder, name
+
+    def _fetch(self, url: str) -> bytes:
+        deadline = time.monotonic() + 3 * self.rules.timeout_s
+        for _ in range(4):
+            # Redirects are followed by hand: each hop must be on an allowed host too.
+            with self.session.get(url, stream=True, timeout=self.rules.timeout_s, allow_redirects=False) as answer:
+                if answer.is_redirect:
+                    url = _check_address(urljoin(url, answer.headers["location"]), self.hosts)
+                    continue
+                if answer.status_code >= 500 or answer.status_code == 429:
+                    raise requests.ConnectionError(f"status {answer.status_code}")
+                if answer.status_code != 200:
+                    raise Rejected(f"download refused (status {answer.status_code})")
+                data = bytearray()
+                # read1 gives what has come; a plain read would wait for a full block, however slowly it drips in.
+                while block := answer.raw.read1(1 << 14):
+                    data += block
+                    if len(data) > self.rules.max_bytes:
+                        raise Rejected("file too large")
+                    if time.monotonic() > deadline:
+                        raise Rejected("download too slow")
+                return bytes(data)
+        raise Rejected("too many redirects")
+
+
+# ------------------------------------------------------------------------------------------------ work in progress
+
+_SCHEMA = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE label(k INTEGER PRIMARY KEY, key TEXT UNIQUE, name TEXT);
+CREATE TABLE product(n INTEGER PRIMARY KEY, id TEXT UNIQUE, label INT, image INT, draw INT, stem INT);
+CREATE TABLE image(k INTEGER PRIMARY KEY, path TEXT UNIQUE, reason TEXT, sha256 BLOB, hash BLOB, notes TEXT);
+CREATE TABLE pixels(k INTEGER PRIMARY KEY, pixels BLOB);
+CREATE TABLE dropped(step TEXT, reason TEXT, count INT, examples TEXT);
+"""
+# image.reason: NULL while undecided, '' when usable, else why it is rejected. Pixels have a table of their own, so that
+# looking through the images does not read them.
+
+
+def _open_work(folder: Path, asked: str) -> sqlite3.Connection:
+    """The SQLite file of this very import; one left by an import of something else is started anew."""
+    folder.mkdir(exist_ok=True)
+    file = folder / "import.sqlite"
+    for _ in range(2):
+        db = sqlite3.connect(file, timeout=0, isolation_level=None)
+        try:
+            # Exclusive: two imports into one file would undo each other. WAL: a kill loses at most one transaction.
+            db.executescript(
+                "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; "
+                "PRAGMA synchronous=NORMAL; PRAGMA cache_size=-131072;"
+            )
+            db.execute("BEGIN EXCLUSIVE")
+            if not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                for statement in _SCHEMA.strip().split("\n"):
+                    db.execute(statement)
+                db.execute("INSERT INTO meta VALUES('asked', ?)", [asked])
+            same = db.execute("SELECT value FROM meta WHERE key='asked'").fetchone() == (asked,)
+            db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            db.close()
+            if "locked" in str(error):
+                raise RuntimeError(
+                    f"import_feed: another import is writing {file}; let it end or choose another name"
+                ) from None
+            raise
+        if same:
+            return db
+        log.info("%s was left by another import (other feed or rules); starting anew", file)
+        db.close()
+        file.unlink()
+    raise RuntimeError(f"import_feed: {file} cannot be started anew; remove it")
+
+
+def _int64(text: str) -> int:
+    """64 bits of a text's BLAKE2b as a signed integer, never 0: an order and an identity that no machine changes."""
+    return (
+        int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big", signed=True)
+        or 1
+    )
+
+
+def _scan(db: sqlite3.Connection, number: int, name: str, path: Path, rules: FeedRules, hosts: frozenset[str]) -> None:
+    """Rows of one feed file into the work file, as one transaction: after a kill a file is either in or not."""
+    done = f"scanned {number}"
+    if db.execute("SELECT 1 FROM meta WHERE key=?", [done]).fetchone():
+        return
+    damage: list[str] = []
+    if path.suffix.lower() == ".xml":
+        columns = XML_COLUMNS | (rules.columns or {})
+        products = _read_xml(path, rules.item, columns, damage)
+    else:
+        named = rules.columns or {}
+        # A column that is named for one part is not another part's by default ("name" may hold the title).
+        columns = {part: name for part, name in CSV_COLUMNS.items() if name not in named.values()} | named
+        products = _read_csv(path, rules, columns)
+    by_file = columns["label"] == "@file"
+    read, dropped, examples = 0, Counter(), {}
+    db.execute("BEGIN")
+    try:
+        for product in products:
+            read += 1
+            try:
+                if product is None:
+                    raise Rejected("malformed product")
+                if by_file:
+                    product["label"] = path.stem
+                id_, label, label_name, image = _check_product(product, rules, hosts)
+                stem = title_stem(product.get("title", "")) if rules.title_group else ""
+                db.execute("INSERT OR IGNORE INTO label(key, name) VALUES(?, ?)", (label, label_name))
+                db.execute("INSERT OR IGNORE INTO image(path) VALUES(?)", (image,))
+                new = db.execute(
+                    "INSERT OR IGNORE INTO product(id, label, image, draw, stem) VALUES"
+                    "(?, (SELECT k FROM label WHERE key=?), (SELECT k FROM image WHERE path=?), ?, ?)",
+                    (id_, label, image, _int64(f"{rules.seed}:{id_}"), _int64(stem) if stem else 0),
+                )
+                if not new.rowcount:
+                    raise Rejected("duplicate id")
+            except Rejected as error:
+                reason = str(error)
+                dropped[reason] += 1
+                if dropped[reason] <= EXAMPLES:
+                    shown = (product or {}).get("id", "") or f"product {read}"
+                    examples.setdefault(reason, []).append(f"{name}: {_printable(shown)}")
+    except _FileRefused as error:
+        db.execute("INSERT INTO dropped VALUES('file', ?, 1, ?)", [str(error), name])
+        log.warning("%s: %s", name, error)
+    if damage:
+        db.execute("INSERT INTO dropped VALUES('xml', ?, ?, ?)", [damage[0], len(damage), name])
+        log.warning("%s: %d XML errors, first %s", name, len(damage), damage[0])
+    rows = [("product", reason, count, json.dumps(examples[reason])) for reason, count in dropped.items()]
+    db.executemany("INSERT INTO dropped VALUES(?, ?, ?, ?)", rows)
+    db.execute("INSERT INTO meta VALUES(?, ?)", [done, str(read)])
+    db.execute("COMMIT")
+    log.info("%s: %d products read, %d dropped", name, read, dropped.total())
+
+
+def _printable(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()[:80]
+
+
+def _apply_decisions(db: sqlite3.Connection, decisions: str | Path | None, rules: FeedRules) -> None:
+    """Labels as a person decided them; each decision that fits nothing is counted, none stops the import."""
+    if decisions is None or db.execute("SELECT 1 FROM meta WHERE key='decisions'").fetchone():
+        return
+    labels = {}
+    for k, key, name in db.execute("SELECT k, key, name FROM label"):
+        labels[key] = k
+        labels[name] = -1 if labels.get(name, k) != k else k  # two subcategories of one name: the name says nothing
+    counts = Counter()
+    db.execute("BEGIN")
+    with Path(decisions).open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = {"id", "decision", "suggested_label"} - set(reader.fieldnames or ())
+        if missing:
+            db.execute("ROLLBACK")
+            raise ValueError(f"import_feed: decisions file {decisions} has no column {', '.join(sorted(missing))}")
+        for row in reader:
+            id_, decision, suggested = ((row[key] or "").strip() for key in ("id", "decision", "suggested_label"))
+            if not db.execute("SELECT 1 FROM product WHERE id=?", [id_]).fetchone():
+                counts["for an unknown id"] += 1
+            elif decision == "confirm":
+                k = labels.get(suggested)
+                if k is None or k < 0:
+                    counts["with an unknown suggested label"] += 1
+                else:
+                    db.execute("UPDATE product SET label=? WHERE id=?", [k, id_])
+                    counts["confirmed, relabelled"] += 1
+            elif decision == "keep":
+                counts["kept as labelled"] += 1
+            elif decision == "unsure":
+                if rules.unsure == "drop":
+                    db.execute("DELETE FROM product WHERE id=?", [id_])
+                counts[f"unsure, {'dropped' if rules.unsure == 'drop' else 'kept'}"] += 1
+            else:
+                counts["not understood (neither confirm, keep nor unsure)"] += 1
+    if dropped := counts["unsure, dropped"]:
+        db.execute("INSERT INTO dropped VALUES('decision', 'marked unsure', ?, '[]')", [dropped])
+    db.execute("INSERT INTO meta VALUES('decisions', ?)", [json.dumps(counts)])
+    db.execute("COMMIT")
+
+
+# Products whose image is not rejected, in the order of the draw within their label.
+_RANKED = """
+SELECT p.n, p.id, p.label, p.image, p.stem, p.draw, i.reason,
+       ROW_NUMBER() OVER (PARTITION BY p.label ORDER BY p.draw, p.id) AS place
+FROM product p JOIN image i ON i.k = p.image WHERE i.reason IS NULL OR i.reason = ''
+"""
+
+
+def _decode_needed(db: sqlite3.Connection, root: Path, downloads: Path, rules: FeedRules, workers: int) -> None:
+    """Decode images in the order of the draw until each label has what it needs; a shared image is decoded once.
+
+    Which products are kept depends on the draw alone: more than the needed images may be decoded, never other ones.
+    """
+    _real_folder.cache_clear()  # folders may have changed since an import before
+    fetcher = _Fetcher(downloads, _meta(db, "asked")[0]["source"]["download_from"], rules)
+    needed = -1 if rules.per_class is None else max(rules.per_class, rules.min_images)
+    with contextlib.ExitStack() as stack:
+        each = None
+        for doubling in itertools.count():
+            # Every label whose first `needed` places hold an undecided image looks at twice as many as in the round
+            # before, so that a label full of broken images takes few rounds.
+            jobs = db.execute(
+                f"WITH ranked AS ({_RANKED}), short AS "
+                "(SELECT DISTINCT label FROM ranked WHERE reason IS NULL AND (:n < 0 OR place <= :n)) "
+                "SELECT DISTINCT r.image, image.path FROM ranked r JOIN short USING (label) "
+                "JOIN image ON image.k = r.image WHERE r.reason IS NULL AND (:n < 0 OR place <= :n * :more) "
+                "ORDER BY r.image",
+                {"n": needed, "more": 2 ** min(doubling, 30)},
+            ).fetchall()
+            if not jobs:
+                return
+            if each is None:
+                # Not threads: half of the work holds the interpreter's lock. Few images are not worth a process.
+                several = workers > 1 and len(jobs) > 20 * CHUNK
+                spawn = multiprocessing.get_context("spawn")
+                each = stack.enter_context(ProcessPoolExecutor(workers, spawn)).map if several else map
+            step = CHUNK * max(workers, 1)
+            for start in range(0, len(jobs), step):
+                batch = fetcher.fetch_all(root, jobs[start : start + step])
+                parts = [(rules, batch[i : i + CHUNK // 4]) for i in range(0, len(batch), CHUNK // 4)]
+                done = list(itertools.chain.from_iterable(each(_decode, parts)))
+                db.execute("BEGIN")
+                db.executemany(
+                    "UPDATE image SET reason=?, sha256=?, hash=?, notes=? WHERE k=?", [row[:5] for row in done]
+                )
+                pixels = [row[4:] for row in done if row[5] is not None]
+                db.executemany("INSERT INTO pixels VALUES(?, ?)", pixels)
+                db.execute("COMMIT")
+                log.info("%d of %d images decoded", min(start + step, len(jobs)), len(jobs))
+
+
+def _decode(part: tuple[FeedRules, list[tuple[int, Path | str, str]]]) -> list[tuple]:
+    """Rows (reason, sha256, hash, notes, key, pixels) of images given as ``_Fetcher.fetch_all`` returns them."""
+    rules, images = part
+    rows = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        for k, folder, path in images:
+            sha = None
+            try:
+                if not folder:
+                    raise Rejected(path)
+                data = _read_file(folder, path, rules.max_bytes)
+                sha = hashlib.sha256(data).digest()
+                thumbnail = read_thumbnail(data, rules)
+                rows.append(
+                    ("", sha, thumbnail.hash.tobytes(), json.dumps(thumbnail.notes), k, thumbnail.pixels.tobytes())
+                )
+            except Rejected as error:
+                rows.append((str(error), sha, None, "[]", k, None))
+    return rows
+
+
+# ------------------------------------------------------------------------------------------------ groups and split
+
+
+def near_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
+    """All pairs of rows that differ in at most ``distance`` bits.
+
+    Exact, by the pigeonhole principle: of ``distance // 2 + 1`` bands of bits, at least one differs in no more than one
+    bit in such a pair, so only rows with such a band are compared (multi-index hashing: M. Norouzi, A. Punjani,
+    D. Fleet, Fast Search in Hamming Space with Multi-Index Hashing, CVPR 2012).
+
+    Args:
+        hashes: (n, bytes) uint8.
+        distance: bits.
+
+    Returns:
+        (m, 2) int64, i < j, sorted, without repetition.
+    """
+    n, width = hashes.shape
+    bits = np.unpackbits(hashes, axis=1)
+    words = np.pad(hashes, ((0, 0), (0, -width % 8))).view(np.uint64)
+    bands = min(distance // 2 + 1, width * 8)
+    # Bits become numbers by random weights, exclusive or: equal bands give equal keys, and a flipped bit flips its
+    # weight. Two bands with one key by chance cost a comparison, nothing else.
+    weights = np.random.default_rng(0).integers(1 << 62, size=width * 8)
+    found = [np.empty((0, 2), np.int64)]
+    for band in range(bands):
+        # Every bands-th bit: neighbouring coefficients are alike, so a band of them would tell little apart.
+        columns = range(band, width * 8, bands)
+        key = np.zeros(n, np.int64)
+        for column in columns:
+            key ^= bits[:, column] * weights[column]
+        order = np.argsort(key, kind="stable")
+        key = key[order]
+        for flipped in [0, *weights[columns]] if distance else [0]:
+            start = np.searchsorted(key, key ^ flipped, "left")
+            end = np.searchsorted(key, key ^ flipped, "right")
+            row = np.nonzero(start < end)[0]
+            for offset in itertools.count():
+                row = row[start[row] + offset < end[row]]
+                if not row.size:
+                    break
+                first, second = order[row], order[start[row] + offset]
+                once = first < second  # each pair is met from both of its sides
+                first, second = first[once], second[once]
+                near = np.bitwise_count(words[first] ^ words[second]).sum(axis=1) <= distance
+                found.append(np.stack([first[near], second[near]], axis=1))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def group_products(image: np.ndarray, stem: np.ndarray, pairs: np.ndarray, title_group: int) -> np.ndarray:
+    """Groups of products that belong together: one image, near-duplicate images, or one title stem.
+
+    Args:
+        image: (n,) index of each product's image.
+        stem: (n,) identity of each title stem; 0 is none.
+        pairs: (m, 2) indices of images that are near-duplicates.
+        title_group: a stem of more products than this is a generic name and joins nothing.
+
+    Returns:
+        (n,) int64 group of each product, numbered by first appearance.
+    """
+    n, n_images = len(image), int(image.max(initial=-1)) + 1
+    _, stem_id, stem_count = np.unique(stem, return_inverse=True, return_counts=True)
+    titled = np.nonzero((stem != 0) & (stem_count[stem_id] <= title_group))[0]
+    # One graph: products, then images, then stems; a product hangs on its image and on its stem.
+    start = np.concatenate([np.arange(n), titled, pairs[:, 0] + n])
+    end = np.concatenate([image + n, stem_id[titled] + n + n_images, pairs[:, 1] + n])
+    nodes = n + n_images + len(stem_count)
+    graph = coo_array((np.ones(len(start), bool), (start, end)), shape=(nodes, nodes))
+    component = connected_components(graph, directed=False)[1][:n]
+    _, first, group = np.unique(component, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[group]
+
+
+def split_by_group(labels: np.ndarray, groups: np.ndarray, test_share: float, seed: int) -> np.ndarray:
+    """Which products are the test set: whole groups in random order, as long as no class exceeds its share.
+
+    A group larger than a class's share stays in training. With every product its own group this is the plain
+    split, ``round(test_share * n)`` products of each class.
+
+    Returns:
+        (n,) bool.
+    """
+    room = np.rint(np.bincount(labels) * test_share).astype(int).tolist()
+    test = np.zeros(len(labels), bool)
+    order = np.argsort(groups, kind="stable")
+    starts = np.append(np.searchsorted(groups[order], np.arange(groups.max(initial=-1) + 1)), len(groups))
+    for group in np.random.default_rng(seed).permutation(len(starts) - 1):
+        members = order[starts[group] : starts[group + 1]]
+        wanted = Counter(labels[members].tolist())
+        if all(room[label] >= count for label, count in wanted.items()):
+            test[members] = True
+            for label, count in wanted.items():
+                room[label] -= count
+    return test
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
+def _manifest_path(out: Path) -> Path:
+    return out.with_suffix(".manifest.json")
+
+
+def _write(db: sqlite3.Connection, out: Path, asked: dict, rules: FeedRules) -> dict:
+    """Choose, group and split the decoded products; write the .npz and the manifest, each in one step."""
+    _choose(db, rules)
+    counts = _counts(db, rules)
+    if not counts["kept"]:
+        raise ValueError(
+            f"import_feed: none of {counts['read']} products is left; dropped: {counts['dropped']}, "
+            f"files refused: {counts['files_refused']}"
+        )
+    columns = [("label", np.int64), ("image", np.int64), ("stem", np.int64)]
+    chosen = np.fromiter(db.execute("SELECT label, image, stem FROM chosen ORDER BY place"), columns)
+    names, labels = _class_names(db, chosen["label"])
+    groups = _groups(db, chosen["image"], chosen["stem"], rules)
+    alone = np.arange(len(labels))
+    test = split_by_group(labels, groups if rules.split == "group" else alone, rules.test_share, rules.seed)
+
+    partial = out.with_suffix(".partial")
+    _write_npz(db, partial, labels, test, names, rules.size)
+    per_class = np.stack([np.bincount(labels[part], minlength=len(names)) for part in (~test, test)], axis=1)
+    manifest = {
+        **asked,
+        "counts": counts,
+        "decisions": _meta(db, "decisions") or {},
+        "classes": {name: {"train": n[0], "test": n[1]} for name, n in zip(names, per_class.tolist(), strict=True)},
+        "split": {
+            "train": int((~test).sum()),
+            "test": int(test.sum()),
+            "groups": int(groups.max()) + 1,
+            "products_in_shared_groups": int((np.bincount(groups)[groups] > 1).sum()),
+            "largest_group": int(np.bincount(groups).max()),
+            "test_with_near_duplicate_in_train": int(np.isin(groups[test], groups[~test]).sum()),
+        },
+        "npz_sha256": _sha256(partial),
+    }
+    listing = out.with_suffix(".manifest.partial")
+    with listing.open("w", encoding="utf-8") as file:
+        # The list of images may be long: it is written one by one behind the rest, one line each.
+        file.write(json.dumps(manifest, indent=1)[:-2] + ',\n "images": {')
+        rows = db.execute(
+            "SELECT path, hex(sha256) FROM image WHERE k IN (SELECT image FROM chosen) ORDER BY path COLLATE BINARY"
+        )
+        for number, (path, sha) in enumerate(rows):
+            file.write(f"{',' if number else ''}\n  {json.dumps(path)}: {json.dumps(sha.lower())}")
+        file.write("\n }\n}\n")
+    partial.replace(out)
+    listing.replace(_manifest_path(out))
+    return manifest
+
+
+def _choose(db: sqlite3.Connection, rules: FeedRules) -> None:
+    """The table ``chosen``: products in the order of the draw, of labels with enough of them."""
+    db.execute("CREATE TEMP TABLE enough(label INTEGER PRIMARY KEY)")
+    db.execute(
+        "INSERT INTO enough SELECT p.label FROM product p JOIN image i ON i.k = p.image WHERE i.reason = '' "
+        "GROUP BY p.label HAVING COUNT(*) >= ?",
+        [rules.min_images],
+    )
+    db.execute("CREATE TEMP TABLE chosen(place INTEGER PRIMARY KEY, id TEXT, label INT, image INT, stem INT, draw INT)")
+    db.execute(
+        f"INSERT INTO chosen(id, label, image, stem, draw) SELECT id, label, image, stem, draw FROM ({_RANKED}) "
+        "WHERE reason = '' AND label IN (SELECT label FROM enough) AND (:n < 0 OR place <= :n) ORDER BY draw, id",
+        {"n": rules.per_class or -1},
+    )
+
+
+def _counts(db: sqlite3.Connection, rules: FeedRules) -> dict:
+    """Products read, dropped by step and reason, and kept: read = dropped + kept."""
+    (read,) = db.execute("SELECT TOTAL(value) FROM meta WHERE key LIKE 'scanned %'").fetchone()
+    dropped: dict[str, dict[str, int]] = {}
+    examples: dict[str, list[str]] = {}
+    refused, damaged = {}, {}
+    for step, reason, count, named in db.execute("SELECT * FROM dropped ORDER BY rowid"):
+        if step == "file":
+            refused[named] = reason
+        elif step == "xml":
+            damaged[named] = {"errors": count, "first": reason}
+        else:
+            reasons = dropped.setdefault(step, {})
+            reasons[reason] = reasons.get(reason, 0) + count
+            shown = examples.setdefault(reason, [])
+            shown += json.loads(named)[: EXAMPLES - len(shown)]
+    # A label that has all it draws looks no further: its products behind the last drawn one are not drawn, whatever
+    # is known about their images. So the counts do not depend on how far the decoding went ahead.
+    db.execute("CREATE TEMP TABLE ending(label INTEGER PRIMARY KEY, draw INT)")
+    if rules.per_class:
+        db.execute(
+            "INSERT INTO ending SELECT label, MAX(draw) FROM chosen GROUP BY label HAVING COUNT(*) = ?",
+            [rules.per_class],
+        )
+    rest = (
+        "SELECT p.id, p.draw, CASE WHEN p.draw > e.draw THEN 'not drawn' WHEN i.reason <> '' THEN i.reason "
+        "ELSE 'small' END AS why FROM product p JOIN image i ON i.k = p.image LEFT JOIN ending e ON e.label = p.label "
+        "WHERE p.draw > e.draw OR i.reason <> '' OR p.label NOT IN (SELECT label FROM enough)"
+    )
+    for why, count in db.execute(f"SELECT why, COUNT(*) FROM ({rest}) GROUP BY why ORDER BY why").fetchall():
+        step = {"not drawn": "draw", "small": "subcategory"}.get(why, "image")
+        reason = f"fewer than {rules.min_images} usable images" if why == "small" else why
+        dropped.setdefault(step, {})[reason] = count
+        if step == "image":
+            some = db.execute(f"SELECT id FROM ({rest}) WHERE why = ? ORDER BY draw LIMIT {EXAMPLES}", [why])
+            examples[reason] = [_printable(id_) for (id_,) in some]
+    notes = Counter()
+    used = "SELECT notes, COUNT(*) FROM image WHERE k IN (SELECT image FROM chosen) AND notes <> '[]' GROUP BY notes"
+    for listed, count in db.execute(used):
+        notes.update(dict.fromkeys(json.loads(listed), count))
+    return {
+        "read": int(read),
+        "dropped": dropped,
+        "kept": db.execute("SELECT COUNT(*) FROM chosen").fetchone()[0],
+        "examples": examples,
+        "notes": dict(sorted(notes.items())),
+        "files_refused": refused,
+        "xml_damage": damaged,
+    }
+
+
+def _class_names(db: sqlite3.Connection, label: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """(names sorted, index into them of each product); two subcategories of one name get their key beside it."""
+    keys, index = np.unique(label, return_inverse=True)
+    known = {k: (key, name) for k, key, name in db.execute("SELECT k, key, name FROM label")}
+    pairs = [known[k] for k in keys.tolist()]
+    uses = Counter(name for _, name in pairs)
+    names = [name if uses[name] == 1 else f"{name} ({key})" for key, name in pairs]
+    order = np.argsort(names, kind="stable")
+    rank = np.empty(len(names), np.int64)
+    rank[order] = np.arange(len(names))
+    return [names[k] for k in order], rank[index]
+
+
+def _groups(db: sqlite3.Connection, image: np.ndarray, stem: np.ndarray, rules: FeedRules) -> np.ndarray:
+    keys, image = np.unique(image, return_inverse=True)
+    column = "sha256" if rules.near_distance is None else "hash"  # equal bytes have equal hashes, too
+    rows = db.execute(f"SELECT {column} FROM image WHERE k IN (SELECT image FROM chosen) ORDER BY k")
+    what = np.frombuffer(b"".join(row[0] for row in rows), np.uint8).reshape(len(keys), -1)
+    what, same = np.unique(what, axis=0, return_inverse=True)
+    return group_products(same[image], stem, near_pairs(what, rules.near_distance or 0), rules.title_group)
+
+
+def _write_npz(
+    db: sqlite3.Connection, path: Path, labels: np.ndarray, test: np.ndarray, names: list[str], size: int
+) -> None:
+    """The arrays as ``numpy.savez`` lays them out, streamed: the images never lie in memory all at once."""
+    db.execute("CREATE TEMP TABLE part(test INT, place INT, PRIMARY KEY(test, place)) WITHOUT ROWID")
+    db.executemany("INSERT INTO part VALUES(?, ?)", zip(test.tolist(), range(1, len(test) + 1), strict=True))
+    (width,) = db.execute("SELECT MAX(LENGTH(id)) FROM chosen").fetchone()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+
+        def member(name: str, dtype: np.dtype, shape: tuple[int, ...], blocks: Iterable[bytes]) -> None:
+            # A ZipInfo without a date: the same import gives the same bytes.
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+                header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                for block in blocks:
+                    file.write(block)
+
+        text = np.dtype(f"<U{width}")
+        for name, flag in (("train", False), ("test", True)):
+            n = int((test == flag).sum())
+            rows = "FROM part JOIN chosen USING (place)"
+            pixels = db.execute(
+                f"SELECT pixels {rows} JOIN pixels ON pixels.k = chosen.image WHERE test = ? ORDER BY place", [flag]
+            )
+            member(f"{name}_images", np.dtype(np.uint8), (n, size, size, 3), (row[0] for row in pixels))
+            member(f"{name}_labels", np.dtype("<i8"), (n,), [labels[test == flag].astype("<i8").tobytes()])
+            ids = db.execute(f"SELECT chosen.id {rows} WHERE test = ? ORDER BY place", [flag])
+            blocks = iter(lambda ids=ids: ids.fetchmany(10_000), [])
+            member(f"{name}_ids", text, (n,), (np.array([row[0] for row in block], text).tobytes() for block in blocks))
+        classes = np.array(names)
+        member("class_names", classes.dtype, classes.shape, [classes.tobytes()])
+
+
+def _meta(db: sqlite3.Connection, key: str):
+    row = db.execute("SELECT value FROM meta WHERE key=?", [key]).fetchone()
+    return row and json.loads(row[0])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

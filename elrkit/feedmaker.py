@@ -1,0 +1,369 @@
+"""A shop's feed made from any image dataset, with faults that are known: the opposite of ``catalogue``.
+
+    make_feed(images, labels, class_names, "shop", main_categories=main, misfiled=0.15, near_duplicates=0.3, seed=0)
+
+Writes the feed in the format of the paper's shop (one XML file per main category, thumbnails of about 80 x 80 pixels)
+or as CSV (one file per subcategory) into the folder ``feed``, and ``truth.csv`` beside it, which says of every product
+what it shows, whether it is misfiled, and which products are variants of one article. So everything the importer and
+the training claim about a feed can be checked.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+from xml.sax.saxutils import escape
+
+import numpy as np
+from PIL import Image
+
+from elrkit.catalogue import CSV_COLUMNS, XML_COLUMNS
+
+# The 20 superclasses of CIFAR-100 (A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009).
+CIFAR100_SUPERCLASSES = {
+    "aquatic mammals": "beaver dolphin otter seal whale",
+    "fish": "aquarium_fish flatfish ray shark trout",
+    "flowers": "orchid poppy rose sunflower tulip",
+    "food containers": "bottle bowl can cup plate",
+    "fruit and vegetables": "apple mushroom orange pear sweet_pepper",
+    "household electrical devices": "clock keyboard lamp telephone television",
+    "household furniture": "bed chair couch table wardrobe",
+    "insects": "bee beetle butterfly caterpillar cockroach",
+    "large carnivores": "bear leopard lion tiger wolf",
+    "large man-made outdoor things": "bridge castle house road skyscraper",
+    "large natural outdoor scenes": "cloud forest mountain plain sea",
+    "large omnivores and herbivores": "camel cattle chimpanzee elephant kangaroo",
+    "medium-sized mammals": "fox porcupine possum raccoon skunk",
+    "non-insect invertebrates": "crab lobster snail spider worm",
+    "people": "baby boy girl man woman",
+    "reptiles": "crocodile dinosaur lizard snake turtle",
+    "small mammals": "hamster mouse rabbit shrew squirrel",
+    "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
+    "vehicles 1": "bicycle bus motorcycle pickup_truck train",
+    "vehicles 2": "lawn_mower rocket streetcar tank tractor",
+}
+SIZES = ("S", "M", "L", "XL")
+COLOURS = ("black", "white", "red", "blue", "green", "yellow", "brown", "grey")
+UNUSABLE = ("front page", "old", "no image", "missing file")  # what ``unusable`` products suffer from, in turn
+SHOP = "https://shop.example/"
+
+
+def make_feed(
+    images: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    out: str | Path,
+    *,
+    main_categories: Sequence[str] | None = None,
+    products_per_class: int | None = None,
+    misfiled: float = 0.15,
+    siblings: float = 1.0,
+    near_duplicates: float = 0.0,
+    shared: float = 0.5,
+    unusable: float = 0.0,
+    format: Literal["xml", "csv"] = "xml",
+    side: int = 80,
+    seed: int = 0,
+) -> dict:
+    """Write a feed whose faults are known.
+
+    A product is an article or a variant of one. Variants (another size: the same thumbnail; another colour: the same
+    photo with other channel gains, cropped by a pixel or two and compressed again) share their article's label, right
+    or wrong: a seller files all sizes together.
+
+    Args:
+        images: (n, h, w, 3) uint8.
+        labels: (n,) integers below C, the true classes.
+        class_names: C names of the subcategories; classes without an image are left out.
+        out: folder to write; it must not hold a feed yet. ``import_feed([out / "feed"], ..., images=out)`` reads it.
+        main_categories: C names of main categories; by default CIFAR-100's superclasses where the names are its
+            classes, else blocks of five classes.
+        products_per_class: products of each class; by default as many as it has images.
+        misfiled: share of the products whose label is wrong.
+        siblings: share of those that stay in their main category, as sellers err; the rest go to another one (each
+            where there is such a class).
+        near_duplicates: share of the products that are variants.
+        shared: share of the variants that have the very thumbnail of their article.
+        unusable: products added to spoil the feed, as a share of the good ones: link to the front page, released in
+            2010 or before, no thumbnail, thumbnail missing.
+        format: ``xml`` (one file per main category) or ``csv`` (one per subcategory).
+        side: pixels of a thumbnail's side; one in five varies by up to 4 pixels, as in the paper's shop.
+        seed: of everything that is drawn.
+
+    Returns:
+        What was put in: counts, realized rates, and the settings; also written to ``truth.json``. ``truth.csv`` has
+        the columns id, label, true_label, article, kind (article, size, colour, or an entry of ``UNUSABLE``), image
+        (index into ``images``), thumbnail.
+
+    Raises:
+        ValueError: arrays that do not fit each other, shares out of range, or too few images for the articles asked.
+        FileExistsError: ``out`` holds a feed already.
+    """
+    out = Path(out)
+    labels = np.asarray(labels)
+    shares = {
+        "misfiled": misfiled,
+        "siblings": siblings,
+        "near_duplicates": near_duplicates,
+        "shared": shared,
+        "unusable": unusable,
+    }
+    _check(images, labels, class_names, main_categories, shares, format)
+    (out / "feed").mkdir(parents=True, exist_ok=True)
+    if (out / "truth.csv").exists():
+        raise FileExistsError(f"make_feed: {out} holds a feed already; choose another folder or remove it")
+    main = np.array(main_categories if main_categories is not None else main_categories_of(class_names))
+    rng = np.random.default_rng(seed)
+    article, image, truth = _articles(labels, products_per_class, near_duplicates, rng)
+    filed = _misfile(truth, article, main, misfiled, siblings, rng)
+    n = len(article)
+    is_variant = article != np.arange(n)
+    kind = np.where(is_variant, np.where(rng.random(n) < shared, "size", "colour"), "article").astype("<U16")
+
+    bad = round(unusable * n)
+    copied = rng.integers(n, size=bad)
+    filed, truth, image = (np.concatenate([a, a[copied]]) for a in (filed, truth, image))
+    article = np.concatenate([article, np.arange(n, n + bad)])
+    kind = np.concatenate([kind, np.resize(np.array(UNUSABLE), bad)])
+    # Sellers upload in no order: an article and its variants do not stand together.
+    position = rng.permutation(n + bad)
+
+    thumbnail = [_thumbnail_name(article[i] if kind[i] in ("article", "size") else i) for i in range(n + bad)]
+    for i in np.nonzero((kind == "article") | (kind == "colour"))[0]:
+        path = out / thumbnail[i]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_photo(images[image[i]], side, kind[i] == "colour", rng))
+
+    style = rng.integers(len(SIZES) * len(COLOURS), size=n + bad)
+    year, month = rng.integers(2011, 2021, size=n + bad), rng.integers(1, 13, size=n + bad)
+    with ExitStack() as stack:
+        truth_file = stack.enter_context((out / "truth.csv").open("w", encoding="utf-8", newline=""))
+        truth_rows = csv.writer(truth_file)
+        truth_rows.writerow(["id", "label", "true_label", "article", "kind", "image", "thumbnail"])
+        write = (_xml_writer if format == "xml" else _csv_writer)(stack, out / "feed", class_names, main)
+        for i in position.tolist():
+            name = class_names[truth[i]].replace("_", " ")
+            link = f"{SHOP}p/{i:07d}"
+            size, colour = SIZES[style[i] % len(SIZES)], COLOURS[style[i] // len(SIZES)]
+            product = {
+                "title": f"{name.capitalize()} no. {article[i]}, {colour}, size {size}",
+                "thumbnail": "" if kind[i] == "no image" else thumbnail[i],
+                "release_date": f"{2005 + i % 6 if kind[i] == 'old' else year[i]}-{month[i]:02d}-01",
+                "big_image": "",
+                "catid": str(1000 + filed[i]),
+                "category": class_names[filed[i]],
+                "link": SHOP if kind[i] == "front page" else link,
+            }
+            write(int(filed[i]), product)
+            label, true_label = class_names[filed[i]], class_names[truth[i]]
+            truth_rows.writerow([link, label, true_label, article[i], kind[i], image[i], thumbnail[i]])
+
+    wrong = np.nonzero(filed[:n] != truth[:n])[0]
+    report = {
+        "products": n,
+        "unusable": bad,
+        "articles": int((~is_variant).sum()),
+        "near_duplicates": float(is_variant.mean()),
+        "misfiled": len(wrong) / n,
+        "misfiled_among_siblings": float((main[filed] == main[truth])[wrong].mean()) if len(wrong) else None,
+        "subcategories": len(np.unique(truth)),
+        "settings": {
+            "products_per_class": products_per_class,
+            **shares,
+            "format": format,
+            "side": side,
+            "seed": seed,
+        },
+        "images_sha256": hashlib.sha256(np.ascontiguousarray(images)).hexdigest(),
+    }
+    (out / "truth.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+def make_feed_from(
+    dataset: str | Path,
+    out: str | Path,
+    *,
+    classes: int | None = None,
+    products_per_class: int | None = None,
+    misfiled: float = 0.15,
+    siblings: float = 1.0,
+    near_duplicates: float = 0.0,
+    shared: float = 0.5,
+    unusable: float = 0.0,
+    format: Literal["xml", "csv"] = "xml",
+    seed: int = 0,
+) -> dict:
+    """Make a shop's feed from the images of a dataset file (.npz, training and test images together).
+
+    Args:
+        dataset: ``.npz`` with train_images, train_labels, test_images, test_labels, class_names.
+        out: folder to write.
+        classes: subcategories to use, whole main categories first (63 of CIFAR-100: twelve superclasses and three
+            classes of a thirteenth); by default all.
+        products_per_class: products of each subcategory; by default as many as it has images.
+        misfiled: share of the products with a wrong label.
+        siblings: share of those that stay in their main category.
+        near_duplicates: share of the products that are another size or colour of an article.
+        shared: share of those that have the very thumbnail of their article.
+        unusable: products added that an import has to drop, as a share of the good ones.
+        format: xml or csv.
+        seed: of everything that is drawn.
+    """
+    try:
+        with np.load(dataset, allow_pickle=False) as arrays:
+            images = np.concatenate([arrays["train_images"], arrays["test_images"]])
+            labels = np.concatenate([arrays["train_labels"], arrays["test_labels"]])
+            names = arrays["class_names"].tolist()
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"make_feed: {dataset} is not a dataset of this package ({error})") from None
+    main = main_categories_of(names)
+    chosen = sorted(range(len(names)), key=lambda k: (main[k], names[k]))[:classes]
+    position = np.full(len(names), -1)
+    position[chosen] = np.arange(len(chosen))
+    used = position[labels] >= 0
+    return make_feed(
+        images[used],
+        position[labels[used]],
+        [names[k] for k in chosen],
+        out,
+        main_categories=[main[k] for k in chosen],
+        products_per_class=products_per_class,
+        misfiled=misfiled,
+        siblings=siblings,
+        near_duplicates=near_duplicates,
+        shared=shared,
+        unusable=unusable,
+        format=format,
+        seed=seed,
+    )
+
+
+def main_categories_of(class_names: Sequence[str]) -> list[str]:
+    """Main category of each class: CIFAR-100's superclass where all names are its classes, else blocks of five."""
+    superclass = {name: main for main, names in CIFAR100_SUPERCLASSES.items() for name in names.split()}
+    if all(name in superclass for name in class_names):
+        return [superclass[name] for name in class_names]
+    return [f"main category {k // 5 + 1}" for k in range(len(class_names))]
+
+
+def _check(images, labels, class_names, main_categories, shares: dict[str, float], format: str) -> None:
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+        raise ValueError(f"make_feed: images must be (n, h, w, 3) uint8, not {images.shape} {images.dtype}")
+    if labels.shape != images.shape[:1] or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"make_feed: {len(images)} images need as many integer labels, not {labels.shape} {labels.dtype}"
+        )
+    if labels.min() < 0 or labels.max() >= len(class_names):
+        raise ValueError(f"make_feed: labels from {labels.min()} to {labels.max()} need that many class names")
+    if main_categories is not None and len(main_categories) != len(class_names):
+        raise ValueError(f"make_feed: {len(class_names)} classes but {len(main_categories)} main categories")
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"make_feed: {name}={share} is not a share between 0 and 1")
+    if format not in ("xml", "csv"):
+        raise ValueError(f"make_feed: format {format!r} is neither xml nor csv")
+
+
+def _articles(labels, products_per_class, near_duplicates, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(article, image, true label) of each product; a product that is its own article is no variant."""
+    article, image, truth = [], [], []
+    start = 0
+    for c in np.unique(labels):
+        photos = np.nonzero(labels == c)[0]
+        n = products_per_class or len(photos)
+        variants = min(round(near_duplicates * n), n - 1)
+        if n - variants > len(photos):
+            raise ValueError(
+                f"make_feed: class {c} has {len(photos)} images for {n - variants} articles; ask for fewer"
+            )
+        own = np.arange(start, start + n - variants)
+        article += [own, rng.choice(own, variants)]
+        photo = rng.choice(photos, n - variants, replace=False)
+        image += [photo, photo[article[-1] - start]]
+        truth.append(np.full(n, c))
+        start += n
+    return np.concatenate(article), np.concatenate(image), np.concatenate(truth)
+
+
+def _misfile(truth, article, main, misfiled, siblings, rng) -> np.ndarray:
+    """Labels with ``round(misfiled * n)`` products wrong, an article and its variants together."""
+    classes = np.unique(truth)
+    filed = truth.copy()
+    if len(classes) < 2:
+        if misfiled:
+            raise ValueError("make_feed: one class alone cannot be misfiled; set misfiled to 0")
+        return filed
+    left = round(misfiled * len(truth))
+    size = np.bincount(article, minlength=len(article))
+    for own in rng.permutation(np.nonzero(size)[0]):
+        if size[own] > left:  # too many variants for what is left; a smaller article fits
+            continue
+        left -= size[own]
+        others = classes[classes != truth[own]]
+        sibling = main[others] == main[truth[own]]
+        stays = rng.random() < siblings
+        there = others[sibling == stays]
+        filed[own] = rng.choice(there if len(there) else others)
+        if not left:
+            break
+    return filed[article]
+
+
+def _thumbnail_name(i: int) -> str:
+    return f"thumbnails/{i // 1000:04d}/{i:07d}.jpg"
+
+
+def _photo(pixels: np.ndarray, side: int, variant: bool, rng: np.random.Generator) -> bytes:
+    """JPEG file of one thumbnail; of a variant, the same photo in another colour, cropped and compressed anew."""
+    size = [side, side]
+    if rng.random() < 0.2:
+        size[rng.integers(2)] += int(rng.integers(-4, 5))
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+    if variant:
+        left, top, right, bottom = rng.integers(0, 2, size=4).tolist()
+        image = image.crop((left, top, size[0] - right, size[1] - bottom))
+        tinted = np.asarray(image, np.float32) * rng.uniform(0.6, 1.2, size=3).astype(np.float32)
+        image = Image.fromarray(np.clip(tinted, 0, 255).astype(np.uint8))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=75 if variant else 90)
+    return file.getvalue()
+
+
+def _xml_writer(stack: ExitStack, out: Path, class_names: Sequence[str], main: np.ndarray):
+    """Function that writes a product into the XML file of its label's main category."""
+    files = []
+    categories, category = np.unique(main, return_inverse=True)
+    for k, name in enumerate(categories):
+        file = stack.enter_context((out / _file_name(k, name, "xml")).open("w", encoding="utf-8"))
+        file.write('<?xml version="1.0" encoding="utf-8"?>\n<products>\n')
+        stack.callback(file.write, "</products>\n")
+        files.append(file)
+
+    def write(label: int, product: dict[str, str]) -> None:
+        fields = "".join(f"<{tag}>{escape(text)}</{tag}>" for tag, text in product.items())
+        files[category[label]].write(f"<product>{fields}</product>\n")
+
+    return write
+
+
+def _csv_writer(stack: ExitStack, out: Path, class_names: Sequence[str], main: np.ndarray):
+    """Function that writes a product into the CSV file of its label."""
+    files = []
+    for k, name in enumerate(class_names):
+        file = stack.enter_context((out / _file_name(k, name, "csv")).open("w", encoding="utf-8", newline=""))
+        files.append(csv.DictWriter(file, list(CSV_COLUMNS)))
+        files[-1].writeheader()
+
+    def write(label: int, product: dict[str, str]) -> None:
+        files[label].writerow({part: product[tag] for part, tag in XML_COLUMNS.items()})
+
+    return write
+
+
+def _file_name(number: int, name: str, suffix: str) -> str:
+    return f"{number:03d}-{''.join(c if c.isalnum() else '-' for c in name)}.{suffix}"

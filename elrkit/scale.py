@@ -1,0 +1,157 @@
+"""The missing runs of a plan on Ray Core: several GPUs or machines, fractions of a GPU, retries after a lost node.
+
+Needs the extra `scale`. Each run is one Ray task; its record comes back as the task's value and is saved by the caller,
+so the machines share no results folder. Every node needs elrkit itself and the data (`ELRKIT_DATA`, as set here). With
+a shared state folder (`ELRKIT_STATE`) a run whose node is lost goes on from its last checkpoint, else from its start.
+
+Start a cluster that spans machines with one token for all (`RAY_AUTH_MODE=token` and the same `RAY_AUTH_TOKEN`, here
+too), and remove what a killed one has left in its temporary folder before the next.
+"""
+
+import importlib.util
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from elrkit import data, runs, train
+from elrkit.config import ConfigError, RunConfig
+
+CLAIM_PATIENCE_SECONDS = 60.0  # a lost node's process may outlive its node for a moment, and still hold its run
+
+log = logging.getLogger(__name__)
+
+
+def train_missing_on_ray(
+    configs: Iterable[RunConfig],
+    *,
+    address: str | None = None,
+    gpus_per_run: float = 0.0,
+    cpus_per_run: int = 1,
+    retries: int = 3,
+    budget_seconds: float | None = None,
+    on_event: Callable[[runs.Event], None] = lambda event: None,
+    **options: Any,
+) -> list[RunConfig]:
+    """Train the runs that have no record as tasks of a Ray cluster, in order; return those still missing at the end.
+
+    address         of the cluster, host:port or "auto"; None: the Ray this process is connected to, else one of its
+                    own on this machine, ended afterwards
+    gpus_per_run    0.25 puts four runs on a GPU; 0: on the CPU
+    cpus_per_run    cores a run takes, and its threads on a CPU
+    retries         how often a run is started again after its node or process was lost
+    budget_seconds  stop cleanly, checkpoints written, before this much time has passed
+    on_event        hears of finished, diverged, failed, stopped and busy runs (progress stays on the nodes)
+
+    `options` go to `elrkit.train.fit`. Ctrl-C interrupts the runs, which keep their last checkpoints. Raises
+    ConfigError when Ray is not installed or no cluster answers, or when none of its nodes can hold a run.
+    """
+    todo = runs.missing(configs)
+    if not todo:
+        return []
+    deadline = None if budget_seconds is None else time.time() + budget_seconds
+    environment = {name: os.environ[name] for name in ("ELRKIT_DATA", "ELRKIT_STATE") if name in os.environ}
+    options = {"device": "cuda" if gpus_per_run else "cpu", **options}
+    with _connected(address) as ray:
+        _check_room(ray, gpus_per_run, cpus_per_run)
+        task = ray.remote(num_cpus=cpus_per_run, num_gpus=gpus_per_run, max_retries=retries)(_train)
+        waiting = {
+            task.remote(config.to_json(), environment, cpus_per_run, deadline, options): config for config in todo
+        }
+        try:
+            while waiting:
+                for done in ray.wait(list(waiting), timeout=1.0)[0]:
+                    config = waiting.pop(done)
+                    on_event(_come_home(ray, done, config))
+        finally:
+            for task_left in waiting:
+                ray.cancel(task_left)
+    return runs.missing(todo)
+
+
+def _come_home(ray: Any, done: Any, config: RunConfig) -> runs.Event:
+    """Save the record of a task that has ended; what became of the run."""
+    try:
+        kind, value = ray.get(done)
+    except ray.exceptions.RayError as error:
+        lines = str(error).strip().splitlines()
+        # An exception in the task ends its traceback; a lost process or node is named first.
+        reason = lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else lines[0]
+        return runs.Event("failed", config, f"{config.describe()}: no record came back ({reason})")
+    if kind != "record":
+        return runs.Event(kind, config, value)
+    runs.save(value)
+    train.Checkpoints(runs.state_dir(config)).discard()  # theirs, where the state folder is shared
+    return runs.Event(value["status"], config, value)
+
+
+def _train(text: str, environment: dict[str, str], threads: int, deadline: float | None, options: dict) -> tuple:
+    """The task: ("record", record), or (stopped, busy or failed, why). Runs in a process of a Ray node."""
+    os.environ.update(environment)
+    torch.set_num_threads(threads)
+    config = RunConfig.from_json(text)
+
+    def should_stop() -> bool:
+        return deadline is not None and time.time() > deadline
+
+    give_up = time.monotonic() + CLAIM_PATIENCE_SECONDS
+    while not should_stop():
+        with runs.claim(config) as mine:
+            if mine:
+                try:
+                    record = train.fit(
+                        config,
+                        dataset=runs._dataset(config.dataset),
+                        state_dir=runs.state_dir(config),
+                        should_stop=should_stop,
+                        **options,
+                    )
+                except train.Stopped:
+                    break
+                except (train.OutOfMemory, data.DataError, OSError) as error:
+                    return "failed", str(error)
+                return "record", record
+        if time.monotonic() > give_up:
+            return "busy", None
+        time.sleep(0.5)
+    return "stopped", None
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[Any]:
+    """The ray module, connected; disconnected afterwards unless it was connected before."""
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError('Ray is not installed; install it with pip install "elrkit[scale]"')
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield ray
+        return
+    # A local cluster gets a folder of its own: what a killed one has left in the usual place would disturb it.
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        local = dict(include_dashboard=False, _temp_dir=folder) if address is None else {}
+        try:
+            ray.init(address=address or "local", logging_level=logging.WARNING, log_to_driver=False, **local)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(f"ray={address!r}: no cluster answers there ({reason})") from None
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def _check_room(ray: Any, gpus_per_run: float, cpus_per_run: int) -> None:
+    """Ray would wait for ever for a node that is large enough."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(n.get("CPU", 0) >= cpus_per_run and n.get("GPU", 0) >= gpus_per_run for n in nodes):
+        held = "; ".join(f"{n.get('CPU', 0):g} cores, {n.get('GPU', 0):g} GPUs" for n in nodes)
+        raise ConfigError(
+            f"cpus_per_run={cpus_per_run}, gpus_per_run={gpus_per_run:g}: larger than every node ({held})"
+        )

@@ -1,0 +1,1006 @@
+"""The feed importer: every kind of bad input by a file made here, groups against brute force, exact resume."""
+
+import csv
+import http.server
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections import Counter
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from elrkit import catalogue
+from elrkit.catalogue import (
+    FeedRules,
+    group_products,
+    import_feed,
+    near_pairs,
+    read_thumbnail,
+    rebuild_feed,
+    split_by_group,
+    summary,
+    title_stem,
+)
+from elrkit.feedmaker import CIFAR100_SUPERCLASSES, make_feed, make_feed_from
+
+# ------------------------------------------------------------------------------------------------ making feeds
+
+
+def picture(seed: int, size=(80, 80)) -> Image.Image:
+    """A random colour image with the spectrum of a photo (less of the high frequencies), another for each seed."""
+    rng = np.random.default_rng(seed)
+    octaves = sum(
+        np.asarray(Image.fromarray(rng.integers(0, 256, (n, n, 3), dtype=np.uint8)).resize(size), np.float32) * 2 / n
+        for n in (4, 8, 16, 32)
+    )
+    return Image.fromarray((octaves * 255 / octaves.max()).astype(np.uint8))
+
+
+def encode(image: Image.Image, format: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def product(number: int, **changes) -> dict:
+    """One good product of the shop's XML, with changes."""
+    fields = {
+        "title": f"Thing no. {number}",
+        "thumbnail": f"{number}.jpg",
+        "release_date": "2015-03-01",
+        "big_image": "",
+        "catid": str(10 + number % 2),
+        "category": f"kind {number % 2}",
+        "link": f"https://shop.example/p/{number}",
+    }
+    return fields | changes
+
+
+def xml(products: list[dict], head: str = '<?xml version="1.0" encoding="utf-8"?>') -> str:
+    rows = ("".join(f"<{tag}>{escape(text)}</{tag}>" for tag, text in p.items()) for p in products)
+    return f"{head}<products>{''.join(f'<product>{row}</product>' for row in rows)}</products>"
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """Folder with ten good pictures, 0.jpg to 9.jpg."""
+    for k in range(10):
+        (tmp_path / f"{k}.jpg").write_bytes(encode(picture(k), "JPEG"))
+    return tmp_path
+
+
+def run(shop: Path, feed: str | bytes, name: str = "feed.xml", **options) -> dict:
+    """Import one feed file; the invariant of the counts holds in every test that comes through here."""
+    (shop / name).write_bytes(feed.encode() if isinstance(feed, str) else feed)
+    return checked(import_feed([shop / name], shop / "out.npz", images=shop, workers=1, **options))
+
+
+def checked(manifest: dict) -> dict:
+    counts = manifest["counts"]
+    assert counts["read"] == counts["kept"] + sum(sum(reasons.values()) for reasons in counts["dropped"].values())
+    assert counts["kept"] == manifest["split"]["train"] + manifest["split"]["test"]
+    return manifest
+
+
+def ids(path: Path) -> set[str]:
+    with np.load(path) as arrays:
+        return {*arrays["train_ids"].tolist(), *arrays["test_ids"].tolist()}
+
+
+def labels_by_id(path: Path) -> dict[str, str]:
+    with np.load(path) as z:
+        names = z["class_names"]
+        return {
+            id_: str(names[label])
+            for part in ("train", "test")
+            for id_, label in zip(z[f"{part}_ids"].tolist(), z[f"{part}_labels"], strict=True)
+        }
+
+
+# ------------------------------------------------------------------------------------------------ products
+
+
+def test_the_shops_rules_for_invalid_and_old_products(shop):
+    products = [
+        product(0),
+        product(1, link="https://cdon.se/"),
+        product(2, link="https://cdon.se"),
+        product(3, thumbnail=""),
+        product(4, release_date="2010-12-31"),
+        product(5, release_date="2011-01-01"),
+        product(6, release_date=""),
+        product(7, release_date="31/12/2009"),
+        product(8, catid=""),
+        product(9, link=""),
+    ]
+    manifest = run(shop, xml(products))
+    assert manifest["counts"]["dropped"] == {
+        "product": {
+            "invalid: link is the shop's front page": 2,
+            "no image": 1,
+            "old: released before 2011": 2,
+            "no label": 1,
+            "no id": 1,
+        }
+    }
+    assert ids(shop / "out.npz") == {f"https://shop.example/p/{k}" for k in (0, 5, 6)}
+    assert manifest["counts"]["examples"]["no image"] == ["feed.xml: https://shop.example/p/3"]
+    assert "2 dropped, old: released before 2011" in summary(manifest)
+
+
+def test_the_result_is_a_dataset_of_this_package(shop):
+    manifest = run(shop, xml([product(k) for k in range(10)]), rules=FeedRules(test_share=0.2), licence="CC0")
+    with np.load(shop / "out.npz", allow_pickle=False) as z:
+        assert z["train_images"].shape == (8, 32, 32, 3)
+        assert z["test_images"].shape == (2, 32, 32, 3)
+        assert z["train_images"].dtype == np.uint8
+        assert z["train_labels"].dtype == np.int64
+        assert z["class_names"].tolist() == ["kind 0", "kind 1"]
+        for part in ("train", "test"):
+            for pixels, label, id_ in zip(z[f"{part}_images"], z[f"{part}_labels"], z[f"{part}_ids"], strict=True):
+                number = int(id_.rsplit("/", 1)[1])
+                assert label == number % 2
+                wanted = Image.open(shop / f"{number}.jpg").resize((32, 32), Image.Resampling.BILINEAR)
+                assert np.array_equal(pixels, np.asarray(wanted))
+    listed = json.loads((shop / "out.manifest.json").read_text())
+    assert {key: value for key, value in listed.items() if key != "images"} == manifest
+    assert len(listed["images"]) == 10
+    assert listed["source"]["licence"] == "CC0"
+    assert str(shop) not in (shop / "out.manifest.json").read_text()
+    assert not (shop / "out.work").exists()
+
+
+def test_entities_and_document_types_are_refused(shop):
+    (shop / "secret.txt").write_text("https://shop.example/p/secret")
+    lol = "".join(f'<!ENTITY l{k} "{f"&l{k - 1};" * 10}">' for k in range(1, 10))
+    bombs = {
+        "laughs": f'<!DOCTYPE x [<!ENTITY l0 "lol">{lol}]>' + xml([product(1, title="T")], "").replace("T", "&l9;", 1),
+        "external": f'<!DOCTYPE x [<!ENTITY s SYSTEM "file://{shop}/secret.txt">]>'
+        + xml([product(1, link="LINK")], "").replace("LINK", "&s;"),
+        "dtd": '<!DOCTYPE x SYSTEM "http://127.0.0.1:9/x.dtd">' + xml([product(1)], ""),
+    }
+    feeds = shop / "feeds"
+    feeds.mkdir()
+    for name, text in bombs.items():
+        (feeds / f"{name}.xml").write_text(text)
+    (feeds / "good.xml").write_text(xml([product(0), product(2)]))
+    manifest = checked(import_feed([feeds], shop / "out.npz", images=shop))
+    refusal = "document type (entities) refused"
+    assert manifest["counts"]["files_refused"] == {f"{name}.xml": refusal for name in sorted(bombs)}
+    assert ids(shop / "out.npz") == {"https://shop.example/p/0", "https://shop.example/p/2"}
+
+
+def test_entities_without_a_document_type_are_not_read(shop):
+    manifest = run(shop, xml([product(0, title="T"), product(1)], "").replace("T", "&secret;", 1))
+    assert manifest["counts"]["xml_damage"] == {
+        "feed.xml": {"errors": 1, "first": "line 1: Entity 'secret' not defined"}
+    }
+    assert manifest["counts"]["kept"] == 2
+
+
+def test_damaged_xml_costs_the_damaged_products_only(shop):
+    text = xml([product(k) for k in range(4)])
+    text = text.replace("Thing no. 0", "Salt & pepper").replace("Thing no. 1</title>", "Thing no. 1")
+    text = text[: text.index("Thing no. 3")]
+    manifest = run(shop, text)
+    assert manifest["counts"]["dropped"]["product"]["malformed product"] == 2  # 1 and 3, which is cut off
+    assert {"https://shop.example/p/0", "https://shop.example/p/2"} <= ids(shop / "out.npz")
+    assert manifest["counts"]["xml_damage"]["feed.xml"]["errors"] >= 3
+
+    text = xml([product(k, title="TITLE", thumbnail="0.jpg") for k in range(300)]).replace("TITLE", "Salt & pepper")
+    assert run(shop, text)["counts"]["kept"] == 300
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"no markup at all", "not XML"),
+        (b"", "no <product> in it"),
+        (b"<shop><item/></shop>", "no <product> in it"),
+        (b"<products>" + b"<a b=c>&x;" * 3000, "not XML"),
+    ],
+)
+def test_a_file_that_is_no_feed_is_refused_and_named(shop, content, reason):
+    (shop / "bad.xml").write_bytes(content)
+    (shop / "good.xml").write_text(xml([product(0)]))
+    manifest = checked(import_feed([shop / "bad.xml", shop / "good.xml"], shop / "out.npz", images=shop))
+    assert manifest["counts"]["files_refused"] == {"bad.xml": reason}
+    assert manifest["counts"]["kept"] == 1
+
+
+def test_csv_with_columns_named_once_and_bad_rows(shop):
+    rows = [
+        "sku,kind,photo,name",
+        "a,Hat,0.jpg,x",
+        "b,Hat,1.jpg,y,too,many",
+        "c,Hat",
+        "",
+        'd,"Ha, t",2.jpg,"multi\nline"',
+    ]
+    rules = FeedRules(columns={"id": "sku", "label": "kind", "image": "photo", "title": "name"})
+    manifest = run(shop, "\r\n".join(rows), "feed.csv", rules=rules)
+    assert manifest["counts"]["dropped"] == {"product": {"malformed product": 2}}
+    assert labels_by_id(shop / "out.npz") == {"a": "Hat", "d": "Ha, t"}
+
+
+def test_csv_per_subcategory_takes_its_label_from_the_file(shop):
+    for k, name in enumerate(("hat", "shoe")):
+        (shop / f"{name}.csv").write_text(f"id;image\n{k};{k}.jpg\n")
+    rules = FeedRules(columns={"label": "@file"}, delimiter=";")
+    import_feed([shop / "hat.csv", shop / "shoe.csv"], shop / "out.npz", images=shop, rules=rules)
+    assert labels_by_id(shop / "out.npz") == {"0": "hat", "1": "shoe"}
+
+
+def test_an_endless_quote_costs_a_row_not_the_file(shop):
+    swallowed = "x" * (csv.field_size_limit() + 10)
+    manifest = run(shop, f'id,label,image\na,L,0.jpg\n"{swallowed}\nb,L,1.jpg\n', "feed.csv")
+    assert manifest["counts"]["dropped"] == {"product": {"malformed product": 1}}
+    assert ids(shop / "out.npz") == {"a", "b"}
+
+
+def test_a_missing_column_names_the_ones_there_are(shop):
+    with pytest.raises(
+        ValueError, match=r"no column image, label; it has id, photo|no column label, image; it has id, photo"
+    ):
+        run(shop, "id,photo\n1,0.jpg\n", "feed.csv")
+    with pytest.raises(ValueError, match="parts of a product are"):
+        run(shop, "id\n", "feed.csv", rules=FeedRules(columns={"picture": "x"}))
+
+
+def test_wrong_encodings(shop):
+    rows = "id,label,image\na,Tröja,0.jpg\nb,Sko,1.jpg\n".encode("latin-1")
+    manifest = run(shop, rows, "feed.csv")
+    assert manifest["counts"]["dropped"] == {"product": {"wrong encoding": 1}}
+    assert labels_by_id(shop / "out.npz") == {"b": "Sko"}
+    run(shop, rows, "feed.csv", rules=FeedRules(encoding="latin-1"))
+    assert labels_by_id(shop / "out.npz") == {"a": "Tröja", "b": "Sko"}
+    run(shop, b"\xff\xfe" + rows.decode("latin-1").encode("utf-16-le"), "feed.csv", rules=FeedRules(encoding="utf-16"))
+    assert labels_by_id(shop / "out.npz") == {"a": "Tröja", "b": "Sko"}
+    with pytest.raises(ValueError, match="cannot be read as utf-16"):
+        run(shop, b"odd", "feed.csv", rules=FeedRules(encoding="utf-16"))
+
+    text = xml([product(0, category="Tröja", catid="7"), product(1)])
+    manifest = run(shop, text.encode("latin-1"))  # declares UTF-8
+    assert manifest["counts"]["dropped"] == {"product": {"wrong encoding": 1}}
+    for encoding in ("iso-8859-1", "utf-16"):
+        run(shop, text.replace("utf-8", encoding).encode(encoding))
+        assert labels_by_id(shop / "out.npz")["https://shop.example/p/0"] == "Tröja"
+
+
+def test_duplicate_ids_count_and_the_first_wins(shop):
+    manifest = run(shop, xml([product(0), product(0, catid="99", category="late"), product(1)]))
+    assert manifest["counts"]["dropped"] == {"product": {"duplicate id": 1}}
+    assert labels_by_id(shop / "out.npz")["https://shop.example/p/0"] == "kind 0"
+
+
+def test_fields_without_end_and_labels_left_out(shop):
+    long = "x" * (catalogue.MAX_FIELD + 1)
+    products = [product(0), product(1, title=long), product(2, catid="y" * (catalogue.MAX_NAME + 1)), product(3)]
+    manifest = run(shop, xml(products), rules=FeedRules(drop_labels=("kind 1",)))
+    assert manifest["counts"]["dropped"] == {
+        "product": {"field too long": 1, "id or label too long": 1, "label left out": 1}
+    }
+
+
+def test_two_subcategories_of_one_name_stay_two(shop):
+    run(shop, xml([product(0, category="Other"), product(1, category="Other")]))
+    assert sorted(labels_by_id(shop / "out.npz").values()) == ["Other (10)", "Other (11)"]
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("../../etc/passwd", "image path leaves the images folder"),
+        ("a/../../etc/passwd", "image path leaves the images folder"),
+        ("/etc/passwd", "image path leaves the images folder"),
+        ("..\\..\\boot.ini", "image path leaves the images folder"),
+        ("C:/windows/x.jpg", "image path leaves the images folder"),
+        ("file:///etc/passwd", "image address neither http nor https"),
+        ("data:image/png;base64,AAAA", "image address neither http nor https"),
+        ("https://elsewhere.example/x.jpg", "image on a host not allowed for download"),
+        ("http://[broken/x.jpg", "image address not understood"),
+        ("nowhere.jpg", "image file missing"),
+        ("out.jpg", "image path leaves the images folder"),
+        ("outside/secret.jpg", "image path leaves the images folder"),
+        ("pipe.jpg", "image is not a file"),
+        ("folder.jpg", "image is not a file"),
+        ("x" * 300 + ".jpg", "image file missing"),
+    ],
+)
+def test_no_image_path_leads_out_of_the_folder(shop, path, reason):
+    outside = shop / "elsewhere"
+    inside = shop / "images"
+    outside.mkdir()
+    inside.mkdir()
+    (outside / "secret.jpg").write_bytes(encode(picture(1), "JPEG"))
+    (inside / "ok.jpg").write_bytes(encode(picture(2), "JPEG"))
+    (inside / "out.jpg").symlink_to(outside / "secret.jpg")
+    (inside / "outside").symlink_to(outside)
+    (inside / "in.jpg").symlink_to("ok.jpg")
+    (inside / "folder.jpg").mkdir()
+    os.mkfifo(inside / "pipe.jpg")
+    (shop / "f.xml").write_text(xml([product(0, thumbnail=path), product(1, thumbnail="in.jpg")]))
+    manifest = checked(import_feed([shop / "f.xml"], shop / "out.npz", images=inside))
+    (reasons,) = manifest["counts"]["dropped"].values()  # one step dropped it, the row's or the image's
+    assert reasons == {reason: 1}
+    assert ids(shop / "out.npz") == {"https://shop.example/p/1"}
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=12)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.one_of(TEXT, st.sampled_from("abc")),
+            st.one_of(TEXT, st.sampled_from(["hat", "shoe"])),
+            st.one_of(TEXT, st.sampled_from(["0.jpg", "1.jpg", "2.jpg", "../x", "http://h/x"])),
+            st.one_of(TEXT, st.sampled_from(["2010", "2012-01-01", ""])),
+        ),
+        max_size=8,
+    ),
+    per_class=st.one_of(st.none(), st.integers(1, 3)),
+)
+def test_any_rows_import_or_are_counted(shop, rows, per_class):
+    file = io.StringIO()
+    csv.writer(file).writerows([("id", "label", "image", "released"), *rows, ("good", "hat", "9.jpg", "")])
+    manifest = run(shop, file.getvalue(), "feed.csv", rules=FeedRules(per_class=per_class))
+    assert manifest["counts"]["read"] == len(rows) + 1
+    assert manifest["counts"]["kept"] >= 1
+
+
+# ------------------------------------------------------------------------------------------------ images
+
+
+def png(width: int, height: int, data: bytes = b"") -> bytes:
+    """A PNG file whose header says what it likes."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+BAD_IMAGES = {
+    "empty": (b"", "not an image"),
+    "text": (b"<html>404 not found</html>", "not an image"),
+    "svg": (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "vector image (SVG)"),
+    "tiff (no decoder is open for it)": (encode(picture(0), "TIFF"), "not an image"),
+    "truncated": (encode(picture(0), "JPEG")[:-400], "truncated image"),
+    "cut in the header": (encode(picture(0), "PNG")[:20], "truncated image"),
+    "garbage inside": (encode(picture(0), "PNG")[:100] + b"\xff" * 5000, "unreadable image"),
+    "bomb": (png(60_000, 60_000), "too many pixels (decompression bomb)"),
+    "bomb that Pillow only warns of": (png(10_000, 10_000), "too many pixels (decompression bomb)"),
+    "bomb that Pillow lets pass": (png(8_000, 8_000), "too many pixels (decompression bomb)"),
+    "tiny": (encode(picture(0, (15, 40)), "PNG"), "too small"),
+    "ribbon": (encode(picture(0, (20, 400)), "PNG"), "absurd shape"),
+    "one colour": (encode(Image.new("RGB", (40, 40), "teal"), "PNG"), "blank image (one colour)"),
+    "too many bytes": (b"\xff" * 10_000_001, "file too large"),
+}
+
+
+def test_every_bad_image_is_a_counted_named_rejection(shop):
+    products, wanted = [product(0)], Counter()
+    for number, (content, reason) in enumerate(BAD_IMAGES.values(), start=10):
+        (shop / f"{number}.jpg").write_bytes(content)
+        products.append(product(number))
+        wanted[reason] += 1
+    manifest = run(shop, xml(products))
+    assert manifest["counts"]["dropped"] == {"image": dict(wanted)}
+    assert manifest["counts"]["kept"] == 1
+
+
+def test_a_picture_with_another_name_is_still_a_picture(shop):
+    (shop / "0.jpg").write_bytes(encode(picture(0), "PNG"))
+    assert run(shop, xml([product(0)]))["counts"]["kept"] == 1
+
+
+def test_16_bit_grey_is_scaled_not_clipped():
+    grey = np.full((40, 40), 40_000, np.uint16)
+    grey[:20] = 1_000
+    thumbnail = read_thumbnail(encode(Image.fromarray(grey), "PNG"))
+    assert thumbnail.pixels[31, 16].tolist() == [40_000 >> 8] * 3
+    assert thumbnail.pixels[0, 16].tolist() == [1_000 >> 8] * 3
+    assert thumbnail.notes == ("16-bit reduced to 8",)
+
+
+def test_cmyk_palette_transparency_and_animation_become_rgb():
+    cmyk = Image.new("CMYK", (40, 40), (0, 255, 255, 0))  # red ink
+    cmyk.paste((255, 0, 0, 0), (0, 0, 40, 20))
+    red = read_thumbnail(encode(cmyk, "JPEG", quality=100))
+    assert red.notes == ("CMYK converted",)
+    assert np.abs(red.pixels[31, 16].astype(int) - [255, 0, 0]).max() <= 8
+
+    palette = picture(3).quantize(8)
+    converted = read_thumbnail(encode(palette, "PNG"))
+    assert converted.notes == ("palette converted",)
+    expected = np.asarray(palette.convert("RGB").resize((32, 32), Image.Resampling.BILINEAR))
+    assert np.array_equal(converted.pixels, expected)
+
+    glass = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+    glass.paste((0, 0, 255, 255), (0, 0, 40, 20))
+    seen = read_thumbnail(encode(glass, "PNG"))
+    assert seen.notes == ("transparency made white",)
+    assert seen.pixels[31, 16].tolist() == [255, 255, 255]
+    assert seen.pixels[0, 16].tolist() == [0, 0, 255]
+
+    frames = [picture(1), picture(2)]
+    first = read_thumbnail(encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True))
+    assert first.notes == ("animated, first frame taken",)
+    assert np.array_equal(first.pixels, read_thumbnail(encode(frames[0], "PNG")).pixels)
+
+
+def test_exif_orientation_turns_the_picture():
+    upright = Image.new("RGB", (40, 40), "white")
+    upright.paste("red", (0, 0, 40, 20))  # the top is red
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its left side: to be turned clockwise
+    stored = upright.transpose(Image.Transpose.ROTATE_90)
+    thumbnail = read_thumbnail(encode(stored, "PNG", exif=exif))
+    assert thumbnail.pixels[2, 16].tolist() == [255, 0, 0]
+    assert thumbnail.pixels[29, 16].tolist() == [255, 255, 255]
+    assert thumbnail.notes == ("rotated by EXIF orientation",)
+
+
+def test_crop_keeps_the_centre_and_pad_keeps_everything():
+    wide = Image.new("RGB", (128, 64), "lime")
+    wide.paste("red", (0, 0, 32, 64))
+    wide.paste("blue", (96, 0, 128, 64))
+    wide.paste("black", (64, 0, 96, 64))
+    cropped = read_thumbnail(encode(wide, "PNG"), FeedRules(fit="crop")).pixels
+    assert (cropped[:, 1:15] == [0, 255, 0]).all()
+    assert (cropped[:, 17:31] == 0).all()
+    padded = read_thumbnail(encode(wide, "PNG"), FeedRules(fit="pad")).pixels
+    assert padded[16, 0].tolist() == [255, 0, 0]
+    assert padded[16, 31].tolist() == [0, 0, 255]
+    assert (padded[:8] == 255).all()
+    assert (padded[24:] == 255).all()
+    assert not (padded[8:24] == 255).all(axis=2).any()
+
+
+# ------------------------------------------------------------------------------------------------ groups and split
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), distance=st.integers(0, 12), n=st.integers(0, 40))
+def test_near_pairs_are_all_pairs_within_the_distance(seed, distance, n):
+    rng = np.random.default_rng(seed)
+    hashes = rng.integers(0, 256, (n, 4), dtype=np.uint8)
+    if n > 1:  # half of the rows are others with a few bits flipped
+        near = hashes[rng.integers(n // 2 + 1, size=n - n // 2)] ^ (1 << rng.integers(0, 8, (n - n // 2, 4))).astype(
+            np.uint8
+        )
+        hashes[n // 2 :] = near
+    wanted = [
+        (i, j)
+        for i in range(n)
+        for j in range(i + 1, n)
+        if sum(bin(int(a) ^ int(b)).count("1") for a, b in zip(hashes[i], hashes[j], strict=True)) <= distance
+    ]
+    assert near_pairs(hashes, distance).tolist() == [list(pair) for pair in wanted]
+
+
+def test_groups_join_by_image_by_hash_and_by_title():
+    image = np.array([0, 1, 2, 0, 3, 4, 5])
+    stem = np.array([7, 0, 0, 0, 7, 9, 9])
+    groups = group_products(image, stem, np.array([[1, 2]]), title_group=2)
+    # products 0 and 3 share image 0, 0 and 4 a title, 5 and 6 another title; images 1 and 2 are alike
+    assert groups.tolist() == [0, 1, 1, 0, 0, 2, 2]
+    assert group_products(image, stem, np.array([[1, 2]]), title_group=1).tolist() == [0, 1, 1, 0, 2, 3, 4]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), min_size=1, max_size=120), st.integers(0, 99))
+def test_a_group_split_never_leaks_and_never_exceeds_a_share(products, seed):
+    labels, groups = (np.array(column) for column in zip(*products, strict=True))
+    test = split_by_group(labels, groups, 0.3, seed)
+    assert not set(groups[test]) & set(groups[~test])
+    for label in set(labels.tolist()):
+        assert test[labels == label].sum() <= round(0.3 * (labels == label).sum())
+
+
+def test_a_split_of_single_products_takes_the_share_of_each_class():
+    labels = np.repeat([0, 1, 2], [1000, 100, 14])
+    test = split_by_group(labels, np.arange(len(labels)), 0.1, seed=1)
+    assert np.bincount(labels[test]).tolist() == [100, 10, 1]
+    assert not np.array_equal(test, split_by_group(labels, np.arange(len(labels)), 0.1, seed=2))
+
+
+def test_titles_without_size_and_colour():
+    assert title_stem("T-shirt Basic, Svart, storlek 42") == title_stem("T-Shirt basic röd (XL)") == "t shirt basic"
+    assert title_stem("iPhone 5 case red") != title_stem("iPhone 6 case red")
+    assert title_stem("Black, size M") == ""
+
+
+# ------------------------------------------------------------------------------------------------ made feeds
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A feed of 6 subcategories in 2 main categories with 40 products each, a third of them variants, 20 % misfiled."""
+    out = tmp_path_factory.mktemp("made")
+    images = np.stack([np.asarray(picture(k, (32, 32))) for k in range(240)])
+    names = [f"kind_{k}" for k in range(6)]
+    main = ["left", "left", "left", "right", "right", "right"]
+    report = make_feed(
+        images,
+        np.arange(240) % 6,
+        names,
+        out,
+        main_categories=main,
+        misfiled=0.2,
+        near_duplicates=1 / 3,
+        unusable=0.1,
+        seed=3,
+    )
+    with (out / "truth.csv").open(encoding="utf-8", newline="") as file:
+        truth = {row["id"]: row for row in csv.DictReader(file)}
+    return out, report, truth
+
+
+def test_a_feed_whose_truth_is_known_comes_back_with_the_rates_put_in(made, tmp_path):
+    out, report, truth = made
+    assert (report["products"], report["unusable"], report["misfiled"]) == (240, 24, 0.2)
+    assert report["near_duplicates"] == pytest.approx(1 / 3, abs=0.02)
+    assert sorted(path.name for path in (out / "feed").iterdir()) == ["000-left.xml", "001-right.xml"]
+    manifest = checked(import_feed([out / "feed"], tmp_path / "a.npz", images=out))
+    # link to the front page, old, no thumbnail, thumbnail missing: 24 products in turn
+    assert manifest["counts"]["dropped"] == {
+        "product": {
+            "invalid: link is the shop's front page": 6,
+            "no image": 6,
+            "old: released before 2011": 6,
+        },
+        "image": {"image file missing": 6},
+    }
+    found = labels_by_id(tmp_path / "a.npz")
+    assert len(found) == 240
+    wrong = [id_ for id_, label in found.items() if truth[id_]["true_label"] != label]
+    assert len(wrong) == 0.2 * 240
+    main = {f"kind_{k}": k // 3 for k in range(6)}
+    assert all(main[found[id_]] == main[truth[id_]["true_label"]] for id_ in wrong)
+
+
+def test_near_duplicates_never_straddle_the_split(made, tmp_path):
+    """Brute force over all pairs of training and test products: one file, hashes closer than the rule, one article."""
+    out, _, truth = made
+    for titles, distance in ((50, 22), (0, 22)):
+        rules = FeedRules(title_group=titles, near_distance=distance, test_share=0.2)
+        manifest = import_feed([out / "feed"], tmp_path / "a.npz", images=out, rules=rules)
+        with np.load(tmp_path / "a.npz") as z:
+            train, test = z["train_ids"].tolist(), z["test_ids"].tolist()
+        assert len(test) >= 0.15 * 240
+        hashes = {id_: read_thumbnail((out / truth[id_]["thumbnail"]).read_bytes()).hash for id_ in train + test}
+        for a in test:
+            for b in train:
+                assert truth[a]["thumbnail"] != truth[b]["thumbnail"]
+                assert np.bitwise_count(hashes[a] ^ hashes[b]).sum() > distance
+                if titles:
+                    assert truth[a]["article"] != truth[b]["article"]
+        assert manifest["split"]["test_with_near_duplicate_in_train"] == 0
+
+    manifest = import_feed([out / "feed"], tmp_path / "a.npz", images=out, rules=FeedRules(split="product"))
+    with np.load(tmp_path / "a.npz") as z:
+        articles = {truth[id_]["article"] for id_ in z["train_ids"].tolist()}
+        leaked = sum(truth[id_]["article"] in articles for id_ in z["test_ids"].tolist())
+    assert manifest["split"]["test_with_near_duplicate_in_train"] == leaked > 0
+
+
+def test_variants_are_found_by_their_picture_alone(made, tmp_path):
+    out, _, truth = made
+    manifest = import_feed([out / "feed"], tmp_path / "a.npz", images=out, rules=FeedRules(title_group=0))
+    sharing = Counter(row["article"] for row in truth.values() if row["kind"] in ("article", "size", "colour"))
+    in_articles = sum(n for n in sharing.values() if n > 1)
+    # recoloured, cropped and recompressed: at least 95 of 100 are recognized, and nothing else is
+    assert 0.95 * in_articles <= manifest["split"]["products_in_shared_groups"] <= in_articles
+
+
+def test_the_draw_does_not_depend_on_the_order_of_the_feed(made, tmp_path):
+    out, _, _ = made
+    rules = FeedRules(min_images=30, per_class=12, seed=5)
+    feeds = sorted((out / "feed").iterdir())
+    manifest = checked(import_feed(feeds, tmp_path / "a.npz", images=out, rules=rules))
+    import_feed(feeds[::-1], tmp_path / "b.npz", images=out, rules=rules)
+    import_feed(feeds, tmp_path / "c.npz", images=out, rules=rules.model_copy(update={"seed": 6}))
+    assert ids(tmp_path / "a.npz") == ids(tmp_path / "b.npz") != ids(tmp_path / "c.npz")
+    drawn = Counter(labels_by_id(tmp_path / "a.npz").values())
+    assert set(drawn.values()) == {12}
+    assert drawn.keys() == manifest["classes"].keys()
+    assert manifest["counts"]["dropped"]["draw"]["not drawn"] > 0
+
+
+def test_a_small_subcategory_is_dropped_and_counted(shop):
+    products = [product(k, catid="big" if k < 7 else "small") for k in range(9)] + [product(99, catid="big")]
+    manifest = run(shop, xml(products), rules=FeedRules(min_images=7))
+    assert manifest["counts"]["dropped"] == {
+        "image": {"image file missing": 1},
+        "subcategory": {"fewer than 7 usable images": 2},
+    }
+
+
+def test_a_draw_looks_past_bad_images_but_not_at_the_whole_feed(shop, monkeypatch):
+    """Half of 400 products have no file: 10 are found in a few rounds, and most of the files are never looked at."""
+    looked = []
+    real = catalogue._read_file
+    monkeypatch.setattr(catalogue, "_read_file", lambda *a: (looked.append(a[1]), real(*a))[1])
+    for k in range(0, 400, 2):
+        (shop / f"{k}.jpg").write_bytes(encode(picture(k, (20, 20)), "JPEG"))
+    for k in range(1, 400, 2):
+        (shop / f"{k}.jpg").unlink(missing_ok=True)
+    products = [product(k, catid="one") for k in range(400)]
+    manifest = run(shop, xml(products), rules=FeedRules(per_class=10, min_images=5))
+    assert manifest["counts"]["kept"] == 10
+    assert len(looked) == len(set(looked)) < 100
+
+
+def test_many_products_of_one_label_and_one_image(shop):
+    manifest = run(shop, xml([product(k, thumbnail="0.jpg", catid="one") for k in range(3000)]))
+    assert manifest["split"] == {
+        "train": 3000,
+        "test": 0,  # one picture: it cannot be on both sides
+        "groups": 1,
+        "products_in_shared_groups": 3000,
+        "largest_group": 3000,
+        "test_with_near_duplicate_in_train": 0,
+    }
+    assert len(json.loads((shop / "out.manifest.json").read_text())["images"]) == 1
+
+
+def test_csv_and_xml_of_one_feed_give_one_dataset(tmp_path):
+    images = np.stack([np.asarray(picture(k, (32, 32))) for k in range(40)])
+    found = {}
+    for format in ("xml", "csv"):
+        out = tmp_path / format
+        make_feed(images, np.arange(40) % 4, ["a b", "c", "d&<", "e"], out, format=format, near_duplicates=0.2, seed=1)
+        import_feed([out / "feed"], tmp_path / f"{format}.npz", images=out)
+        found[format] = labels_by_id(tmp_path / f"{format}.npz")
+    assert found["xml"] == found["csv"]
+    assert set(found["xml"].values()) == {"a b", "c", "d&<", "e"}
+
+
+@pytest.mark.parametrize("siblings", [0.0, 0.5, 1.0])
+def test_misfiled_products_stay_among_siblings_as_often_as_asked(tmp_path, siblings):
+    images = np.zeros((600, 8, 8, 3), np.uint8)
+    report = make_feed(
+        images,
+        np.arange(600) % 6,
+        list("abcdef"),
+        tmp_path / "x",
+        main_categories=list("llrrss"),
+        misfiled=0.5,
+        siblings=siblings,
+    )
+    with (tmp_path / "x" / "truth.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["label"] != row["true_label"]]
+    main = dict(zip("abcdef", "llrrss", strict=True))
+    among = np.mean([main[row["label"]] == main[row["true_label"]] for row in rows])
+    assert len(rows) == 300
+    assert among == report["misfiled_among_siblings"] == pytest.approx(siblings, abs=0.12)  # 4 standard deviations
+
+
+def test_make_feed_says_what_does_not_fit(tmp_path):
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    labels = np.array([0, 0, 1, 1])
+    make_feed(images, labels, ["a", "b"], tmp_path / "feed")
+    with pytest.raises(FileExistsError, match="holds a feed already"):
+        make_feed(images, labels, ["a", "b"], tmp_path / "feed")
+    with pytest.raises(ValueError, match="misfiled=2 is not a share"):
+        make_feed(images, labels, ["a", "b"], tmp_path / "x", misfiled=2)
+    with pytest.raises(ValueError, match="2 images for 5 articles"):
+        make_feed(images, labels, ["a", "b"], tmp_path / "x", products_per_class=5)
+    with pytest.raises(ValueError, match="uint8"):
+        make_feed(images.astype(float), labels, ["a", "b"], tmp_path / "x")
+    with pytest.raises(ValueError, match="one class alone"):
+        make_feed(images[:2], labels[:2], ["a"], tmp_path / "x")
+
+
+def test_a_feed_from_a_dataset_file_uses_whole_main_categories(tmp_path):
+    names = sorted(name for line in CIFAR100_SUPERCLASSES.values() for name in line.split())
+    assert len(names) == len(set(names)) == 100
+    images = np.stack([np.asarray(picture(k, (32, 32))) for k in range(100)])
+    parts = {
+        f"{part}_{what}": array
+        for part in ("train", "test")
+        for what, array in (("images", images), ("labels", np.arange(100)))
+    }
+    np.savez(tmp_path / "set.npz", class_names=np.array(names), **parts)
+    report = make_feed_from(tmp_path / "set.npz", tmp_path / "shop", classes=63, misfiled=0.1)
+    assert report["subcategories"] == 63
+    assert len(list((tmp_path / "shop" / "feed").iterdir())) == 13
+    assert report["products"] == 126
+    (tmp_path / "no.npz").write_bytes(b"x")
+    with pytest.raises(ValueError, match="is not a dataset"):
+        make_feed_from(tmp_path / "no.npz", tmp_path / "other")
+
+
+# ------------------------------------------------------------------------------------------------ decisions, resume
+
+
+def test_decisions_of_a_person_are_applied(shop):
+    (shop / "decisions.csv").write_text(
+        "id,decision,suggested_label\n"
+        "https://shop.example/p/0,confirm,kind 1\n"
+        "https://shop.example/p/1,keep,kind 0\n"
+        "https://shop.example/p/2,unsure,kind 1\n"
+        "https://shop.example/p/3,confirm,no such kind\n"
+        "https://shop.example/p/4,perhaps,kind 1\n"
+        "https://shop.example/p/5,confirm,10\n"
+        "nobody,confirm,kind 1\n"
+    )
+    feed = xml([product(k) for k in range(8)])
+    manifest = run(shop, feed, decisions=shop / "decisions.csv")
+    wanted = {f"https://shop.example/p/{k}": f"kind {k % 2}" for k in range(8)}
+    wanted |= {"https://shop.example/p/0": "kind 1", "https://shop.example/p/5": "kind 0"}
+    assert labels_by_id(shop / "out.npz") == wanted
+    assert manifest["decisions"] == {
+        "confirmed, relabelled": 2,
+        "kept as labelled": 1,
+        "unsure, kept": 1,
+        "with an unknown suggested label": 1,
+        "not understood (neither confirm, keep nor unsure)": 1,
+        "for an unknown id": 1,
+    }
+    manifest = run(shop, feed, decisions=shop / "decisions.csv", rules=FeedRules(unsure="drop"))
+    assert "https://shop.example/p/2" not in ids(shop / "out.npz")
+    assert manifest["counts"]["dropped"] == {"decision": {"marked unsure": 1}}
+    (shop / "decisions.csv").write_text("id,verdict\n")
+    with pytest.raises(ValueError, match="has no column decision, suggested_label"):
+        run(shop, feed, decisions=shop / "decisions.csv")
+
+
+def test_a_dataset_is_rebuilt_from_its_manifest(made, tmp_path):
+    out, _, _ = made
+    rules = FeedRules(per_class=10, fit="pad", seed=4)
+    import_feed([out / "feed"], tmp_path / "a.npz", images=out, rules=rules)
+    manifest = tmp_path / "a.manifest.json"
+    rebuild_feed(manifest, [out / "feed"], tmp_path / "b.npz", images=out)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    assert manifest.read_bytes() == (tmp_path / "b.manifest.json").read_bytes()
+    with pytest.raises(ValueError, match="is not the feed"):
+        rebuild_feed(manifest, [next((out / "feed").iterdir())], tmp_path / "c.npz", images=out)
+    changed = json.loads(manifest.read_text())
+    changed["images"][next(iter(changed["images"]))] = "0" * 64
+    manifest.write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match=r"1 of \d+ images differ"):
+        rebuild_feed(manifest, [out / "feed"], tmp_path / "c.npz", images=out)
+
+
+KILLED = """
+import os, sys
+from elrkit import catalogue
+from elrkit.catalogue import FeedRules, import_feed
+out, feed, where, limit = sys.argv[1:]
+catalogue.CHUNK = 20
+real, seen = getattr(catalogue, where), []
+def counted(*arguments):
+    seen.append(1)
+    if len(seen) > int(limit):
+        os._exit(9)
+    return real(*arguments)
+setattr(catalogue, where, counted)
+import_feed([feed + "/feed"], out, images=feed, rules=FeedRules(per_class=25), workers=1)
+"""
+
+
+def test_a_killed_import_goes_on_and_ends_with_the_same_bytes(made, tmp_path):
+    """Killed in the second feed file, after some batches of images, and while writing; then left to end."""
+    out, _, _ = made
+    rules = FeedRules(per_class=25)
+    import_feed([out / "feed"], tmp_path / "whole.npz", images=out, rules=rules)
+    for where, limit in (("title_stem", 150), ("_read_file", 90), ("_write_npz", 0)):
+        command = [sys.executable, "-c", KILLED, str(tmp_path / "part.npz"), str(out), where, str(limit)]
+        assert subprocess.run(command, cwd=Path(__file__).parents[1], timeout=120).returncode == 9
+        assert not (tmp_path / "part.npz").exists()
+    looked = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = catalogue._read_file
+        patch.setattr(catalogue, "_read_file", lambda *a: (looked.append(a), real(*a))[1])
+        import_feed([out / "feed"], tmp_path / "part.npz", images=out, rules=rules)
+    assert not looked  # the third try had decoded everything
+    for suffix in (".npz", ".manifest.json"):
+        whole, part = (tmp_path / f"{name}{suffix}" for name in ("whole", "part"))
+        assert whole.read_bytes() == part.read_bytes()
+
+
+def test_work_left_by_another_import_is_not_used(made, tmp_path):
+    out, _, _ = made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogue, "_write_npz", lambda *a: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            import_feed([out / "feed"], tmp_path / "a.npz", images=out, rules=FeedRules(fit="pad", per_class=9))
+    assert (tmp_path / "a.work" / "import.sqlite").exists()
+    import_feed([out / "feed"], tmp_path / "a.npz", images=out)
+    import_feed([out / "feed"], tmp_path / "b.npz", images=out)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_two_imports_do_not_write_one_file(made, tmp_path):
+    out, _, _ = made
+    with pytest.MonkeyPatch.context() as patch:
+
+        def second(*arguments):
+            with pytest.raises(RuntimeError, match="another import is writing"):
+                import_feed([out / "feed"], tmp_path / "a.npz", images=out)
+            raise ZeroDivisionError
+
+        patch.setattr(catalogue, "_write", second)
+        with pytest.raises(ZeroDivisionError):
+            import_feed([out / "feed"], tmp_path / "a.npz", images=out)
+
+
+def test_several_processes_give_the_same_bytes(made, tmp_path, monkeypatch):
+    out, _, _ = made
+    import_feed([out / "feed"], tmp_path / "a.npz", images=out, workers=1)
+    monkeypatch.setattr(catalogue, "CHUNK", 8)
+    import_feed([out / "feed"], tmp_path / "b.npz", images=out, workers=2)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="images folder"):
+        import_feed([tmp_path], tmp_path / "a.npz", images=tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=r"feed .*none\.xml does not exist"):
+        import_feed([tmp_path / "none.xml"], tmp_path / "a.npz", images=tmp_path)
+    with pytest.raises(ValueError, match=r"no \.xml or \.csv file"):
+        import_feed([tmp_path], tmp_path / "a.npz", images=tmp_path)
+    with pytest.raises(ValueError, match=r"must end in \.npz"):
+        import_feed([tmp_path], tmp_path / "a.zip", images=tmp_path)
+    (tmp_path / "f.csv").write_text("id,label,image\n1,2,none.jpg\n")
+    with pytest.raises(ValueError, match=r"none of 1 products is left; dropped: .*'image file missing': 1"):
+        import_feed([tmp_path / "f.csv"], tmp_path / "a.npz", images=tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ downloads
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A loopback web server; ``asked`` counts the requests for each path."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    asked = Counter()
+    body = encode(picture(1), "JPEG")
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked[self.path] += 1
+            status, headers, content = 200, {}, body
+            if self.path == "/gone.jpg":
+                status = 404
+            elif self.path == "/busy.jpg" and asked[self.path] < 3:
+                status = 503
+            elif self.path == "/down.jpg":
+                status = 500
+            elif self.path == "/moved.jpg":
+                status, headers = 302, {"Location": "/here.jpg"}
+            elif self.path == "/away.jpg":
+                status, headers = 302, {"Location": "http://elsewhere.example/x.jpg"}
+            elif self.path == "/inside.jpg":
+                status, headers = 302, {"Location": "file:///etc/passwd"}
+            elif self.path == "/round.jpg":
+                status, headers = 302, {"Location": "/round.jpg"}
+            elif self.path == "/huge.jpg":
+                content = b"\xff" * 300_000
+            self.send_response(status)
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.path == "/slow.jpg":
+                for k in range(len(content)):
+                    self.wfile.write(content[k : k + 1])
+                    time.sleep(0.02)
+            elif self.path == "/cut.jpg":
+                content = content[:100]
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd.handle_error = lambda *_: None  # the importer hangs up on what is too large
+    thread = threading.Thread(target=httpd.serve_forever)
+    thread.start()
+    yield f"127.0.0.1:{httpd.server_port}", asked
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+POLITE = FeedRules(retries=2, backoff_s=0.01, timeout_s=5, max_bytes=200_000)
+
+
+def test_addresses_are_fetched_only_from_hosts_that_were_named(shop, server):
+    host, asked = server
+    feed = xml(
+        [product(0, thumbnail=f"http://{host}/a.jpg"), product(1, thumbnail=f"http://u@{host}/b.jpg"), product(2)]
+    )
+    manifest = run(shop, feed)
+    assert manifest["counts"]["dropped"] == {"product": {"image on a host not allowed for download": 2}}
+    assert not asked
+    manifest = run(shop, feed, download_from=[host])
+    assert manifest["counts"]["dropped"] == {"product": {"image on a host not allowed for download": 1}}
+    assert asked == {"/a.jpg": 1}
+    run(shop, feed, download_from=[host], rules=FeedRules(seed=1))
+    assert asked == {"/a.jpg": 1}  # what was fetched once is not fetched again
+
+
+def test_a_download_that_fails_is_counted_and_never_repeated_without_end(shop, server):
+    host, asked = server
+    names = ("ok", "gone", "busy", "down", "moved", "away", "inside", "round", "huge")
+    products = [product(k, thumbnail=f"http://{host}/{name}.jpg") for k, name in enumerate(names)]
+    manifest = run(shop, xml(products), rules=POLITE, download_from=[host])
+    assert ids(shop / "out.npz") == {f"https://shop.example/p/{names.index(name)}" for name in ("ok", "busy", "moved")}
+    assert manifest["counts"]["dropped"]["image"] == {
+        "download failed": 1,
+        "download refused (status 404)": 1,
+        "file too large": 1,
+        "image address neither http nor https": 1,
+        "image on a host not allowed for download": 1,
+        "too many redirects": 1,
+    }
+    assert asked == {
+        "/ok.jpg": 1,
+        "/gone.jpg": 1,
+        "/busy.jpg": 3,
+        "/down.jpg": 3,
+        "/moved.jpg": 1,
+        "/here.jpg": 1,
+        "/away.jpg": 1,
+        "/inside.jpg": 1,
+        "/round.jpg": 4,
+        "/huge.jpg": 1,
+    }
+
+
+def test_a_download_may_neither_drip_nor_end_early(shop, server):
+    host, asked = server
+    products = [product(k, thumbnail=f"http://{host}/{name}.jpg") for k, name in enumerate(("slow", "cut", "ok"))]
+    rules = POLITE.model_copy(update={"timeout_s": 0.2})
+    manifest = run(shop, xml(products), rules=rules, download_from=[host])
+    assert manifest["counts"]["dropped"]["image"] == {"download failed": 1, "download too slow": 1}
+    assert asked == {"/slow.jpg": 1, "/cut.jpg": 1, "/ok.jpg": 1}
+
+
+def test_a_host_that_is_down_stops_the_import_which_resumes(shop, server):
+    host, asked = server
+    products = [product(k, thumbnail=f"http://{host}/down.jpg#{k}") for k in range(30)]
+    feed = xml([product(99, thumbnail=f"http://{host}/ok.jpg"), *products])
+    rules = POLITE.model_copy(update={"retries": 0, "max_failures": 4, "connections": 1})
+    for tries in (1, 2):
+        with pytest.raises(ConnectionError, match="4 downloads in a row failed"):
+            run(shop, feed, rules=rules, download_from=[host])
+        assert asked == {"/ok.jpg": 1, "/down.jpg": 4 * tries}  # what is there already is not asked for again
+
+
+# ------------------------------------------------------------------------------------------------ real products
+
+CLOTHING = Path(os.environ.get("ELRKIT_DATA", "")) / "clothing"
+
+
+@pytest.mark.skipif(
+    "ELRKIT_DATA" not in os.environ or not CLOTHING.is_dir(), reason="ELRKIT_DATA names no folder with clothing/ in it"
+)
+def test_the_open_clothing_feed(tmp_path):
+    rules = FeedRules(columns={"id": "product_id", "label": "subcategory", "image": "thumbnail"}, min_images=20)
+    manifest = checked(import_feed([CLOTHING / "feeds"], tmp_path / "c.npz", images=CLOTHING, rules=rules))
+    assert manifest["counts"]["read"] == 5403
+    assert manifest["counts"]["dropped"] == {
+        "image": {"image file missing": 5},
+        "subcategory": {"fewer than 20 usable images": 7},
+    }
+    assert len(manifest["classes"]) == 19
+    assert manifest["split"]["test"] == pytest.approx(539, abs=10)

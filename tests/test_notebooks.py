@@ -1,0 +1,88 @@
+"""The notebooks: text and .ipynb are one, stored outputs are clean, other parameters work, wrong ones stop at once."""
+
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+import pytest
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
+
+TINY = dict(noise_rates=[0.3], seeds=[0, 1], epochs=2, train_size=200, batch_size=50, jobs=1)
+OTHER_PARAMETERS = {
+    "early_learning": TINY | {"losses": ["elr"], "measured_on": "batches"},
+    "ledger": {"source": "liu2020"},
+    "made": {"dataset": "digits"},
+    "networks": {"num_classes": 10},
+    "table1": {"scale": "paper"},
+    "theory": {"beta": 0.9},
+}
+
+
+def run(name, tmp_path, parameters):
+    """Execute a notebook by papermill, as the README tells a rerunner to."""
+    out = tmp_path / "out.ipynb"
+    papermill.execute_notebook(
+        NOTEBOOKS / f"{name}.ipynb", out, parameters, cwd=NOTEBOOKS, kernel_name="python3", progress_bar=False
+    )
+    return nbformat.read(out, as_version=4)
+
+
+def text_of(notebook):
+    return "\n".join(o.get("text", "") for cell in notebook.cells for o in cell.get("outputs", []))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_text_and_notebook_are_the_same(name):
+    text, stored = jupytext.read(NOTEBOOKS / f"{name}.py"), nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    assert [(c.cell_type, c.source) for c in text.cells] == [(c.cell_type, c.source) for c in stored.cells], (
+        "run `make notebooks`"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stored_notebook_has_parameters_and_no_error(name):
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells) == 1
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert outputs
+    assert all(output.output_type != "error" and output.get("name") != "stderr" for output in outputs)
+    assert not {"papermill", "widgets"} & notebook.metadata.keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_with_other_parameters(name, tmp_path):
+    known = {
+        line.split("=")[0].split(",")[0].strip()
+        for cell in jupytext.read(NOTEBOOKS / f"{name}.py").cells
+        if "parameters" in cell.metadata.get("tags", [])
+        for line in cell.source.splitlines()
+        if "=" in line
+    }
+    # papermill would ignore a name that the notebook does not know, and the test would prove nothing
+    assert OTHER_PARAMETERS[name].keys() <= known | {"lam"}
+    notebook = run(name, tmp_path, OTHER_PARAMETERS[name])
+    if name == "early_learning":
+        text = text_of(notebook)
+        assert "2 runs: 1 noise rates, 1 losses, 2 seeds" in text
+        assert len(list((tmp_path / "results" / "digits").glob("*.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("parameters", "line"),
+    [
+        ({"noise_rates": [1.5]}, "noise_rate=1.5: allowed is a number with 0 <= noise_rate <= 1"),
+        ({"losses": ["elrr"]}, "loss='elrr': allowed is one of ce, elr, sce, nce_rce"),
+        ({"seeds": []}, "seeds=[]: allowed is a list with at least one value"),
+        ({"dataset": "mnist"}, "dataset='mnist': allowed are digits, cifar10, cifar100"),
+        ({"batch_size": 5000}, "batch_size=5000: larger than the 1347 training images"),
+        ({"measured_on": "test"}, "measured_on='test': allowed are eval, batches"),
+    ],
+)
+def test_parameters_that_cannot_be_honoured_stop_before_training(parameters, line, tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError) as caught:
+        run("early_learning", tmp_path, TINY | {"train_size": None} | parameters)
+    assert line in str(caught.value)
+    assert not list(tmp_path.rglob("*.json"))

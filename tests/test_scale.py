@@ -1,0 +1,146 @@
+"""Runs on Ray Core: a cluster of two nodes, one of which is lost midway, ends with the same records as this process."""
+
+import contextlib
+import importlib.util
+import itertools
+import os
+import signal
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from elrkit import runs, scale, train
+from elrkit.config import ConfigError, RunConfig
+
+if importlib.util.find_spec("ray") is None:  # not imported here: Ray reads its settings from the environment when it is
+    pytest.skip("Ray is not installed (extra `scale`)", allow_module_level=True)
+# Of Ray's own making: it leaves sockets and files to the garbage collector, and warns of its own future defaults.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning:ray")
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("ELRKIT_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("ELRKIT_STATE", str(tmp_path / "state"))
+    return tmp_path
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """Two nodes with one core each; (cluster, the second node)."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a token that both nodes and the driver know")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # sockets need short paths
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        settings = dict(num_cpus=1, object_store_memory=100 * 2**20)
+        cluster = Cluster(initialize_head=True, head_node_args={**settings, "include_dashboard": False})
+        second = cluster.add_node(**settings)
+        try:
+            yield cluster, second
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def plan(count: int, epochs: int) -> list[RunConfig]:
+    losses, small = ("ce", "elr"), dict(noise_rate=0.2, train_size=500, width=8)
+    return [RunConfig(loss=losses[i % 2], epochs=epochs, seed=i // 2, **small) for i in range(count)]
+
+
+def lose(cluster, node) -> None:
+    """End a node as a power cut would: its processes together, without a word to the others."""
+    (raylet,) = (info.process.pid for info in node.all_processes["raylet"])
+    workers = Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()
+    cluster.remove_node(node, allow_graceful=False)
+    for worker in workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(worker), signal.SIGKILL)
+
+
+def test_a_lost_node_loses_no_run(store, cluster, one_thread):
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    cluster, second = cluster
+    configs = plan(4, epochs=10)
+    with pytest.raises(ConfigError, match="cpus_per_run=2, gpus_per_run=0: larger than every node"):
+        scale.train_missing_on_ray(configs, address=cluster.address, cpus_per_run=2)
+    assert not ray.is_initialized()
+
+    # Both nodes have a process with torch in it before the first run begins, so that the runs do overlap.
+    ray.init(address=cluster.address, logging_level="warning", log_to_driver=False)
+    warm_up = ray.remote(scale._train)  # with a deadline in the past
+    strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes()]
+    tasks = [
+        warm_up.options(scheduling_strategy=strategy).remote(configs[0].to_json(), {}, 1, 0.0, {})
+        for strategy in strategies
+    ]
+    assert ray.get(tasks) == [("stopped", None)] * 2
+    lost = []
+
+    def lose_a_node() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            under_way = [c for c in configs if (runs.state_dir(c) / "checkpoint.pt").exists() and not runs.find(c)]
+            if len(under_way) == 2:  # one on each node, which have a core each
+                lose(cluster, second)
+                lost.extend(under_way)
+                return
+            time.sleep(0.02)
+
+    killer = threading.Thread(target=lose_a_node)
+    killer.start()
+    events = []
+    missing = scale.train_missing_on_ray(configs, on_event=events.append, checkpoint_seconds=0.1)
+    killer.join()
+    ray.shutdown()
+    assert len(lost) == 2
+    assert missing == []
+    assert sorted(e.config.run_id for e in events if e.kind == "finished") == sorted(c.run_id for c in configs)
+    assert not any((runs.state_dir(c) / "checkpoint.pt").exists() for c in configs)
+
+    for config in configs:
+        assert train.comparable(runs.find(config)) == train.comparable(train.fit(config, device="cpu"))
+
+
+def test_nothing_missing_starts_nothing(store, monkeypatch):
+    monkeypatch.setattr(scale, "_connected", lambda address: pytest.fail("connected to Ray"))
+    assert scale.train_missing_on_ray([]) == []
+
+
+def test_a_task_says_why_it_has_no_record(store, one_thread):
+    absent = RunConfig(dataset="absent.npz").to_json()
+    kind, reason = scale._train(absent, {}, 1, None, {})
+    assert kind == "failed"
+    assert "no such file" in reason
+    assert scale._train(plan(1, epochs=1)[0].to_json(), {}, 1, time.time() - 1, {}) == ("stopped", None)
+
+
+def test_a_stopped_task_goes_on_from_its_checkpoint(store, monkeypatch, one_thread):
+    config = plan(1, epochs=3)[0]
+    whole = train.fit(config, device="cpu")
+    clock = itertools.count()  # one tick each time it is read, which is once a step of 24
+    with monkeypatch.context() as patched:
+        patched.setattr(scale, "time", SimpleNamespace(time=lambda: next(clock), monotonic=time.monotonic))
+        assert scale._train(config.to_json(), {}, 1, 12, {"device": "cpu"}) == ("stopped", None)
+    assert (runs.state_dir(config) / "checkpoint.pt").exists()
+    kind, record = scale._train(config.to_json(), {}, 1, None, {"device": "cpu"})
+    assert kind == "record"
+    assert train.comparable(record) == train.comparable(whole)
