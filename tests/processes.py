@@ -1,6 +1,7 @@
 """Processes for tests to kill: forked from a server that has imported torch once, so that each starts at once."""
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 
@@ -11,9 +12,14 @@ PATIENCE_SECONDS = 120  # a bound for a machine that is busy with other things, 
 
 
 def start(target: Callable, *args) -> multiprocessing.Process:
-    process = context.Process(target=target, args=args)
+    process = context.Process(target=_run, args=(dict(os.environ), target, args), daemon=True)
     process.start()
     return process
+
+
+def _run(environment: dict[str, str], target: Callable, args: tuple) -> None:
+    os.environ.update(environment)  # the server has that of the test which started it
+    target(*args)
 
 
 def wait_until(condition: Callable[[], bool], process: multiprocessing.Process | None = None) -> None:

@@ -1,0 +1,492 @@
+"""The store keeps what is valid and names what is not; many runs are trained once each, and stopped cleanly."""
+
+import copy
+import io
+import json
+import logging
+import math
+import os
+import signal
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from processes import PATIENCE_SECONDS, context, end, start, wait_until
+
+from elrkit import data, runs, train
+from elrkit.config import RunConfig, cifar10_recipe
+from elrkit.train import comparable
+
+
+def tiny(**changes):
+    return RunConfig(**{"train_size": 190, "width": 4, "epochs": 2, "noise_rate": 0.4, "lr": 0.05, **changes})
+
+
+LONG = tiny(epochs=10_000)  # minutes: to be stopped
+
+
+@pytest.fixture(scope="session")
+def trained(digits):
+    return train.fit(tiny(split="held_out", epochs=3, eval_every=3), dataset=digits)
+
+
+@pytest.fixture
+def record(trained):
+    return copy.deepcopy(trained)
+
+
+# The store
+
+
+def test_what_is_saved_is_read(record):
+    path = runs.save(record)
+    assert path == runs.results_root() / "digits" / f"{record['run_id']}.json"
+    found = runs.read(path)
+    assert comparable(found) == comparable(record)
+    assert found["timing"]["seconds"] == pytest.approx(record["timing"]["seconds"], abs=1e-3)
+    assert comparable(runs.find(RunConfig(**record["config"]))) == comparable(record)
+    assert [r["run_id"] for r in runs.read_all()] == [record["run_id"]]
+    assert runs.save(record) == path  # again: replaced
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def set_in(record, *path, to):
+    for key in path[:-1]:
+        record = record[key]
+    record[path[-1]] = to
+
+
+SPOILED = {
+    "schema 2, this version reads 1": lambda r: set_in(r, "schema", to=2),
+    "'schema' is missing or not of type int": lambda r: r.pop("schema"),
+    "'run_id' is missing or not of type str": lambda r: set_in(r, "run_id", to=5),
+    "run_id 0123456789ab is not the hash": lambda r: set_in(r, "run_id", to="0123456789ab"),
+    "is not the hash": lambda r: set_in(r, "config", "seed", to=9),
+    "status 'done' is neither finished nor diverged": lambda r: set_in(r, "status", to="done"),
+    "config not valid (lr=-1": lambda r: set_in(r, "config", "lr", to=-1),
+    "config not valid (colour: unknown field": lambda r: set_in(r, "config", "colour", to="red"),
+    "config not valid (noise=[]": lambda r: set_in(r, "config", "noise", to=[]),
+    "curves of lengths [2, 3] for 3 epochs": lambda r: r["curves"]["test_top1"].pop(),
+    "curves of lengths [-1, 3] for 3 epochs": lambda r: set_in(r, "curves", "test_top1", to=0.5),
+    "curves lack epoch, test_top1 or train_loss": lambda r: r["curves"].pop("train_loss"),
+    "the curve 'test_top1' holds something that is no number": lambda r: set_in(r, "curves", "test_top1", 1, to=None),
+    "the curve 'test_loss' holds something that is no number": lambda r: set_in(r, "curves", "test_loss", 0, to="low"),
+    "the curve 'lr' holds something that is no number": lambda r: set_in(r, "curves", "lr", 0, to=math.nan),
+    "'timing' is missing or not of type dict": lambda r: set_in(r, "timing", to=[]),
+    "'versions' is missing or not of type dict": lambda r: r.pop("versions"),
+}
+
+BROKEN = {
+    "not readable as JSON": ["", "{", '{"schema": 1,', "\0" * 100, "[" * 100_000],
+    "not a JSON object": ["[]", "5", "null", '"record"'],
+    "'schema' is missing": ["{}", '{"name": "a package", "version": 1}'],
+}
+
+
+def assert_named_and_skipped(config, path, message, caplog):
+    with pytest.raises(runs.RecordError) as caught:
+        runs.read(path)
+    assert str(caught.value).startswith(str(path))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with caplog.at_level(logging.WARNING):
+        assert [r["run_id"] for r in runs.read_all()] == []
+        assert runs.find(config) is None
+    assert [str(path) in r.getMessage() for r in caplog.records] == [True, True]
+    assert runs.missing([config]) == [config]
+
+
+@pytest.mark.parametrize("message", SPOILED)
+def test_a_record_that_is_not_valid_is_named_and_skipped(record, caplog, message):
+    config = RunConfig(**record["config"])
+    path = runs.save(record)
+    SPOILED[message](record)
+    path.write_text(json.dumps(record))
+    assert_named_and_skipped(config, path, message, caplog)
+    with pytest.raises(runs.RecordError):
+        runs.save(record)
+
+
+@pytest.mark.parametrize(("message", "text"), [(m, text) for m, texts in BROKEN.items() for text in texts])
+def test_a_file_that_is_no_record_is_named_and_skipped(record, caplog, message, text):
+    path = runs.save(record)
+    path.write_text(text)
+    assert_named_and_skipped(RunConfig(**record["config"]), path, message, caplog)
+
+
+def test_bytes_and_folders_are_named_and_skipped(record, caplog):
+    path = runs.save(record)
+    path.write_bytes(b"\xff\xfe\x00")
+    assert_named_and_skipped(RunConfig(**record["config"]), path, "not readable as JSON", caplog)
+    caplog.clear()
+    path.unlink()
+    path.mkdir()
+    assert_named_and_skipped(RunConfig(**record["config"]), path, "not readable as JSON", caplog)
+
+
+def test_good_records_are_read_beside_bad_ones(record, caplog):
+    path = runs.save(record)
+    (path.parent / "torn.json").write_text("{")
+    copied = path.with_name("0123456789ab.json")
+    copied.write_text(path.read_text())
+    (path.parent / "notes.txt").write_text("no record")
+    assert [r["run_id"] for r in runs.read_all()] == [record["run_id"]]
+    assert "torn.json" in caplog.text
+    assert f"{copied}: holds the record of run {record['run_id']}" in caplog.text
+
+
+def test_a_failed_write_leaves_the_old_record_and_nothing_else(record, monkeypatch):
+    path = runs.save(record)
+    before = path.read_text()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    record["timing"]["seconds"] = 0.0
+    with pytest.raises(OSError, match="No space left"):
+        runs.save(record)
+    assert path.read_text() == before
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_the_store_is_found_from_below(tmp_path, monkeypatch):
+    monkeypatch.delenv("ELRKIT_RESULTS")
+    (tmp_path / "results" / "runs").mkdir(parents=True)
+    (tmp_path / "notebooks" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "notebooks" / "deep")
+    assert runs.results_root() == tmp_path / "results" / "runs"
+    assert runs.record_path(tiny(dataset="shop/photos")).parent.name == "other"
+
+
+# Tables
+
+
+def test_table(record, digits):
+    diverged = train.fit(tiny(lr=1e30), dataset=digits)
+    plain = train.fit(tiny(), dataset=digits)
+    table = runs.table([record, diverged, plain]).set_index("run_id")
+    row, curves = table.loc[record["run_id"]], record["curves"]
+    for name in ("loss", "noise_rate", "seed", "lr", "width", "split"):
+        assert row[name] == (curves["lr"][-1] if name == "lr" else record["config"][name])
+    for name, column in curves.items():
+        if name != "epoch":
+            assert row[name] == column[-1]
+    assert row["test_top1_best"] == max(curves["test_top1"])
+    chosen = int(np.argmax(curves["held_out_top1_noisy"]))
+    assert row["test_top1_selected"] == curves["test_top1"][chosen]
+    assert row["noise_realized"] == record["data"]["realized_noise_rate"]
+    assert row["seconds"] == record["timing"]["seconds"]
+    assert row["images_per_second"] == np.median(record["timing"]["images_per_second"])
+    assert (row["status"], row["scale"], row["threads"]) == ("finished", "other", 1)
+    assert table.loc[diverged["run_id"], "status"] == "diverged"
+    assert math.isnan(table.loc[diverged["run_id"], "test_top1"])
+    assert math.isnan(table.loc[plain["run_id"], "test_top1_selected"])
+    empty = runs.table([])
+    assert len(empty) == 0
+    assert {"run_id", "test_top1", *RunConfig.model_fields} <= set(empty.columns)
+
+
+def test_curves(record, digits):
+    diverged, plain = train.fit(tiny(lr=1e30), dataset=digits), train.fit(tiny(), dataset=digits)
+    assert diverged["curves"] == {}
+    frame = runs.curves([record, diverged, plain])
+    assert len(frame) == 3 + 2
+    part = frame[frame["run_id"] == record["run_id"]]
+    assert part["epoch"].tolist() == [1, 2, 3]
+    assert part["test_top1"].tolist() == record["curves"]["test_top1"]
+    assert part["wrong_memorized"].isna().tolist() == [True, True, False]
+    assert part["lr"].tolist() == record["curves"]["lr"]
+    assert set(part["noise_rate"]) == {0.4}
+    assert len(runs.curves([])) == 0
+
+
+def test_scales():
+    paper = cifar10_recipe("elr", 0.2)
+    assert runs.scale(paper) == "paper"
+    assert runs.scale(paper.with_(model="small_resnet")) == "cpu"
+    assert runs.scale(paper.with_(train_size=1000)) == "other"
+    assert runs.scale(tiny()) == "other"
+
+
+# Many runs
+
+
+def collected():
+    events = []
+    return events, lambda event: events.append((event.kind, event.config.run_id, event.detail))
+
+
+def test_missing_runs_are_trained_in_order_and_once(digits):
+    plan = [tiny(seed=1), tiny(), tiny(seed=1), tiny(seed=2)]
+    runs.save(train.fit(tiny(), dataset=digits))
+    assert runs.missing(plan) == [plan[0], plan[3]]
+    events, on_event = collected()
+    assert runs.train_missing(plan, threads=1, on_event=on_event) == []
+    assert [(k, i) for k, i, _ in events if k != "progress"] == [
+        (kind, config.run_id) for config in (plan[0], plan[3]) for kind in ("started", "finished")
+    ]
+    assert comparable(runs.find(plan[3])) == comparable(train.fit(plan[3], dataset=digits))
+    for config in (plan[0], plan[3]):
+        assert {p.name for p in runs.state_dir(config).iterdir()} == {"lock", "outcome.pt"}
+    events.clear()
+    assert runs.train_missing(plan, on_event=on_event) == []
+    assert events == []
+
+
+def test_a_run_that_fails_or_diverges_does_not_stop_the_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("ELRKIT_DATA", str(tmp_path))
+    plan = [
+        tiny(dataset="gone.npz"),
+        RunConfig(dataset="cifar10", noise="human"),
+        tiny(lr=1e30),
+        tiny(epochs=1),
+    ]
+
+    def cifar10_without_labels(name):
+        return data.load("digits" if name in ("digits", "cifar10") else name)
+
+    monkeypatch.setattr(runs, "_dataset", cifar10_without_labels)
+    (tmp_path / "cifar10n.npz").write_bytes(b"torn")
+    events, on_event = collected()
+    assert runs.train_missing(plan, threads=1, on_event=on_event) == plan[:2]
+    ends = {run_id: (kind, detail) for kind, run_id, detail in events if kind not in ("started", "progress")}
+    assert ends[plan[0].run_id][0] == "failed"
+    assert "gone.npz" in ends[plan[0].run_id][1]
+    assert ends[plan[1].run_id][0] == "failed"
+    assert "cifar10n.npz: not readable as human labels" in ends[plan[1].run_id][1]
+    assert ends[plan[2].run_id][0] == "diverged"
+    assert runs.find(plan[2])["diverged"]["epoch"] == 1
+    assert ends[plan[3].run_id][0] == "finished"
+
+
+def test_a_record_is_loaded_unless_its_data_have_changed(tmp_path, digits, monkeypatch):
+    runs._dataset.cache_clear()
+    path = tmp_path / "mine.npz"
+    arrays = {
+        part: getattr(digits, part).numpy() for part in ("train_images", "train_labels", "test_images", "test_labels")
+    }
+    np.savez(path, **arrays, class_names=range(10))
+    config = tiny(dataset=str(path), epochs=1)
+    record = runs.train_one(config)
+    monkeypatch.setattr(train, "fit", None)  # nothing is trained again
+    assert comparable(runs.train_one(config)) == comparable(record)
+    arrays["test_labels"] = arrays["test_labels"][::-1]
+    np.savez(path, **arrays, class_names=range(10))
+    runs._dataset.cache_clear()
+    with pytest.raises(data.DataError, match=r"is not what run [0-9a-f]{12} was trained on; give the new data another"):
+        runs.train_one(config)
+
+
+def test_a_full_disk_at_the_end_loses_nothing(digits, monkeypatch):
+    config = tiny()
+    with monkeypatch.context() as full:
+        inner = runs.save
+
+        def no_space(record):
+            raise OSError(28, "No space left on device")
+
+        full.setattr(runs, "save", no_space)
+        events, on_event = collected()
+        assert runs.train_missing([config], threads=1, on_event=on_event, checkpoint_seconds=0.0) == [config]
+        assert runs.save is not inner
+    assert ("failed", config.run_id, "[Errno 28] No space left on device") in events
+    taken, inner_step = [], train._Trainer.step
+    monkeypatch.setattr(train._Trainer, "step", lambda self: taken.append(1) or inner_step(self))
+    assert runs.train_missing([config], threads=1) == []
+    assert len(taken) == 1
+    assert comparable(runs.find(config)) == comparable(train.fit(config, dataset=digits))
+
+
+def test_the_budget_stops_cleanly_with_a_checkpoint():
+    events, on_event = collected()
+    left = runs.train_missing([LONG, tiny(seed=5)], threads=1, budget_seconds=0.3, on_event=on_event)
+    assert left == [LONG, tiny(seed=5)]
+    assert [(k, i) for k, i, _ in events if k != "progress"] == [("started", LONG.run_id), ("stopped", LONG.run_id)]
+    assert train._read(runs.state_dir(LONG) / "checkpoint.pt")["config"] == LONG.to_json()
+    assert runs.read_all() == []
+
+
+# Several processes
+
+
+def hold(text):
+    with runs.claim(RunConfig.from_json(text)) as mine:
+        (runs.state_root() / f"held-{mine}").touch()
+        signal.pause()
+
+
+def test_a_claim_keeps_others_out_and_dies_with_its_holder(digits):
+    config = tiny()
+    with runs.claim(config) as mine:
+        assert mine
+        with runs.claim(config) as second:
+            assert not second
+        with runs.claim(tiny(seed=1)) as other:
+            assert other
+    holder = start(hold, config.to_json())
+    try:
+        wait_until((runs.state_root() / "held-True").exists)
+        with runs.claim(config) as mine:
+            assert not mine
+        events, on_event = collected()
+        assert runs.train_missing([config], on_event=on_event) == [config]
+        assert [kind for kind, _, _ in events] == ["busy"]
+    finally:
+        holder.kill()
+        holder.join()
+    with runs.claim(config) as mine:
+        assert mine
+
+
+def train_plan(texts, log_file, barrier, options):
+    """Train a plan and log what happened to each run; ends with 3 when runs are left."""
+    barrier.wait(PATIENCE_SECONDS)
+    with open(log_file, "a", buffering=1) as log:
+
+        def on_event(event):
+            log.write(f"{event.kind} {event.config.run_id}\n")
+
+        left = runs.train_missing([RunConfig.from_json(t) for t in texts], threads=1, on_event=on_event, **options)
+    os._exit(3 if left else 0)
+
+
+def test_two_processes_on_one_plan_train_each_run_once(tmp_path):
+    plan = [tiny(seed=seed, epochs=4) for seed in range(4)]
+    barrier = context.Barrier(2)
+    texts = [config.to_json() for config in plan]
+    logs = [tmp_path / "one.log", tmp_path / "two.log"]
+    for process in [start(train_plan, texts, log, barrier, {}) for log in logs]:
+        assert end(process) in (0, 3)  # the one that ends first may leave the other's last run
+    lines = [line.split() for log in logs for line in log.read_text().splitlines()]
+    for kind in ("started", "finished"):
+        assert sorted(run_id for k, run_id in lines if k == kind) == sorted(config.run_id for config in plan)
+    assert runs.missing(plan) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_a_checkpoint_and_a_rerun_the_same_record(tmp_path, digits, number):
+    config = tiny(loss="elr", epochs=40)
+    log, checkpoint = tmp_path / "log", runs.state_dir(config) / "checkpoint.pt"
+    barrier = context.Barrier(1)
+    process = start(train_plan, [config.to_json()], log, barrier, {"checkpoint_seconds": 0.0})
+    wait_until(checkpoint.exists, process)
+    os.kill(process.pid, number)
+    assert end(process) == 3
+    assert "stopped" in log.read_text()
+    state = train._read(checkpoint)
+    assert (state["epoch"], state["step_in_epoch"]) < (40, 0)
+    assert runs.read_all() == []
+    assert runs.train_missing([config], threads=1) == []
+    assert comparable(runs.find(config)) == comparable(train.fit(config, dataset=digits))
+    assert not checkpoint.exists()
+
+
+def work(texts, events, stop):
+    runs._worker(texts, 1, {"checkpoint_seconds": 0.0}, events, stop, os.getppid())
+
+
+def test_a_worker_that_is_sent_the_signal_too_stops_cleanly():
+    """A scheduler ends all processes of a group, not the first alone."""
+    events, stop = context.Queue(), context.Event()
+    process = start(work, [LONG.to_json(), tiny().to_json()], events, stop)
+    wait_until((runs.state_dir(LONG) / "checkpoint.pt").exists, process)
+    os.kill(process.pid, signal.SIGINT)  # Ctrl-C goes to all as well, but the parent decides
+    os.kill(process.pid, signal.SIGTERM)
+    kinds = []
+    while "stopped" not in kinds:
+        kinds.append(events.get(timeout=PATIENCE_SECONDS).kind)
+    assert end(process) == 0
+    assert set(kinds) - {"progress"} == {"started", "stopped"}
+
+
+def test_two_jobs_train_what_one_would(digits):
+    plan = [tiny(seed=1), tiny(lr=1e30), tiny(loss="elr")]
+    events, on_event = collected()
+    assert runs.train_missing(plan, jobs=2, threads=1, on_event=on_event) == []
+    ends = sorted((run_id, kind) for kind, run_id, _ in events if kind not in ("started", "progress"))
+    assert ends == sorted(zip((c.run_id for c in plan), ("finished", "diverged", "finished"), strict=True))
+    for config in plan:
+        assert comparable(runs.find(config)) == comparable(train.fit(config, dataset=digits))
+
+
+# Records from elsewhere
+
+
+def tar_of(path, files):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def test_import_adds_what_is_new_and_names_what_is_refused(record, tmp_path):
+    def as_bytes(r):
+        return json.dumps(r).encode()
+
+    spoiled = copy.deepcopy(record)
+    spoiled["config"]["seed"] = 9
+    other_result, elsewhere = copy.deepcopy(record), copy.deepcopy(record)
+    other_result["curves"]["test_top1"][0] = 0.123
+    elsewhere["curves"]["test_top1"][0] = 0.123
+    elsewhere["device"]["name"] = "another processor"
+    path = tar_of(
+        tmp_path / "home.tar.gz",
+        {
+            "../../outside.json": as_bytes(record),
+            "again.json": as_bytes(record),
+            "spoiled.json": as_bytes(spoiled),
+            "torn.json": b"{",
+            "foreign.json": b"{}",
+            "deep.json": b"[" * 100_000,
+            "other-result.json": as_bytes(other_result),
+            "elsewhere.json": as_bytes(elsewhere),
+            "notes.txt": b"no record",
+        },
+    )
+    added, known, refused = runs.import_tar(path)
+    assert added == [record["run_id"]]
+    assert known == [record["run_id"]] * 2
+    assert [message.split(": ")[0] for message in refused] == [
+        f"home.tar.gz:{name}.json" for name in ("spoiled", "torn", "foreign", "deep", "other-result")
+    ]
+    assert "is here with other results of the same device" in refused[-1]
+    assert comparable(runs.find(RunConfig(**record["config"]))) == comparable(record)
+    assert [p.name for p in runs.results_root().rglob("*.json")] == [f"{record['run_id']}.json"]
+    assert not list(Path(tmp_path).rglob("outside.json"))
+
+
+def test_import_of_a_damaged_tar_keeps_what_came_before(record, digits, tmp_path):
+    other = train.fit(tiny(), dataset=digits)
+    files = {f"{r['run_id']}.json": json.dumps(r).encode() for r in (record, other)}
+    with tarfile.open(tmp_path / "whole.tar", "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    whole = (tmp_path / "whole.tar").read_bytes()
+    first = 512 * (1 + -(-len(files[f"{record['run_id']}.json"]) // 512))
+    (tmp_path / "cut.tar").write_bytes(whole[: first + 600])
+    added, known, refused = runs.import_tar(tmp_path / "cut.tar")
+    assert (added, known) == ([record["run_id"]], [])
+    assert len(refused) == 1
+    assert "cut.tar: not a tar, or damaged after 1 records" in refused[0]
+    (tmp_path / "no.tar").write_bytes(b"hello")
+    assert runs.import_tar(tmp_path / "no.tar")[0] == []
+    with pytest.raises(runs.RecordError, match=r"gone.tar: no such file"):
+        runs.import_tar(tmp_path / "gone.tar")
+
+
+def test_an_estimate_grows_with_the_work(monkeypatch):
+    asked = []
+    monkeypatch.setattr(train, "measure_pace", lambda config, *a, **k: asked.append(config) or (1000.0, 4000.0))
+    one = RunConfig(epochs=10, eval_every=5)
+    seconds = 10 * 1347 / 1000 + (10 * 450 + 2 * 1347) / 4000
+    assert runs.estimate_seconds([one]) == pytest.approx(seconds)
+    assert runs.estimate_seconds([one, one.with_(seed=1)], jobs=2) == pytest.approx(seconds)
+    assert len(asked) == 2  # one measurement for each kind of run and call
+    assert torch.get_num_threads() == 1
