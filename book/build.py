@@ -3,7 +3,7 @@
 python book/build.py execute NAME...   notebooks/NAME.py -> _build/notebooks/NAME.ipynb, executed by papermill
 python book/build.py html              the executed notebooks and book/ -> _build/html, warnings as errors
 python book/build.py store             the executed notebooks -> notebooks/NAME.ipynb, without times and paths
-python book/build.py picture           the README's figure, from the committed records
+python book/build.py readme            the README's figure and table, from the committed records
 """
 
 import shutil
@@ -86,9 +86,21 @@ def html() -> None:
         sys.exit("the book was not built: see the warnings above")
 
 
-def picture() -> None:
-    from elrkit import plans, plots, runs
+MARKS = "<!-- from the records, by book/build.py readme -->\n", "\n<!-- end -->"
 
+
+def with_table(text: str, table: str) -> str:
+    """The README's text with `table` between its marks."""
+    before, rest = text.split(MARKS[0])
+    return before + MARKS[0] + table + MARKS[1] + rest.split(MARKS[1])[1]
+
+
+def readme() -> None:
+    from elrkit import paper, plans, plots, runs
+
+    decided = paper.decide(paper.load_claims(), paper.load_published(), runs.table(runs.read_all()))
+    path = ROOT / "README.md"
+    path.write_text(with_table(path.read_text(), paper.readme_table(decided)))
     records = [runs.find(config) for config in plans.plan("early-learning", "cpu") if config.noise_rate == 0.2]
     figure = plots.early_learning(runs.curves(filter(None, records)), "batches")
     figure.savefig(ROOT / "book" / "_static" / "early_learning.png", dpi=110, metadata={"Software": None})
@@ -103,8 +115,8 @@ def main() -> None:
             html()
         case ["store"]:
             store()
-        case ["picture"]:
-            picture()
+        case ["readme"]:
+            readme()
         case _:
             sys.exit(__doc__)
 
