@@ -741,7 +741,8 @@ def readme_table(decided: pd.DataFrame) -> str:
         ours = "not run yet"
         if not np.isnan(row["ours"]):
             seeds = f"{row['seeds']} seed{'s' * int(row['seeds'] > 1)}"
-            ours = f"{row['verdict']}: {row['ours']:.1f} {row['unit']}, {seeds}, {row['scale']} scale"
+            lead = "no verdict yet" if row["verdict"] == "not run yet" else row["verdict"]
+            ours = f"{lead}: {row['ours']:.1f} {row['unit']}, {seeds}, {row['scale']} scale"
         published = "in words" if np.isnan(row["published"]) else f"{row['published']:.1f} {row['unit']}"
         lines.append(f"| {row['text']} | {published} | {ours} | `python -m elrkit run {plan}` |")
     return "\n".join(lines)
