@@ -3,7 +3,7 @@
 python book/build.py execute NAME...   notebooks/NAME.py -> _build/notebooks/NAME.ipynb, executed by papermill
 python book/build.py html              the executed notebooks and book/ -> _build/html, warnings as errors
 python book/build.py store             the executed notebooks -> notebooks/NAME.ipynb, without times and paths
-python book/build.py picture           the README's figure, from the committed records
+python book/build.py readme            the README's figure and table, from the committed records
 """
 
 import shutil
@@ -41,17 +41,18 @@ def execute(name: str) -> None:
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop what papermill and the kernel add: times, paths, versions, execution counts, progress on standard error."""
+    """Drop what papermill and the kernel add: times, paths, versions, progress on standard error."""
     notebook.metadata = {key: notebook.metadata[key] for key in KEPT_METADATA if key in notebook.metadata}
+    executed = 0
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
         cell.metadata = {key: cell.metadata[key] for key in KEPT_CELL_METADATA if cell.metadata.get(key)}
         if cell.cell_type == "code":
-            cell.execution_count = None
+            cell.execution_count = executed = executed + 1
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
             for output in cell.outputs:
                 if "execution_count" in output:
-                    output.execution_count = None
+                    output.execution_count = executed
     return notebook
 
 
@@ -85,9 +86,21 @@ def html() -> None:
         sys.exit("the book was not built: see the warnings above")
 
 
-def picture() -> None:
-    from elrkit import plans, plots, runs
+MARKS = "<!-- from the records, by book/build.py readme -->\n", "\n<!-- end -->"
 
+
+def with_table(text: str, table: str) -> str:
+    """The README's text with `table` between its marks."""
+    before, rest = text.split(MARKS[0])
+    return before + MARKS[0] + table + MARKS[1] + rest.split(MARKS[1])[1]
+
+
+def readme() -> None:
+    from elrkit import paper, plans, plots, runs
+
+    decided = paper.decide(paper.load_claims(), paper.load_published(), runs.table(runs.read_all()))
+    path = ROOT / "README.md"
+    path.write_text(with_table(path.read_text(), paper.readme_table(decided)))
     records = [runs.find(config) for config in plans.plan("early-learning", "cpu") if config.noise_rate == 0.2]
     figure = plots.early_learning(runs.curves(filter(None, records)), "batches")
     figure.savefig(ROOT / "book" / "_static" / "early_learning.png", dpi=110, metadata={"Software": None})
@@ -102,8 +115,8 @@ def main() -> None:
             html()
         case ["store"]:
             store()
-        case ["picture"]:
-            picture()
+        case ["readme"]:
+            readme()
         case _:
             sys.exit(__doc__)
 

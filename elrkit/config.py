@@ -10,6 +10,7 @@ meaningless (beta without ELR, milestones without multi-step) are reset to their
     True
 """
 
+import ast
 import hashlib
 import json
 from functools import cache
@@ -139,7 +140,7 @@ class RunConfig(BaseModel):
         rho = given.get("sam_rho", 0)
         imply(rho != 0, sam_adaptive=False, sam_double_update=False)
         epochs = given.get("epochs", 60)
-        thirds = (epochs // 3, 2 * epochs // 3) if isinstance(epochs, int) else ()
+        thirds = tuple(sorted({epochs // 3, 2 * epochs // 3} - {0})) if isinstance(epochs, int) else ()
         schedule = given.get("schedule", "constant")
         imply(schedule == "multistep", milestones=thirds, gamma=0.01)
         imply(schedule == "cosine", restart_epochs=10, eta_min=0.001)
@@ -293,14 +294,27 @@ def _one_line(error: ValidationError) -> str:
     return "; ".join(dict.fromkeys(parts))
 
 
+def as_list(name: str, values: list | str) -> list:
+    """`values`, or the list that it is the text of; raises ConfigError, naming `name`, when it is empty or no list."""
+    if isinstance(values, str) and values.startswith("[") and values.endswith("]"):
+        try:
+            values = ast.literal_eval(values)
+        except (ValueError, SyntaxError):  # words without quotes
+            values = [word.strip() for word in values[1:-1].split(",")]
+    if not isinstance(values, list | tuple) or not values:
+        raise ConfigError(f"{name}={values!r}: allowed is a list with at least one value")
+    return list(values)
+
+
 def grid(noise_rates: list[float], losses: list[str], seeds: list[int], **fields: Any) -> list[RunConfig]:
     """Every combination, noise rates outermost, as configs that share `fields`; the seed also draws the noise.
 
-    Raises ConfigError when a list is empty or no list, or a combination is not allowed.
+    A list may be text, such as "[0.3, 0.6]" or "[ce, elr]": papermill's -p hands lists over like that. Raises
+    ConfigError when a list is empty or no list, or a combination is not allowed.
     """
-    for name, values in (("noise_rates", noise_rates), ("losses", losses), ("seeds", seeds)):
-        if not isinstance(values, list | tuple) or not values:
-            raise ConfigError(f"{name}={values!r}: allowed is a list with at least one value")
+    noise_rates, losses, seeds = (
+        as_list(name, values) for name, values in (("noise_rates", noise_rates), ("losses", losses), ("seeds", seeds))
+    )
     return [
         RunConfig(noise_rate=rate, loss=loss, seed=seed, noise_seed=seed, **fields)
         for rate in noise_rates

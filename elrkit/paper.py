@@ -724,6 +724,29 @@ def elr_minus_ce(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+README_CLAIMS = {  # claim -> the plan that redoes it
+    "early-learning": "early-learning",
+    "elr-memorizes-less": "early-learning",
+    "elr-beats-ce-cifar10-multistep": "table1",
+    "elr-beats-ce-cifar100-multistep": "table1",
+    "sam-gain-size": "sam",
+}
+
+
+def readme_table(decided: pd.DataFrame) -> str:
+    """The main claims as the Markdown table of the README: claim, paper, ours, and the command that redoes it."""
+    lines = ["| claim | paper | ours | the command that redoes it |", "| --- | --- | --- | --- |"]
+    for claim, plan in README_CLAIMS.items():
+        row = decided[decided["id"] == claim].iloc[0]
+        ours = "not run yet"
+        if not np.isnan(row["ours"]):
+            seeds = f"{row['seeds']} seed{'s' * int(row['seeds'] > 1)}"
+            ours = f"{row['verdict']}: {row['ours']:.1f} {row['unit']}, {seeds}, {row['scale']} scale"
+        published = "in words" if np.isnan(row["published"]) else f"{row['published']:.1f} {row['unit']}"
+        lines.append(f"| {row['text']} | {published} | {ours} | `python -m elrkit run {plan}` |")
+    return "\n".join(lines)
+
+
 def ledger_html(decided: pd.DataFrame, chapters: set[str]) -> str:
     """The result of `decide` as an HTML table whose rows carry their verdict; `chapters` are the pages to link to."""
     heads = ("Verdict", "Claim", "Published", "Ours (95 % interval)", "Seeds", "Scale")

@@ -217,8 +217,9 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
             "threads": record["execution"].get("threads"),
         }
         rows.append(row)
-    columns = ["run_id", *RunConfig.model_fields, "status", "scale", "test_top1"]
-    return pd.DataFrame(rows, columns=None if rows else columns)
+    always = ("status", "scale", "noise_realized", "test_top1", "wrong_memorized", "wrong_correct", "seconds", "device")
+    empty = ["run_id", *RunConfig.model_fields, *always, "threads", "images_per_second"]
+    return pd.DataFrame(rows, columns=None if rows else empty)
 
 
 def summary(table: pd.DataFrame, by: Sequence[str] = ("noise_rate", "loss")) -> pd.DataFrame:

@@ -68,13 +68,14 @@ if measured_on not in ("eval", "batches"):
     raise config.ConfigError(
         f"measured_on={measured_on!r}: allowed are eval, batches"
     )
+noise_rates = config.as_list("noise_rates", noise_rates)
 configs = config.grid(
     noise_rates, losses, seeds, dataset=dataset, model=model, train_size=train_size, epochs=epochs, lr=lr,
     batch_size=batch_size, schedule=schedule, augmentation=augmentation, precision=precision, beta=beta, lam=lam,
     sam_rho=sam_rho,
 )  # fmt: skip
 print(
-    f"{len(configs)} runs: {len(noise_rates)} noise rates, {len(losses)} losses, {len(seeds)} seeds"
+    f"{len(configs)} runs, noise rates {noise_rates}, losses {losses}, seeds {seeds}"
 )
 print("first:", configs[0].describe())
 

@@ -1,6 +1,9 @@
 """The built book in a real browser: every page loads, alone on the machine, in light and dark."""
 
 import re
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -95,7 +98,26 @@ def test_ledger_filters_and_sorts_in_the_page(visit):
     assert [row.locator("td").nth(1).inner_text() for row in visible.all()] == claims[::-1]
 
 
-def test_search_finds_a_page(visit):
-    page = visit("search")
-    page.goto(page.url + "?q=memorization")
-    page.wait_for_selector("#search-results li", timeout=20_000)
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def site():
+    """The book as a web server shows it; browsers let no script of a file:// page read other files."""
+    handler = partial(Quiet, directory=HTML)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_search_finds_a_page(browser, site):
+    page = browser.new_page()
+    requested = []
+    page.on("request", lambda request: requested.append(request.url))
+    page.goto(f"{site}/search.html?q=memorization")
+    page.wait_for_selector("#search-results li a", timeout=20_000)
+    assert all(url.startswith((site, "data:")) for url in requested)
+    page.close()

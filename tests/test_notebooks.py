@@ -1,11 +1,16 @@
 """The notebooks: text and .ipynb are one, stored outputs are clean, other parameters work, wrong ones stop at once."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import jupytext
 import nbformat
 import papermill
 import pytest
+
+from elrkit.config import ConfigError
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
@@ -63,17 +68,24 @@ def test_runs_with_other_parameters(name, tmp_path):
     }
     # papermill would ignore a name that the notebook does not know, and the test would prove nothing
     assert OTHER_PARAMETERS[name].keys() <= known | {"lam"}
-    notebook = run(name, tmp_path, OTHER_PARAMETERS[name])
-    if name == "early_learning":
-        text = text_of(notebook)
-        assert "2 runs: 1 noise rates, 1 losses, 2 seeds" in text
-        assert len(list((tmp_path / "results" / "digits").glob("*.json"))) == 2
+    run(name, tmp_path, OTHER_PARAMETERS[name])
+
+
+def test_readmes_papermill_command_takes_lists(tmp_path):
+    command = [Path(sys.executable).with_name("papermill"), "early_learning.ipynb", tmp_path / "out.ipynb"]
+    flags = {"noise_rates": "[0.3, 0.6]", "losses": "[elr]", "seeds": "[3]", "epochs": 2, "train_size": 200, "jobs": 1}
+    for name, value in flags.items():
+        command += ["-p", name, str(value)]
+    subprocess.run(command, cwd=NOTEBOOKS, check=True, capture_output=True)
+    configs = [json.loads(path.read_text())["config"] for path in (tmp_path / "results" / "digits").glob("*.json")]
+    assert sorted((c["noise_rate"], c["loss"], c["seed"]) for c in configs) == [(0.3, "elr", 3), (0.6, "elr", 3)]
+    assert "2 runs, noise rates [0.3, 0.6]" in text_of(nbformat.read(tmp_path / "out.ipynb", as_version=4))
 
 
 @pytest.mark.parametrize(
     ("parameters", "line"),
     [
-        ({"noise_rates": [1.5]}, "noise_rate=1.5: allowed is a number with 0 <= noise_rate <= 1"),
+        ({"noise_rates": [1.5]}, "noise_rate=1.5: allowed is a finite number with 0 <= noise_rate <= 1"),
         ({"losses": ["elrr"]}, "loss='elrr': allowed is one of ce, elr, sce, nce_rce"),
         ({"seeds": []}, "seeds=[]: allowed is a list with at least one value"),
         ({"dataset": "mnist"}, "dataset='mnist': allowed are digits, cifar10, cifar100"),
@@ -81,8 +93,20 @@ def test_runs_with_other_parameters(name, tmp_path):
         ({"measured_on": "test"}, "measured_on='test': allowed are eval, batches"),
     ],
 )
-def test_parameters_that_cannot_be_honoured_stop_before_training(parameters, line, tmp_path):
-    with pytest.raises(papermill.PapermillExecutionError) as caught:
-        run("early_learning", tmp_path, TINY | {"train_size": None} | parameters)
-    assert line in str(caught.value)
+def test_parameters_that_cannot_be_honoured_are_named_in_the_first_cell(parameters, line):
+    code = [cell for cell in jupytext.read(NOTEBOOKS / "early_learning.py").cells if cell.cell_type == "code"]
+    first = next(i for i, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", [])) + 1
+    namespace = {}
+    for cell in code[:first]:
+        exec(cell.source.replace("%matplotlib inline", ""), namespace)
+    namespace |= TINY | {"train_size": None} | parameters
+    with pytest.raises(ConfigError) as caught:
+        exec(code[first].source, namespace)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_parameter_that_cannot_be_honoured_stops_papermill_before_training(tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match=r"noise_rate=1\.5: allowed is"):
+        run("early_learning", tmp_path, TINY | {"noise_rates": [1.5]})
     assert not list(tmp_path.rglob("*.json"))

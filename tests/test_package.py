@@ -10,6 +10,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import elrkit
+from elrkit import paper, runs
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -33,8 +34,10 @@ def test_lock_satisfies_every_declared_dependency(requirement):
 
 
 def test_lock_pins_every_package_with_hashes_and_names_no_host():
+    # A package may stand twice, for different versions of Python.
     blocks = re.split(r"\n(?=[a-z])", LOCK.strip())
-    assert len(blocks) == len(locked()) > 100
+    assert all(re.match(r"[a-z0-9._-]+==[^ ]+ ", block) for block in blocks)
+    assert len(locked()) > 100
     assert all("--hash=sha256:" in block for block in blocks)
     assert "://" not in LOCK
 
@@ -75,3 +78,9 @@ def test_nothing_names_a_machine_or_a_package_index():
         and pattern.search((ROOT / name).read_bytes())
     ]  # fmt: skip
     assert named == []
+
+
+def test_readme_shows_what_the_committed_records_say(monkeypatch):
+    monkeypatch.setenv("ELRKIT_RESULTS", str(ROOT / "results" / "runs"))
+    decided = paper.decide(paper.load_claims(), paper.load_published(), runs.table(runs.read_all()))
+    assert f"\n{paper.readme_table(decided)}\n" in (ROOT / "README.md").read_text(), "python book/build.py readme"
