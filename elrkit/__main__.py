@@ -5,8 +5,9 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -43,15 +44,14 @@ def _budget(text: str | None) -> float | None:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def _train(configs: list[RunConfig], jobs: int, threads: int | None, budget: str | None, compiled: bool) -> int:
+def _train(configs: list[RunConfig], train_missing: Callable[..., list[RunConfig]], **options: Any) -> int:
+    """Train what is missing by `train_missing` (of `runs`, or its counterpart of `scale`), with progress and counts."""
     todo = runs.missing(configs)
     print(f"{len(configs)} runs, {len(configs) - len(todo)} there, {len(todo)} to train")
     if not todo:
         return 0
     with progress.display(len(todo)) as on_event:
-        left = runs.train_missing(
-            todo, jobs=jobs, threads=threads, budget_seconds=_budget(budget), on_event=on_event, compiled=compiled
-        )
+        left = train_missing(todo, on_event=on_event, **options)
     print(f"{len(todo) - len(left)} trained, {len(left)} still missing; records in {runs.results_root()}")
     return 0
 
@@ -75,7 +75,7 @@ def train(
         compiled: train through torch.compile, worth its start-up on long runs
     """
     config = RunConfig(**dataclasses.asdict(flags))
-    status = _train([config], 1, threads, budget, compiled)
+    status = _train([config], runs.train_missing, threads=threads, budget_seconds=_budget(budget), compiled=compiled)
     if record := runs.find(config):
         print(json.dumps({name: column[-1] for name, column in record["curves"].items() if column}, indent=1))
         print(runs.record_path(config))
@@ -166,18 +166,15 @@ def run(
         gpus_per_run: with ray, the share of a GPU that a run takes; 0.25 puts four on each
     """
     configs = plans.plan(name, scale, size)
-    if ray is not None:
-        from elrkit.scale import train_missing_on_ray
+    common = {"budget_seconds": _budget(budget), "compiled": compiled}
+    if ray is None:
+        return _train(configs, runs.train_missing, jobs=jobs, threads=threads, **common)
+    from elrkit.scale import train_missing_on_ray
 
-        todo = runs.missing(configs)
-        with progress.display(len(todo)) as on_event:
-            left = train_missing_on_ray(
-                todo, address=None if ray == "here" else ray, gpus_per_run=gpus_per_run, cpus_per_run=threads or 1,
-                budget_seconds=_budget(budget), on_event=on_event, compiled=compiled,
-            )  # fmt: skip
-        print(f"{len(todo) - len(left)} trained, {len(left)} still missing; records in {runs.results_root()}")
-        return 0
-    return _train(configs, jobs, threads, budget, compiled)
+    address = None if ray == "here" else ray
+    return _train(
+        configs, train_missing_on_ray, address=address, gpus_per_run=gpus_per_run, cpus_per_run=threads or 1, **common
+    )
 
 
 @app.command(name="import")
@@ -210,6 +207,7 @@ def audit(run_or_feed: Positional[str], out: Path = Path("audit"), top: int = 10
 
     if re.fullmatch("[0-9a-f]{12}", run_or_feed):
         config = RunConfig(**runs.by_id(run_or_feed)["config"])
+        dataset = data.load(config.dataset)
     else:
         dataset = data.load(run_or_feed)
         config = RunConfig(
@@ -218,11 +216,10 @@ def audit(run_or_feed: Positional[str], out: Path = Path("audit"), top: int = 10
             epochs=epochs, lr=0.05, schedule="multistep", milestones=(epochs * 2 // 5, epochs * 4 // 5), gamma=0.1,
             augmentation="flip", precision="bfloat16", batch_size=min(128, len(dataset.train_labels)), eval_every=5,
         )  # fmt: skip
-        _train([config], 1, None, None, False)
+        _train([config], runs.train_missing)
     outcome = runs.state_dir(config) / "outcome.pt"
     if not outcome.exists():
         raise ConfigError(f"run {config.run_id}: trained elsewhere, there is no {outcome}; train it here")
-    dataset = data.load(config.dataset)
     listed, table, page = audit.audit_outcome(load_outcome(outcome.parent), dataset, out, top)
     print(f"{len(listed)} labels to look at, the most suspicious first: {table}")
     print(f"open {page} in a browser; import-feed --decisions applies what you decide there")

@@ -12,7 +12,7 @@ from typing import Any
 from scipy import stats
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 
-from elrkit.config import TABLE1_NOISE_RATES, ConfigError, RunConfig, cifar10_recipe, cifar100_recipe
+from elrkit.config import ConfigError, RunConfig, cifar10_recipe, table1_cifar10, table1_cifar100
 
 SEEDS = (0, 1, 2)
 
@@ -28,17 +28,12 @@ def at_cpu_scale(config: RunConfig) -> RunConfig:
 
 def table1() -> list[RunConfig]:
     """Table 1: seeds outermost, so that every cell has a first run before any has a second."""
+    first = (0.2, 0.0, 0.1, 0.15)
     return [
-        recipe(loss, rate, schedule, seed)
-        for recipe, schedule in (
-            (cifar10_recipe, "multistep"),
-            (cifar10_recipe, "cosine"),
-            (cifar100_recipe, "multistep"),
-            (cifar100_recipe, "cosine"),
-        )
-        for seed in SEEDS
-        for rate in sorted(TABLE1_NOISE_RATES, key=(0.2, 0.0, 0.1, 0.15).index)
-        for loss in ("ce", "elr")
+        config
+        for half in (table1_cifar10, table1_cifar100)
+        for schedule in ("multistep", "cosine")
+        for config in sorted(half(SEEDS, (schedule,)), key=lambda c: (c.seed, first.index(c.noise_rate)))
     ]
 
 

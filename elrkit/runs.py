@@ -278,6 +278,26 @@ def _dataset(name: str) -> data.Dataset:
     return data.load(name)
 
 
+def _find_for_same_data(config: RunConfig) -> dict | None:
+    """The record of this run; raises DataError where the dataset's file has other content than the run was trained on.
+
+    A record whose data are not here any more still stands.
+    """
+    record = find(config)
+    if record is None or config.dataset in BUILT_IN_TRAIN_SIZES:
+        return record
+    try:
+        now = _dataset(config.dataset).fingerprint()
+    except data.DataError:
+        return record
+    if now != record["data"].get("fingerprint"):
+        raise data.DataError(
+            f"{config.dataset}: its content ({now}) is not what run {config.run_id} was trained on; "
+            f"give the new data another name, or remove {record_path(config)}"
+        )
+    return record
+
+
 def train_one(
     config: RunConfig,
     should_stop: Callable[[], bool] = lambda: False,
@@ -288,14 +308,7 @@ def train_one(
 
     `options` go to `elrkit.train.fit`. An existing record of a file dataset whose content has changed is an error.
     """
-    if record := find(config):
-        if config.dataset not in BUILT_IN_TRAIN_SIZES and (now := _dataset(config.dataset).fingerprint()) != record[
-            "data"
-        ].get("fingerprint"):
-            raise data.DataError(
-                f"{config.dataset}: its content ({now}) is not what run {config.run_id} was trained on; "
-                f"give the new data another name, or remove {record_path(config)}"
-            )
+    if record := _find_for_same_data(config):
         return record
     with claim(config) as mine:
         if not mine:
@@ -326,9 +339,9 @@ def train_one(
 
 
 def missing(configs: Iterable[RunConfig]) -> list[RunConfig]:
-    """The runs that have no record, each once, in the order given."""
+    """The runs that have no record, each once, in the order given; raises DataError as `train_one` does."""
     unique = {config.run_id: config for config in configs}
-    return [config for config in unique.values() if not record_path(config).exists() or find(config) is None]
+    return [config for config in unique.values() if _find_for_same_data(config) is None]
 
 
 def train_missing(
@@ -351,8 +364,7 @@ def train_missing(
     todo = missing(configs)
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
     jobs = max(1, min(jobs, len(todo)))
-    small = all(config.model == "small_resnet" for config in todo)
-    threads = threads or (1 if small else max(1, _cores() // jobs))
+    threads = threads or _default_threads(todo, jobs)
     with _stop_on_signal() as stopped:
 
         def should_stop() -> bool:
@@ -371,6 +383,11 @@ def train_missing(
         else:
             _train_in_processes(todo, jobs, threads, should_stop, on_event, options)
     return missing(configs)
+
+
+def _default_threads(configs: Sequence[RunConfig], jobs: int) -> int:
+    small = all(config.model == "small_resnet" for config in configs)
+    return 1 if small else max(1, _cores() // jobs)
 
 
 def _cores() -> int:
@@ -442,8 +459,6 @@ def _worker(texts: list[str], threads: int, options: dict, events: Any, stop: An
         config = RunConfig.from_json(text)
         if should_stop():
             break
-        if record_path(config).exists() and find(config):
-            continue
         train_one(config, should_stop, put, **options)
     events.close()
     events.join_thread()
@@ -537,7 +552,7 @@ def estimate_seconds(configs: Sequence[RunConfig], jobs: int = 1) -> float:
         )
         shape = (8, 8, 1) if config.dataset == "digits" else (32, 32, 3)
         if kind not in paces:
-            paces[kind] = train.measure_pace(config, shape, threads=max(1, _cores() // jobs))
+            paces[kind] = train.measure_pace(config, shape, threads=_default_threads(configs, jobs))
         trained, evaluated = paces[kind]
         n = config.train_size or BUILT_IN_TRAIN_SIZES.get(config.dataset, 50_000)
         tested = 450 if config.dataset == "digits" else 10_000

@@ -490,3 +490,24 @@ def test_an_estimate_grows_with_the_work(monkeypatch):
     assert runs.estimate_seconds([one, one.with_(seed=1)], jobs=2) == pytest.approx(seconds)
     assert len(asked) == 2  # one measurement for each kind of run and call
     assert torch.get_num_threads() == 1
+
+
+def test_a_record_is_not_taken_for_other_data_of_the_same_name(tmp_path):
+    path = tmp_path / "shop.npz"
+    names, rng = np.array(["cup", "shoe"]), np.random.default_rng(0)
+
+    def write(n):
+        images, labels = rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8), np.arange(n) % 2
+        np.savez(path, train_images=images, train_labels=labels, test_images=images[:4], test_labels=labels[:4],
+                 class_names=names)  # fmt: skip
+        runs._dataset.cache_clear()
+
+    config = RunConfig(dataset=str(path), epochs=1, batch_size=10, width=4)
+    write(40)
+    assert runs.train_missing([config]) == []
+    write(41)
+    with pytest.raises(data.DataError, match="give the new data another name"):
+        runs.train_missing([config])
+    path.unlink()  # the data are gone, the record stands
+    runs._dataset.cache_clear()
+    assert runs.missing([config]) == []
