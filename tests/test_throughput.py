@@ -105,7 +105,8 @@ def test_a_short_call(throughput, tmp_path, capsys):
     assert (row["jobs"], row["threads"], row["batch"]) == (2, 1, 16)
     low, high = row["lowest_and_highest_window"]
     assert 0 < low <= high
-    assert row["tflops"] == pytest.approx(row["images_per_second"] * row["gflop_per_image"] / 1e3, abs=1e-4)
+    # Operations an image (some 0.09 GFLOP) are recorded to four decimals: the product repeats to a few parts in 1,000.
+    assert row["tflops"] == pytest.approx(row["images_per_second"] * row["gflop_per_image"] / 1e3, rel=3e-3, abs=1e-4)
     assert len(row["steps"]) == 2
     assert {"date", "device", "versions", "settings"} <= record.keys()
 
