@@ -30,7 +30,7 @@ RunFlags = dataclasses.make_dataclass(
     ],
 )
 
-Scale = Literal["cpu", "paper"]
+Scale = Literal[plans.SCALES]
 Positional = tyro.conf.Positional
 
 
@@ -98,7 +98,7 @@ def list_runs(
     Args:
         dataset: only this dataset
         loss: only this loss
-        scale: only runs at this scale (paper, cpu or other)
+        scale: only runs at this scale (paper, cpu, digits or other)
         columns: what to show, any field of a config or a record
         csv: print comma-separated values
     """
@@ -124,7 +124,7 @@ def plan(
 
     Args:
         name: the plan
-        scale: the paper's network and epochs, or a small net that a CPU can train
+        scale: paper (its network and epochs), cpu (a small net on the same images) or digits (minutes for a plan)
         jobs: runs at a time, for the estimate
         size: settings of a sweep (default: 112 random ones, the whole grid)
     """
@@ -156,7 +156,7 @@ def run(
 
     Args:
         name: the plan
-        scale: the paper's network and epochs, or a small net that a CPU can train
+        scale: paper (its network and epochs), cpu (a small net on the same images) or digits (minutes for a plan)
         jobs: runs at a time, each in a process of its own
         threads: CPU threads of each run (default: one for the small net, else the cores shared out)
         budget: stop cleanly after this long, for example 9m

@@ -185,9 +185,10 @@ def read_all(folder: Path | None = None) -> list[dict]:
 
 
 def scale(config: RunConfig) -> str:
-    """`paper`: the paper's network, all images, its length of training; `cpu`: the small net on CIFAR; else `other`."""
+    """`paper`: the paper's network, all images, its length of training; `cpu`: the small net on CIFAR; `digits`; or
+    `other`."""
     if config.dataset not in ("cifar10", "cifar100"):
-        return "other"
+        return "digits" if config.dataset == "digits" else "other"
     if config.model == "resnet34" and config.epochs >= 100 and config.train_size is None:
         return "paper"
     return "cpu" if config.model == "small_resnet" else "other"
@@ -535,6 +536,13 @@ def load_or_train(configs: Sequence[RunConfig], *, jobs: int | None = None, **op
         if left:
             raise RuntimeError(f"{len(left)} of {len(todo)} runs have no record, see above; call again to resume them")
     return [read(record_path(config)) for config in configs]
+
+
+def gather(configs: Sequence[RunConfig], train: bool = False, jobs: int | None = None) -> list[dict]:
+    """The records of those of these runs that have one; with `train`, of all, as `load_or_train`. Prints how many."""
+    records = load_or_train(configs, jobs=jobs) if train else [record for c in configs if (record := find(c))]
+    print(f"{len(records)} of {len(configs)} runs are there")
+    return records
 
 
 def estimate_seconds(configs: Sequence[RunConfig], jobs: int = 1) -> float:

@@ -180,7 +180,7 @@ def test_table(record, digits):
     assert row["noise_realized"] == record["data"]["realized_noise_rate"]
     assert row["seconds"] == record["timing"]["seconds"]
     assert row["images_per_second"] == np.median(record["timing"]["images_per_second"])
-    assert (row["status"], row["scale"], row["threads"]) == ("finished", "other", 1)
+    assert (row["status"], row["scale"], row["threads"]) == ("finished", "digits", 1)
     assert table.loc[diverged["run_id"], "status"] == "diverged"
     assert math.isnan(table.loc[diverged["run_id"], "test_top1"])
     assert math.isnan(table.loc[plain["run_id"], "test_top1_selected"])
@@ -208,10 +208,18 @@ def test_scales():
     assert runs.scale(paper) == "paper"
     assert runs.scale(paper.with_(model="small_resnet")) == "cpu"
     assert runs.scale(paper.with_(train_size=1000)) == "other"
-    assert runs.scale(tiny()) == "other"
+    assert runs.scale(tiny()) == "digits"
 
 
 # Many runs
+
+
+def test_gather_takes_what_is_there_and_trains_when_asked(capsys):
+    plan = [tiny(), tiny(seed=1)]
+    record = runs.train_one(plan[1])
+    assert runs.gather(plan) == [record]
+    assert capsys.readouterr().out == "1 of 2 runs are there\n"
+    assert [r["run_id"] for r in runs.gather(plan, train=True, jobs=1)] == [config.run_id for config in plan]
 
 
 def collected():
