@@ -234,6 +234,7 @@ class RunConfig(BaseModel):
             noise = f"human {self.noise_convention}"
         size = f" {self.train_size:,} images" if self.train_size else ""
         sam = f" SAM {self.sam_rho:g}" if self.sam_rho else ""
+        size += " a tenth held out" if self.split == "held_out" else ""
         return f"{self.dataset}{size} {noise} {self.loss} {self.schedule}{sam} {self.model} seed {self.seed}"
 
 

@@ -104,17 +104,18 @@ def test_accuracy(curves: pd.DataFrame) -> Figure:
 
 
 def table1(cells: pd.DataFrame) -> Figure:
-    """The 32 cells of the paper's Table 1: published numbers beside ours, one panel per dataset and schedule.
+    """The cells of the paper's Table 1: published numbers beside ours, one panel per dataset and schedule.
 
     cells  `elrkit.paper.table1`. Hollow: the paper; filled with its 95 % interval: ours at paper scale; small: ours at
     cpu scale, another question whose level cannot be compared; stars: Liu et al. Cells without a mark of ours are not
     run yet.
     """
-    figure = Figure(figsize=(9.0, 6.4), layout="constrained")
-    axes = figure.subplots(2, 2, sharex=True, sharey="row")
+    datasets = [name for name in ("cifar10", "cifar100", "digits") if name in set(cells["dataset"])]
+    figure = Figure(figsize=(9.0, 0.8 + 2.8 * len(datasets)), layout="constrained")
+    axes = figure.subplots(len(datasets), 2, sharex=True, sharey="row", squeeze=False)
     styles = {"ce": (VERMILION, "o", -0.5), "elr": (BLUE, "s", 0.5)}
     titles = {"multistep": "multi-step", "cosine": "cosine annealing"}
-    for row, dataset in enumerate(("cifar10", "cifar100")):
+    for row, dataset in enumerate(datasets):
         for column, schedule in enumerate(titles):
             ax = axes[row, column]
             panel = cells[(cells["dataset"] == dataset) & (cells["schedule"] == schedule)]
@@ -133,7 +134,7 @@ def table1(cells: pd.DataFrame) -> Figure:
             ax.set_title(f"{DATASET_NAMES[dataset]}, {titles[schedule]}")
             ax.grid(alpha=0.25)
             ax.spines[["top", "right"]].set_visible(False)
-            if row == 1:
+            if row == len(datasets) - 1:
                 ax.set_xlabel("symmetric label noise, %")
             if column == 0:
                 ax.set_ylabel("test accuracy, %")

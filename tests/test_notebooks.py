@@ -16,12 +16,13 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
 
 TINY = dict(noise_rates=[0.3], seeds=[0, 1], epochs=2, train_size=200, batch_size=50, jobs=1)
+SMALL = {"scales": ["digits"], "train": True, "seeds": [0], "epochs": 2, "jobs": 1}
 OTHER_PARAMETERS = {
     "early_learning": TINY | {"losses": ["elr"], "measured_on": "batches"},
     "ledger": {"source": "liu2020"},
     "made": {"dataset": "digits"},
     "networks": {"num_classes": 10},
-    "table1": {"scale": "paper"},
+    "table1": SMALL | {"noise_rates": [0.3]},
     "theory": {"beta": 0.9},
 }
 

@@ -32,9 +32,9 @@ def test_paper_scale_is_the_papers_training():
 
 
 def test_table1_has_a_run_of_every_cell_before_any_has_a_second():
-    configs = [c for c in plans.plan("table1") if c.dataset == "cifar10" and c.schedule == "multistep"]
-    assert len(configs) == 24
-    assert [config.seed for config in configs] == [0] * 8 + [1] * 8 + [2] * 8
+    half = [c for c in plans.plan("table1") if c.dataset == "cifar10" and c.schedule == "multistep"]
+    assert [(c.split, c.seed) for c in half[:24]] == [("all", seed) for seed in (0, 1, 2) for _ in range(8)]
+    assert {(c.split, c.noise_rate) for c in half[24:]} == {("held_out", 0.2)}
 
 
 def test_runs_that_two_plans_share_are_one():
