@@ -133,8 +133,8 @@ class RunConfig(BaseModel):
         imply(small, width=16 if digits else 32, stem_stride=1 if digits else 2)
         loss = given.get("loss", "ce")
         imply(loss == "elr", **(ELR_CIFAR100 if given.get("dataset") == "cifar100" else ELR_CIFAR10))
-        # Wang et al. 2019, Section 4.1 (CIFAR-10); Ma et al. 2020, Section 4.2 (CIFAR-10).
-        weights = {"sce": (0.1, 1.0), "nce_rce": (1.0, 0.1)}.get(loss, (1.0, 1.0))
+        # As their authors train CIFAR-10: Wang et al. 2019 (train_models.py), Ma et al. 2020 (configs/cifar10/sym).
+        weights = {"sce": (0.1, 1.0), "nce_rce": (1.0, 1.0)}.get(loss, (1.0, 1.0))
         imply(loss in ("sce", "nce_rce"), loss_alpha=weights[0], loss_beta=weights[1])
         imply(given.get("optimizer", "sgd") == "sgd", momentum=0.9)
         rho = given.get("sam_rho", 0)

@@ -213,12 +213,14 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
         timing = record["timing"]
         row |= {
             "seconds": timing.get("seconds"),
+            "joules": timing.get("joules"),
+            "jobs": timing.get("jobs"),
             "images_per_second": _median(timing.get("images_per_second", [])),
             "device": record["device"].get("name"),
             "threads": record["execution"].get("threads"),
         }
         rows.append(row)
-    always = ("status", "scale", "noise_realized", "test_top1", "wrong_memorized", "wrong_correct", "seconds", "device")
+    always = ("status", "scale", "noise_realized", "test_top1", "wrong_memorized", "wrong_correct", "seconds", "joules", "device")
     empty = ["run_id", *RunConfig.model_fields, *always, "threads", "images_per_second"]
     return pd.DataFrame(rows, columns=None if rows else empty)
 
@@ -365,6 +367,7 @@ def train_missing(
     todo = missing(configs)
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
     jobs = max(1, min(jobs, len(todo)))
+    options = {**options, "jobs": jobs}
     threads = threads or _default_threads(todo, jobs)
     with _stop_on_signal() as stopped:
 

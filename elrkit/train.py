@@ -26,9 +26,11 @@ from torch import Tensor, nn
 import elrkit
 from elrkit import data, losses, models, noise, sam
 from elrkit.config import RunConfig
+from elrkit.energy import Meter
 
 RECORD_SCHEMA = 1
 EVALUATION_BATCH = {"cpu": 500, "cuda": 5000}
+METER_SECONDS = 60.0  # between readings of the energy; a processor's counter starts again after some ten minutes
 
 log = logging.getLogger(__name__)
 
@@ -231,8 +233,15 @@ class _Trainer:
         self.skipped_steps = 0
         self.epoch_seconds = 0.0
         self.curves: dict[str, list] = {}
-        self.timing: dict[str, list] = {"train_seconds": [], "evaluation_seconds": [], "images_per_second": []}
+        self.timing: dict[str, list | float | None] = {
+            "train_seconds": [], "evaluation_seconds": [], "images_per_second": [], "joules": 0.0,
+        }  # fmt: skip
         self._draws: tuple[int, data.EpochDraws] | None = None
+
+    def note_energy(self, joules: float | None) -> None:
+        """Add what the device counted; once a part is not known (None), the sum is not known either."""
+        before = self.timing.get("joules")
+        self.timing["joules"] = None if before is None or joules is None else before + joules
 
     def draws(self) -> data.EpochDraws:
         if self._draws is None or self._draws[0] != self.epoch:
@@ -378,6 +387,7 @@ def fit(
     checkpoint_seconds: float = 60.0,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[Progress], None] | None = None,
+    jobs: int | None = None,
 ) -> dict:
     """Train one run and return its record, a dict of plain JSON values.
 
@@ -388,6 +398,10 @@ def fit(
     checkpoint_seconds  between checkpoints
     should_stop         asked before each step; when true, `Stopped` is raised after a checkpoint was written
     on_progress         called about twice a second
+    jobs                runs that share the device, this one included; only noted beside its time and energy
+
+    `timing` holds the seconds of training and evaluation and the joules that the device counted in that time
+    (`elrkit.energy`; None where it does not tell). It counts for all that runs on it, so runs side by side count twice.
 
     A run whose loss stops being finite returns a record with status `diverged` and when and why. Raises DataError,
     OutOfMemory, Stopped. On the CPU of one machine, with the same number of threads, the same config gives the same
@@ -404,7 +418,7 @@ def fit(
     try:
         trainer = checkpoints.resume(build) if checkpoints else build()
         diverged = _train(trainer, checkpoints, checkpoint_seconds, should_stop, on_progress)
-        record = _record(trainer, dataset, compiled, diverged)
+        record = _record(trainer, dataset, compiled, diverged, jobs)
         if checkpoints:
             checkpoints.finish(_outcome(trainer, record))
     except (RuntimeError, MemoryError) as error:
@@ -447,6 +461,7 @@ def _train(trainer: _Trainer, checkpoints, checkpoint_seconds, should_stop, on_p
     config = trainer.config
     last_checkpoint = last_report = time.monotonic()
     pace_started, pace_steps = time.monotonic(), 0
+    meter, last_reading = Meter(trainer.device), time.monotonic()
     trainer.model.train()
     while trainer.epoch < config.epochs:
         trainer.start_epoch()
@@ -454,7 +469,11 @@ def _train(trainer: _Trainer, checkpoints, checkpoint_seconds, should_stop, on_p
         while trainer.step_in_epoch < trainer.steps:
             stop = should_stop()
             now = time.monotonic()
-            if checkpoints and (stop or now - last_checkpoint > checkpoint_seconds):
+            saving = checkpoints and (stop or now - last_checkpoint > checkpoint_seconds)
+            if saving or now - last_reading > METER_SECONDS:
+                trainer.note_energy(meter.spent())
+                last_reading = now
+            if saving:
                 trainer.epoch_seconds += time.perf_counter() - started
                 checkpoints.save(trainer)
                 last_checkpoint, started = time.monotonic(), time.perf_counter()
@@ -477,8 +496,10 @@ def _train(trainer: _Trainer, checkpoints, checkpoint_seconds, should_stop, on_p
                     )
                 )
         if bad := _diverged(trainer):  # this waits for the device
+            trainer.note_energy(meter.spent())
             return bad
         trainer.end_epoch(time.perf_counter() - started)
+    trainer.note_energy(meter.spent())
     return None
 
 
@@ -534,7 +555,9 @@ def _finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _record(trainer: _Trainer, dataset: data.Dataset, compiled: bool, diverged: dict | None) -> dict:
+def _record(
+    trainer: _Trainer, dataset: data.Dataset, compiled: bool, diverged: dict | None, jobs: int | None
+) -> dict:
     config, problem = trainer.config, trainer.problem
     weights = hashlib.sha256()
     for name, tensor in sorted(trainer.model.state_dict().items()):
@@ -562,6 +585,8 @@ def _record(trainer: _Trainer, dataset: data.Dataset, compiled: bool, diverged: 
         "timing": {
             **trainer.timing,
             "seconds": sum(trainer.timing["train_seconds"]) + sum(trainer.timing["evaluation_seconds"]),
+            "joules": trainer.timing.get("joules"),
+            "jobs": jobs,
             "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
     }

@@ -123,7 +123,7 @@ def test_run_ids_never_change():
         ({}, {"width": 16, "stem_stride": 1, "momentum": 0.9}),
         ({"dataset": "cifar10"}, {"dataset": "cifar10", "width": 32, "stem_stride": 2}),
         ({"loss": "sce"}, {"loss": "sce", "loss_alpha": 0.1, "loss_beta": 1.0}),
-        ({"loss": "nce_rce"}, {"loss": "nce_rce", "loss_alpha": 1.0, "loss_beta": 0.1}),
+        ({"loss": "nce_rce"}, {"loss": "nce_rce", "loss_alpha": 1.0, "loss_beta": 1.0}),
         (
             {"dataset": "cifar10", "noise": "human"},
             {"dataset": "cifar10", "noise": "human", "noise_convention": "worst", "noise_draw": "independent"},
