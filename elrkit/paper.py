@@ -829,3 +829,43 @@ def ledger_html(decided: pd.DataFrame, chapters: set[str], folder: str = "") -> 
         f'<div class="ledger-scroll"><table class="ledger"><thead><tr>{"".join(lines)}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def related_losses(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Losses side by side: one row per scale, noise rate, loss and recipe; accuracies and shares in percent.
+
+    runs  `elrkit.runs.table` of runs of the plan `related-losses`; diverged ones are left out
+
+    Columns: scale, noise_rate, loss, recipe ("the paper's" or "its authors'"), and for test (last epoch), memorized and
+    seen (of the wrong labels) the mean, name_low and name_high (95 % t interval over seeds, NaN for one seed); gain
+    likewise: test accuracy less that of cross-entropy with the same seed; best (mean over seeds of the best epoch's
+    test accuracy), seeds, liu (Liu et al.'s number for this loss and noise on CIFAR-10).
+    """
+    measures = {"test": "test_top1", "memorized": "wrong_memorized", "seen": "wrong_correct", "gain": "gain"}
+    cell = ["scale", "noise_rate", "loss", "recipe"]
+    spans = [f"{name}{end}" for name in measures for end in ("", "_low", "_high")]
+    runs = runs[runs["status"] == FINISHED]
+    runs = runs.assign(recipe=np.where(runs["weight_decay"] == 1e-3, "the paper's", "its authors'"))
+    pair = ["scale", "noise_rate", "seed"]
+    ce = runs[runs["loss"] == "ce"][[*pair, "test_top1"]].rename(columns={"test_top1": "ce"})
+    runs = runs.merge(ce, on=pair, how="left")
+    runs["gain"] = (runs["test_top1"] - runs["ce"]).where(runs["loss"] != "ce")
+    theirs = published[(published["source"] == "liu2020") & (published["dataset"] == "cifar10")]
+    theirs = theirs[(theirs["noise_kind"] == "symmetric") & (theirs["schedule"] == "multistep")]
+    rows = []
+    for key, group in runs.groupby(cell):
+        row = dict(zip(cell, key, strict=True))
+        for name, measure in measures.items():
+            values = 100 * group[measure].dropna()
+            mean, *ends = t_interval(values) if len(values) else (nan, nan, nan)
+            ends = [end if np.isfinite(end) else nan for end in ends]
+            row |= dict(zip((name, f"{name}_low", f"{name}_high"), (mean, *ends), strict=True))
+        number = theirs[(theirs["loss"] == row["loss"]) & (theirs["noise_rate"] == row["noise_rate"])]["mean"]
+        row |= {"best": 100 * group["test_top1_best"].mean(), "seeds": group["seed"].nunique()}
+        rows.append(row | {"liu": number.iloc[0] if len(number) == 1 and row["scale"] != "digits" else nan})
+    table = pd.DataFrame(rows, columns=[*cell, *spans, "best", "seeds", "liu"])
+    order = {"loss": LOSSES, "recipe": ("the paper's", "its authors'"), "scale": ("paper", "cpu", "digits")}
+    places = {name: {value: place for place, value in enumerate(values)} for name, values in order.items()}
+    return table.sort_values(
+        cell, key=lambda column: column.map(places[column.name]) if column.name in places else column, ignore_index=True
+    )

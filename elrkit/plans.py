@@ -186,7 +186,7 @@ def _short(value: Any) -> Any:
 
 # Training as the losses' authors publish it, as far as our networks allow: Wang et al.'s train_models.py and util.py
 # (235d93b), Ma et al.'s configs/cifar10/sym (2d18de6). Both take log 10^-4 for log 0, ours is -4: beta makes up for it.
-# Wang et al. decay one dense layer alone, which ResNets lack; 1e-4 is what Ma et al. give every loss, Wang et al.'s too.
+# Wang et al. decay one dense layer alone, which ResNets lack; 1e-4 is what Ma et al. give every loss, that one too.
 AUTHORS: dict[str, dict[str, Any]] = {
     "sce": {"lr": 0.01, "weight_decay": 1e-4, "gamma": 0.1, "loss_alpha": 0.1, "loss_beta": round(math.log(10), 6)},
     "nce_rce": {

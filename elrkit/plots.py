@@ -2,6 +2,9 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -140,4 +143,192 @@ def table1(cells: pd.DataFrame) -> Figure:
                 ax.set_ylabel("test accuracy, %")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
+    return figure
+
+
+def related_losses(rows: pd.DataFrame) -> Figure:
+    """Test accuracy and memorized labels of each loss, a column per noise rate.
+
+    rows  `elrkit.paper.related_losses` of one scale. Filled: the paper's recipe; hollow: the loss's authors' settings;
+    bars: 95 % t intervals over seeds, none for a single seed; stars, at paper scale: the accuracy that Liu et al. print
+    """
+    scale = rows["scale"].iloc[0]
+    rates = sorted(rows["noise_rate"].unique())
+    losses = [loss for loss in LOSS_NAMES if loss in set(rows["loss"])]
+    figure = Figure(figsize=(4.3 * len(rates) + 0.8, 0.62 * len(losses) * 2 + 2.0), layout="constrained")
+    axes = figure.subplots(2, len(rates), sharex="row", sharey=True, squeeze=False)
+    colours = {"ce": VERMILION, "elr": BLUE, "sce": GREEN, "nce_rce": ORANGE}
+    shifts = {"the paper's": -0.14, "its authors'": 0.14}
+    twice = {loss for loss in losses if rows[rows["loss"] == loss]["recipe"].nunique() > 1}
+    figure.suptitle(f"{scale} scale", fontsize="medium")
+    for column, rate in enumerate(rates):
+        for row, (measure, text) in enumerate(
+            (("test", "test accuracy, last epoch, %"), ("memorized", "wrong labels memorized, %"))
+        ):
+            ax = axes[row, column]
+            for cell in rows[rows["noise_rate"] == rate].itertuples():
+                mean, low, high = (getattr(cell, f"{measure}{end}") for end in ("", "_low", "_high"))
+                own = cell.recipe == "its authors'"
+                y, colour = losses.index(cell.loss) + shifts[cell.recipe] * (cell.loss in twice), colours[cell.loss]
+                if low == low:  # one seed has no interval
+                    ax.plot([low, high], [y, y], color=colour, lw=1.6)
+                ax.plot(mean, y, "D" if own else "o", ms=7, color=colour, mfc="white" if own else colour)
+                if measure == "test" and scale == "paper" and not own:
+                    ax.plot(cell.liu, y, "*", ms=11, color=colour, mec="white", mew=0.6)
+            ax.set_yticks(range(len(losses)), [LOSS_NAMES[loss] for loss in losses])
+            ax.set_ylim(len(losses) - 0.5, -0.5)
+            ax.set_xlabel(text)
+            ax.set_xlim(max(ax.get_xlim()[0], -1), min(ax.get_xlim()[1], 101))  # an interval may exceed what can be
+            ax.grid(alpha=0.25)
+            ax.spines[["top", "right"]].set_visible(False)
+            if row == 0:
+                ax.set_title(f"{100 * rate:g} % label noise")
+    marks = [("o", GREY, GREY, "the paper's recipe"), ("D", GREY, "white", "its authors' settings")]
+    marks += [("*", GREY, GREY, "printed by Liu et al.")] if scale == "paper" else []
+    for marker, colour, fill, text in marks:
+        axes[0, 0].plot([], [], marker, color=colour, mfc=fill, ms=11 if marker == "*" else 7, label=text)
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+    return figure
+
+
+def sweep(
+    runs: pd.DataFrame, fields: dict[str, str], names: dict[str, str], marked: dict[str, str], title: str
+) -> Figure:
+    """Parallel coordinates, as in the paper's Figure 4: one line a run, coloured by its test accuracy.
+
+    runs    `elrkit.runs.table` of finished runs
+    fields  hyper-parameter -> log, linear or category, in the order of the axes; `names` are their titles
+    marked  run id -> text: these runs are drawn thick, in black, and named in the legend
+
+    The last axis is the test accuracy. The worst tenth of the runs shares the darkest colour, so that a few failures do
+    not hide the differences between the others. Runs that share a category are spread over its slot; a run without a
+    value (Adam has no momentum) is at the foot of the axis, below its scale.
+    """
+    runs = runs.sort_values("test_top1").reset_index(drop=True)
+    accuracy = 100 * runs["test_top1"]
+    heights, ticks = {}, {}
+    for field, kind in fields.items():
+        heights[field], ticks[field] = _axis(runs[field], kind)
+    low, high = accuracy.min(), max(accuracy.max(), accuracy.min() + 1e-9)
+    heights["test_top1"] = ((accuracy - low) / (high - low)).to_numpy()
+    ticks["test_top1"] = [(place, f"{low + place * (high - low):.1f}") for place in (0, 0.25, 0.5, 0.75, 1)]
+    figure = Figure(figsize=(max(6.0, 1.25 * len(heights) + 1.0), 4.6), layout="constrained")
+    ax = figure.subplots()
+    colours = ScalarMappable(Normalize(accuracy.quantile(0.1), high), colormaps["viridis"])
+    columns = np.array(list(heights.values()))
+    x = np.arange(len(columns))
+    for run in range(len(runs)):
+        ax.plot(x, columns[:, run], color=colours.to_rgba(accuracy[run]), lw=1.3, alpha=0.8)
+    for (run_id, text), dash in zip(marked.items(), ("-", "--", ":"), strict=False):
+        for run in np.flatnonzero(runs["run_id"] == run_id):
+            ax.plot(x, columns[:, run], color="black", ls=dash, lw=2.2, label=text)
+    for place, name in enumerate(heights):
+        ax.axvline(place, color="#333333", lw=0.8)
+        for y, text in ticks[name]:
+            ax.annotate(text, (place, y), xytext=(-3, 0), textcoords="offset points", ha="right", va="center",
+                        fontsize=7.5, bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.6})  # fmt: skip
+    figure.suptitle(title, fontsize="medium")
+    ax.set_xticks(x, [*(names[field] for field in fields), "test accuracy, %"])
+    ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    ax.set(xlim=(-0.45, len(columns) - 0.9), ylim=(-0.2, 1.06), yticks=[])
+    ax.spines[:].set_visible(False)
+    figure.colorbar(colours, ax=ax, label="test accuracy, %", shrink=0.8, pad=0.02, extend="min")
+    if marked:
+        figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+    return figure
+
+
+def _axis(values: pd.Series, kind: str) -> tuple[np.ndarray, list[tuple[float, str]]]:
+    """Heights of the runs on an axis of parallel coordinates, 0 to 1, and the places and texts of its ticks."""
+    if kind == "category":
+        kinds = sorted(values.unique())
+        heights = np.zeros(len(values))
+        for slot, value in enumerate(kinds):
+            members = np.flatnonzero(values == value)
+            heights[members] = (slot + 0.5 + 0.5 * (np.arange(len(members)) + 0.5) / len(members) - 0.25) / len(kinds)
+        return heights, [((slot + 0.5) / len(kinds), str(value)) for slot, value in enumerate(kinds)]
+    numbers = pd.to_numeric(values).to_numpy(dtype=float)
+    scaled = np.log10(numbers) if kind == "log" else numbers
+    low, high = np.nanmin(scaled), np.nanmax(scaled)
+    heights = (scaled - low) / ((high - low) or 1.0)
+    chosen = np.unique(numbers[np.isfinite(numbers)])
+    places = chosen if len(chosen) <= 5 else np.linspace(low, high, 5)
+    if kind == "log" and len(chosen) > 5:
+        places = 10**places
+    at = np.log10(places) if kind == "log" else places
+    ticks = [((y - low) / ((high - low) or 1.0), f"{value:.2g}") for y, value in zip(at, places, strict=True)]
+    absent = np.isnan(heights)
+    heights[absent] = -0.14 + 0.04 * np.linspace(-1, 1, absent.sum())
+    return heights, ticks + ([(-0.14, "none")] if absent.any() else [])
+
+
+def importance(rows: pd.DataFrame, names: dict[str, str], title: str) -> Figure:
+    """How much each hyper-parameter matters: `elrkit.sweeps.forest_importance`'s rows, with their 95 % intervals."""
+    figure = Figure(figsize=(6.4, 0.36 * len(rows) + 1.0), layout="constrained")
+    figure.suptitle(title, fontsize="medium")
+    ax = figure.subplots()
+    for place, row in enumerate(rows.itertuples()):
+        ax.plot([row.low, row.high], [place, place], color=BLUE, lw=1.8)
+        ax.plot(row.importance, place, "o", color=BLUE, ms=6)
+    ax.axvline(0, color=GREY, lw=0.8)
+    ax.set_yticks(range(len(rows)), [names[field] for field in rows["field"]])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_xlabel("error that shuffling the values adds, points of test accuracy")
+    ax.grid(alpha=0.25, axis="x")
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def selection(runs: pd.DataFrame, chosen: pd.DataFrame, wrong: float, title: str) -> Figure:
+    """Accuracy on held-out images with noisy labels against accuracy on the test images, a point a run.
+
+    runs    `elrkit.runs.table` of finished runs of one sweep
+    chosen  `elrkit.sweeps.selection` of the same runs; its settings are ringed
+    wrong   share of wrong labels, spread over the other nine classes: the line is what a network of a given true
+            accuracy is expected to score on such labels
+    """
+    figure = Figure(figsize=(5.4, 4.0), layout="constrained")
+    ax = figure.subplots()
+    figure.suptitle(title, fontsize="medium")
+    x, y = 100 * runs["test_top1"], 100 * runs["held_out_top1_noisy"]
+    ends = np.array([x.min(), x.max()])
+    ax.plot(ends, ends * (1 - wrong) + (100 - ends) * wrong / 9, color=GREY, lw=1, ls="--", label="expected")
+    ax.plot(x, y, "o", color=BLUE, ms=5, alpha=0.8, mew=0, label="a setting")
+    for row, (colour, size) in zip(chosen.itertuples(), ((ORANGE, 12), (VERMILION, 16)), strict=True):
+        at = runs["run_id"] == row.run_id
+        ax.plot(x[at], y[at], "o", mfc="none", mec=colour, mew=2, ms=size, label=f"best on {row.chosen_by}")
+    ax.set(xlabel="test accuracy, true labels, %", ylabel="held-out accuracy, noisy labels, %")
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize="small", loc="lower right")
+    return figure
+
+
+def cost(bars: pd.DataFrame) -> Figure:
+    """What was computed, in operations and in hours, on logarithmic axes: one bar a row of `bars`.
+
+    bars  name, PFLOP, hours, ours (bool); a bar that is NaN is not drawn, 0 means that nothing has run yet
+    """
+    figure = Figure(figsize=(8.6, 0.42 * len(bars) + 1.1), layout="constrained")
+    for ax, column, unit in zip(
+        figure.subplots(1, 2, sharey=True), ("PFLOP", "hours"), ("PFLOP", "hours of runs"), strict=True
+    ):
+        positive = bars[column][bars[column] > 0]
+        left = 10 ** np.floor(np.log10(positive.min()) - 0.3) if len(positive) else 0.1
+        for place, row in enumerate(bars.to_dict("records")):
+            if row[column] > 0:
+                ax.barh(place, row[column] - left, left=left, color=BLUE if row["ours"] else GREY, height=0.62)
+                text = f"{row[column]:,.3g}" if row[column] < 1000 else f"{row[column]:,.0f}"
+                ax.annotate(text, (row[column], place), xytext=(4, 0), textcoords="offset points", va="center",
+                            fontsize=8)  # fmt: skip
+            elif row[column] == 0:
+                ax.annotate("not run yet", (left, place), xytext=(4, 0), textcoords="offset points", va="center",
+                            fontsize=8, color=GREY, style="italic")  # fmt: skip
+        ax.set_xscale("log")
+        ax.set_xlim(left, 12 * positive.max() if len(positive) else 1)
+        ax.set_yticks(range(len(bars)), bars["name"])
+        ax.set_ylim(len(bars) - 0.5, -0.5)
+        ax.set_xlabel(unit)
+        ax.grid(alpha=0.25, axis="x")
+        ax.spines[["top", "right"]].set_visible(False)
     return figure

@@ -205,8 +205,10 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
         curves = record["curves"]
         row = {"run_id": record["run_id"], **record["config"], "status": record["status"], "scale": scale(config)}
         row["noise_realized"] = record["data"].get("realized_noise_rate")
+        row |= {name: record["data"].get(name) for name in ("train_images", "held_out_images", "test_images")}
         if record["status"] == "finished":
-            row |= {name: column[-1] for name, column in curves.items() if name != "epoch"}
+            # Not the last epoch's learning rate: `lr` stays the config's.
+            row |= {name: column[-1] for name, column in curves.items() if name not in ("epoch", "lr")}
             row["test_top1_best"] = max(curves["test_top1"])
             held_out = curves.get("held_out_top1_noisy")
             row["test_top1_selected"] = curves["test_top1"][held_out.index(max(held_out))] if held_out else math.nan
@@ -220,8 +222,9 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
             "threads": record["execution"].get("threads"),
         }
         rows.append(row)
-    always = ("status", "scale", "noise_realized", "test_top1", "wrong_memorized", "wrong_correct", "seconds", "joules", "device")
-    empty = ["run_id", *RunConfig.model_fields, *always, "threads", "images_per_second"]
+    always = ("status", "scale", "noise_realized", "test_top1", "wrong_memorized", "wrong_correct")
+    costs = ("seconds", "joules", "jobs", "device", "threads", "images_per_second")
+    empty = ["run_id", *RunConfig.model_fields, *always, *costs]
     return pd.DataFrame(rows, columns=None if rows else empty)
 
 

@@ -555,9 +555,7 @@ def _finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _record(
-    trainer: _Trainer, dataset: data.Dataset, compiled: bool, diverged: dict | None, jobs: int | None
-) -> dict:
+def _record(trainer: _Trainer, dataset: data.Dataset, compiled: bool, diverged: dict | None, jobs: int | None) -> dict:
     config, problem = trainer.config, trainer.problem
     weights = hashlib.sha256()
     for name, tensor in sorted(trainer.model.state_dict().items()):

@@ -23,7 +23,11 @@ def reading(values, end=float("inf")):
 def package(folder, number, joules, name="package-0", largest=1000):
     path = folder / f"intel-rapl:{number}"
     path.mkdir(parents=True)
-    for file, text in {"name": name, "energy_uj": joules * 1_000_000, "max_energy_range_uj": largest * 1_000_000}.items():
+    for file, text in {
+        "name": name,
+        "energy_uj": joules * 1_000_000,
+        "max_energy_range_uj": largest * 1_000_000,
+    }.items():
         (path / file).write_text(f"{text}\n")
     return path / "energy_uj"
 

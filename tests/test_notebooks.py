@@ -16,12 +16,16 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
 
 TINY = dict(noise_rates=[0.3], seeds=[0, 1], epochs=2, train_size=200, batch_size=50, jobs=1)
-SMALL = {"scales": ["digits"], "train": True, "seeds": [0], "epochs": 2, "jobs": 1}
+DIGITS = {"scales": ["digits"], "train": True, "epochs": 2, "jobs": 1}
+SMALL = DIGITS | {"seeds": [0]}
 OTHER_PARAMETERS = {
+    "cost": {"epochs": 150},
     "early_learning": TINY | {"losses": ["elr"], "measured_on": "batches"},
+    "hyperparameters": DIGITS | {"size_random": 10, "size_grid": 4, "resamples": 3},
     "ledger": {"source": "liu2020"},
     "made": {"dataset": "digits"},
     "networks": {"num_classes": 10},
+    "related_losses": SMALL | {"noise_rates": [0.3]},
     "table1": SMALL | {"noise_rates": [0.3]},
     "theory": {"beta": 0.9},
 }

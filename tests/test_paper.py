@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from elrkit import paper
+from elrkit import paper, plots
 from elrkit.runs import table as runs_table
 
 # The paper's Table 1 as printed (arXiv 2105.13244): noise, then multi-step CE and ELR, then cosine CE and ELR.
@@ -559,3 +559,48 @@ def test_selection_beside_the_last_epoch(published):
     assert second["selected epoch"].startswith("83.00 (")
     assert second["selected minus last"].startswith("+3.00 (")
     assert (second["Liu et al."], second["seeds"]) == ("91.16", 2)
+
+
+# The related losses
+
+
+def related_run(loss, seed, test, rate=0.2, weight_decay=1e-3, scale="paper", status="finished") -> dict:
+    shares = {"wrong_memorized": 0.1 * seed, "wrong_correct": 0.5, "test_top1_best": test + 0.01}
+    run = {"scale": scale, "noise_rate": rate, "loss": loss, "weight_decay": weight_decay, "seed": seed}
+    return {**run, "status": status, "test_top1": test, **shares}
+
+
+def test_related_losses_are_paired_with_cross_entropy(published):
+    runs = [related_run("ce", 0, 0.80), related_run("ce", 1, 0.82)]
+    runs += [related_run("sce", 0, 0.86), related_run("sce", 1, 0.86), related_run("sce", 2, 0.89)]
+    runs += [related_run("sce", 0, 0.9, weight_decay=1e-4), related_run("sce", 1, 0.1, status="diverged")]
+    runs += [related_run("elr", 0, 0.99, scale="digits")]
+    rows = paper.related_losses(published, pd.DataFrame(runs))
+    cells = list(zip(rows["scale"], rows["loss"], rows["recipe"], rows["seeds"], strict=True))
+    assert cells == [
+        ("paper", "ce", "the paper's", 2),
+        ("paper", "sce", "the paper's", 3),
+        ("paper", "sce", "its authors'", 1),
+        ("digits", "elr", "the paper's", 1),
+    ]
+    ce, sce, own, digits = rows.itertuples()
+    assert isnan(ce.gain)
+    assert (sce.test, sce.best, sce.memorized, sce.seen) == pytest.approx((87, 88, 10, 50))
+    # Gains of 6 and 4 points on the two seeds that both have: t with one degree of freedom is 12.706, deviation sqrt 2.
+    assert (sce.gain, sce.gain_low, sce.gain_high) == pytest.approx((5, 5 - 12.706, 5 + 12.706), abs=1e-3)
+    assert (own.gain, own.test) == pytest.approx((10, 90))
+    assert isnan(own.gain_low)
+    assert (ce.liu, sce.liu) == (86.98, 89.83)
+    assert isnan(digits.liu)
+    assert isnan(digits.gain)
+
+
+def test_related_losses_of_nothing_and_their_picture(published):
+    assert paper.related_losses(published, runs_table([])).empty
+    runs = [related_run(loss, seed, 0.8) for loss in ("ce", "sce") for seed in (0, 1)]
+    runs += [related_run("sce", 0, 0.9, weight_decay=1e-4)]
+    figure = plots.related_losses(paper.related_losses(published, pd.DataFrame(runs)))
+    test = figure.axes[0]
+    stars = [line.get_xdata()[0] for line in test.lines if line.get_marker() == "*" and len(line.get_xdata())]
+    assert stars == [86.98, 89.83]
+    assert [text.get_text() for text in test.get_yticklabels()] == ["Cross-entropy", "Symmetric CE"]

@@ -1,6 +1,7 @@
 """The named plans: which runs, in which order, at which scale; options; a sweep that grows repeats no run."""
 
 import collections
+import math
 
 import pytest
 
@@ -99,3 +100,27 @@ def test_the_digits_stand_in_for_every_question():
     assert {config.precision for config in ladder} == {"float32", "float16_fresh_scaler"}
     assert max(config.lr for config in ladder) == pytest.approx(5 * min(config.lr for config in ladder))
     assert {config.noise for config in plans.plan("human-noise", "digits")} == {"asymmetric", "symmetric"}
+
+
+def test_the_declared_part_of_the_grid_is_a_part_of_it():
+    part = plans.plan("sweep-subgrid")
+    assert set(ids(part)) <= set(ids(plans.plan("sweep-grid")))
+    assert collections.Counter(config.optimizer for config in part) == {"sgd": 16, "adam": 4}
+    sgd = [config for config in part if config.optimizer == "sgd"]
+    assert {(config.momentum, config.weight_decay) for config in sgd} == {(0.9, 0.004)}
+    assert len({(config.lr, config.lam) for config in sgd}) == 16
+    assert ids(plans.plan("sweep-subgrid", size=5)) == ids(part)[:5]
+
+
+def test_related_losses_share_their_rivals_and_keep_their_authors_proportions():
+    configs = plans.plan("related-losses", "paper", seeds=[0], noise_rates=[0.2])
+    assert [c.loss for c in configs] == ["ce", "elr", "sce", "sce", "nce_rce", "nce_rce"]
+    assert set(ids(configs[:2])) <= set(ids(plans.plan("table1", "paper")))
+    for scale, epochs in (("paper", 120), ("cpu", 30), ("digits", 30)):
+        _, _, sce, own_sce, nce, own_nce = plans.plan("related-losses", scale, seeds=[0], noise_rates=[0.2])
+        for ours, own in ((sce, own_sce), (nce, own_nce)):
+            assert own.lr == pytest.approx(ours.lr / 2)
+            # A = -4 with this beta is log 10^-4 with beta 1.
+            assert (own.loss_alpha, 4 * own.loss_beta) == pytest.approx((ours.loss_alpha, 4 * math.log(10)))
+        assert (own_nce.schedule, own_nce.restart_epochs, own_nce.eta_min) == ("cosine", epochs, 0)
+    assert plans.plan("related-losses", "cpu", epochs=7)[5].restart_epochs == 7
