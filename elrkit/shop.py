@@ -30,6 +30,7 @@ from scipy.optimize import brentq
 
 from elrkit import audit, catalogue, data, feedmaker, plans, runs, train
 from elrkit.config import ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig, cifar10_recipe, cifar100_recipe
+from elrkit.paper import t_interval
 
 log = logging.getLogger(__name__)
 
@@ -402,6 +403,67 @@ def table(chosen: Sequence[Shop], epochs: int | None = None) -> pd.DataFrame:
 PARTS = ("agreement_leaked", "agreement_apart", "accuracy_leaked", "accuracy_apart")
 
 
+def put_in(chosen: Sequence[Shop]) -> pd.DataFrame:
+    """What the shops were made with and what their import measured, in percent, a row per shop (means over seeds)."""
+    rows = []
+    for summary in filter(None, (read(summary_path(shop)) for shop in chosen)):
+        asked, made, test = summary["shop"], summary["put_in"], summary["test"]
+        rows.append({
+            "shop": asked["kind"], "split by": asked["split"], "leak asked": asked["leak"], "seeds": 1,
+            "subcategories": made["subcategories"], "products": made["products"],
+            "kept": summary["imported"]["counts"]["kept"], "misfiled": 100 * made["misfiled"],
+            "wrong test labels": 100 * test["wrong"],
+            "near-duplicates in training": 100 * test["near_duplicate_in_train"],
+            "found by the import": 100 * test["near_duplicate_in_train_by_import"],
+        })  # fmt: skip
+    if not rows:
+        return pd.DataFrame({"": ["not made yet"]})
+    groups = pd.DataFrame(rows).groupby(["shop", "split by", "leak asked"], sort=False)
+    return groups.agg("mean").assign(seeds=groups.size()).round(1).reset_index()
+
+
+def leakage_answer(table: pd.DataFrame, published: float) -> str:
+    """In words: the highest agreement of these runs, where it was, and whether it reaches `published` (a share)."""
+    if table.empty:
+        return "not run yet"
+    means = table.groupby(["split", "leak", "arm"])[["agreement", "accuracy", "near_duplicates"]].mean()
+    best = means["agreement"].idxmax()
+    split, _, arm = best
+    values = table.set_index(["split", "leak", "arm"]).loc[[best], "agreement"]
+    verdict = "reaches" if means.loc[best, "agreement"] >= published else "does not reach"
+    return (
+        f"the highest agreement is {percent(values)} % ({arm}, split by {split}, "
+        f"{100 * means.loc[best, 'near_duplicates']:.0f} % of the test products with a near-duplicate in training), "
+        f"where the accuracy is {100 * means.loc[best, 'accuracy']:.1f} %; "
+        f"it {verdict} the paper's {100 * published:g} %"
+    )
+
+
+def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
+    """What a shop can measure beside the truth, as text in percent: mean over seeds and its 95 % interval (t; a single
+    seed has none), one row per split and arm. `apart`: agreement among test products without a near-duplicate."""
+    measures = {
+        "agreement with its labels": "agreement",
+        "accuracy against the truth": "accuracy",
+        "agreement, near-duplicate in training": "agreement_leaked",
+        "agreement, none": "agreement_apart",
+    }
+    rows = []
+    for (kind, split, _, arm), part in table.groupby(["kind", "split", "leak", "arm"], sort=False):
+        where = {"shop": kind, "split by": split, "loss": arm, "seeds": part["seed"].nunique()}
+        where["near-duplicates"] = f"{100 * part['near_duplicates'].mean():.1f} %"
+        rows.append(where | {name: percent(part[column].dropna()) for name, column in measures.items()})
+    return pd.DataFrame(rows)
+
+
+def percent(values: Sequence[float]) -> str:
+    """Mean of shares over seeds with its 95 % t interval, as text in percent; empty without a value."""
+    if not len(values):
+        return ""
+    mean, low, high = (100 * value for value in t_interval(values))
+    return f"{mean:.1f}" if len(values) == 1 else f"{mean:.1f} ({low:.1f} to {high:.1f})"
+
+
 # ------------------------------------------------------------------------------------------------ clean and go on
 
 FRACTIONS = (0.01, 0.05, 0.1)
@@ -448,8 +510,9 @@ def clean(base: RunConfig, should_stop: Callable[[], bool] = lambda: False) -> d
         eval_every=TUNE_EPOCHS,
     )  # fmt: skip
     orders = {
-        "list": audit.rank(outcome["targets"].numpy(), given).index.to_numpy(),
-        "random": np.random.default_rng(base.seed).permutation(n),
+        "list": audit.rank(outcome["targets"].numpy(), given).index.to_numpy(copy=True),
+        # A stream of its own: the noise is drawn from the plain seed, and the same permutation would find every flip.
+        "random": np.random.default_rng([base.seed, 1]).permutation(n),
     }
     summary = read(clean_path(base)) or {
         "run_id": base.run_id,
@@ -497,3 +560,16 @@ def clean_table(bases: Sequence[RunConfig]) -> pd.DataFrame:
             )
     columns = ["seed", "before", "control", "chosen", "fraction", "looked_at", "corrected", "wrong_after", "test_top1"]
     return pd.DataFrame(rows, columns=[*columns, "seconds"])
+
+
+def gains(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `clean_table`: what correcting adds over the control of the same seed, in points with a 95 % t interval."""
+    rows = []
+    done = table[table["chosen"] != "nothing"]
+    for (fraction, chosen), part in done.groupby(["fraction", "chosen"]):
+        rows.append({
+            "labels looked at": f"{100 * fraction:g} %", "chosen by": chosen, "seeds": part["seed"].nunique(),
+            "corrected": round(part["corrected"].mean()),
+            "gain": percent((part["test_top1"] - part["control"]).dropna()),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
