@@ -171,12 +171,11 @@ def leakage(table: pd.DataFrame, published: float, wrong: float) -> Figure:
     axes[0].set_ylim(0, 1.0)
     axes[0].set_title("Agreement with the shop's own labels")
     axes[1].set_title("Accuracy against the truth")
-    axes[0].axhline(published, color="black", lw=1.2, ls=":")
-    axes[0].text(1, published, f"the paper's {100 * published:g} %", ha="right", va="bottom", fontsize="small",
-                 transform=axes[0].get_yaxis_transform())  # fmt: skip
-    axes[0].axhline(1 - wrong, color=GREY, lw=1)
-    axes[0].text(1, 1 - wrong, f"labels that are right: {100 - 100 * wrong:.3g} %", ha="right", va="top", color=GREY,
-                 fontsize="small", transform=axes[0].get_yaxis_transform())  # fmt: skip
+    lines = [
+        axes[0].axhline(published, color="black", lw=1.2, ls=":", label=f"the paper's {100 * published:g} %"),
+        axes[0].axhline(1 - wrong, color=GREY, lw=1, label=f"labels that are right: {100 - 100 * wrong:.3g} %"),
+    ]
+    axes[0].legend(handles=lines, fontsize="small", loc="lower right")
     axes[1].plot([], [], ls="", marker="o", ms=8, mfc="none", color=GREY, label="hollow: split by group")
     axes[1].legend(fontsize="small", loc="best")
     figure.supxlabel("test products with a near-duplicate in training", fontsize="medium")
@@ -215,15 +214,17 @@ def fine_tuning(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(5.4, 3.6), layout="constrained")
     ax = figure.subplots()
     control = table[table["chosen"] == "nothing"]
-    for chosen, colour, dash, marker, name in (
-        ("list", BLUE, "-", "s", "labels at the head of the list"),
-        ("random", VERMILION, "--", "o", "labels at random"),
+    for chosen, colour, dash, marker, size, name in (
+        ("list", BLUE, "-", "s", 4, "labels at the head of the list"),
+        ("random", VERMILION, "--", "o", 8, "labels at random"),
     ):
         by_share = pd.concat([control, table[table["chosen"] == chosen]]).groupby("fraction")["test_top1"]
         mean = by_share.mean()
-        ax.plot(mean.index, mean, color=colour, ls=dash, marker=marker, label=name)
+        ax.plot(mean.index, mean, color=colour, ls=dash, marker=marker, ms=size, mfc="none", label=name)
         ax.fill_between(mean.index, by_share.min(), by_share.max(), color=colour, alpha=0.18, lw=0)
     ax.axhline(table.groupby("seed")["before"].first().mean(), color=GREY, ls=":", label="before fine-tuning")
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, (low + high) / 2 - 0.01), max(high, (low + high) / 2 + 0.01))  # no drama below 2 points
     ax.set_xlabel("labels that a person looked at")
     ax.set_ylabel("test accuracy")
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

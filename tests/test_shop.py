@@ -77,7 +77,7 @@ def test_a_summary_says_what_the_dataset_holds(store):
         assert summary["fingerprint"] == dataset.fingerprint()
         assert summary["put_in"]["misfiled"] == 0.15
         wrong = [(dataset.train_labels != dataset.train_truth).sum(), (dataset.test_labels != dataset.test_truth).sum()]
-        assert sum(wrong) == 0.15 * 1200
+        assert sum(wrong) == 0.15 * 1700
         assert summary["test"]["wrong"] == pytest.approx(wrong[1].item() / len(dataset.test_labels), abs=1e-6)
 
 
