@@ -332,3 +332,127 @@ def cost(bars: pd.DataFrame) -> Figure:
         ax.grid(alpha=0.25, axis="x")
         ax.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+ARM_STYLES = {"CE": (VERMILION, "--", "o"), "ELR": (BLUE, "-", "s"), "ELR + SAM": (GREEN, "-.", "^")}
+
+
+def leakage(table: pd.DataFrame, published: float, wrong: float) -> Figure:
+    """What near-duplicates across the split do to agreement with the shop's labels, and to accuracy.
+
+    table      `elrkit.shop.table` of the shops of one scale; lines join the means over seeds of the splits by product,
+               bars run from the lowest to the highest seed; hollow marks are the split by group
+    published  the paper's agreement with SAM, in [0, 1]
+    wrong      share of wrong labels, in [0, 1]: what is above 1 - wrong needs errors that can be foreseen, or copies
+    """
+    figure = Figure(figsize=(8.4, 3.9), layout="constrained")
+    axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    for ax, column in zip(axes, ("agreement", "accuracy"), strict=True):
+        for arm, (colour, dash, marker) in ARM_STYLES.items():
+            part = table[table["arm"] == arm]
+            by_product = part[part["split"] == "product"].groupby("leak")
+            mean, low, high = (by_product[column].agg(how) for how in ("mean", "min", "max"))
+            ax.errorbar(by_product["near_duplicates"].mean(), mean, [mean - low, high - mean], color=colour, ls=dash,
+                        marker=marker, ms=5, lw=1.6, capsize=2, label=arm)  # fmt: skip
+            apart = part[part["split"] == "group"]
+            ax.plot(apart["near_duplicates"], apart[column], ls="", marker=marker, ms=8, mfc="none", color=colour)
+        ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylim(0, 1.0)
+    axes[0].set_title("Agreement with the shop's own labels")
+    axes[1].set_title("Accuracy against the truth")
+    lines = [
+        axes[0].axhline(published, color="black", lw=1.2, ls=":", label=f"the paper's {100 * published:g} %"),
+        axes[0].axhline(1 - wrong, color=GREY, lw=1, label=f"labels that are right: {100 - 100 * wrong:.3g} %"),
+    ]
+    axes[0].legend(handles=lines, fontsize="small", loc="lower right")
+    axes[1].plot([], [], ls="", marker="o", ms=8, mfc="none", color=GREY, label="hollow: split by group")
+    axes[1].legend(fontsize="small", loc="best")
+    figure.supxlabel("test products with a near-duplicate in training", fontsize="medium")
+    return figure
+
+
+def gallery(images: np.ndarray, label, prediction, truth, row) -> Figure:
+    """Products with what the shop, the network and the truth say, as the paper's Figure 3 with the truth added.
+
+    images (n, H, W, 3) uint8; label, prediction, truth, row (n,) text; one line of pictures per value of `row`.
+    """
+    rows = list(dict.fromkeys(row))
+    columns = max((np.asarray(row) == name).sum() for name in rows)
+    figure = Figure(figsize=(1.75 * columns, 2.35 * len(rows)), layout="constrained")
+    for name, part in zip(rows, np.atleast_1d(figure.subfigures(len(rows), 1)), strict=True):
+        part.suptitle(name, fontsize="medium", fontweight="bold", x=0.01, ha="left")
+        axes = part.subplots(1, columns, squeeze=False)[0]
+        members = np.flatnonzero(np.asarray(row) == name)
+        for ax in axes:
+            ax.axis("off")
+        for ax, i in zip(axes, members, strict=False):
+            ax.imshow(images[i], interpolation="nearest")
+            right = VERMILION if prediction[i] != truth[i] else BLUE
+            ax.text(0.5, -0.04, f"filed: {label[i]}\ntruth: {truth[i]}", ha="center", va="top", fontsize="small",
+                    transform=ax.transAxes)  # fmt: skip
+            ax.set_title(f"“{prediction[i]}”", fontsize="small", color=right, pad=3)
+    return figure
+
+
+def fine_tuning(table: pd.DataFrame) -> Figure:
+    """Test accuracy after correcting a share of the labels and going on, by the list and at random.
+
+    table  `elrkit.shop.clean_table`; lines are means over seeds, bands from the lowest to the highest; 0 % is the
+           control, the same epochs with nothing corrected
+    """
+    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+    ax = figure.subplots()
+    control = table[table["chosen"] == "nothing"]
+    for chosen, colour, dash, marker, size, name in (
+        ("list", BLUE, "-", "s", 4, "labels at the head of the list"),
+        ("random", VERMILION, "--", "o", 8, "labels at random"),
+    ):
+        by_share = pd.concat([control, table[table["chosen"] == chosen]]).groupby("fraction")["test_top1"]
+        mean = by_share.mean()
+        ax.plot(mean.index, mean, color=colour, ls=dash, marker=marker, ms=size, mfc="none", label=name)
+        ax.fill_between(mean.index, by_share.min(), by_share.max(), color=colour, alpha=0.18, lw=0)
+    ax.axhline(table.groupby("seed")["before"].first().mean(), color=GREY, ls=":", label="before fine-tuning")
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, (low + high) / 2 - 0.01), max(high, (low + high) / 2 + 0.01))  # no drama below 2 points
+    ax.set_xlabel("labels that a person looked at")
+    ax.set_ylabel("test accuracy")
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize="small")
+    return figure
+
+
+def class_sizes(sizes: pd.DataFrame) -> Figure:
+    """Products per class as bars, `train` and `test` end to end; index: the class names, from the bottom up."""
+    figure = Figure(figsize=(6.4, 0.6 + 0.24 * len(sizes)), layout="constrained")
+    ax = figure.subplots()
+    ax.barh(sizes.index, sizes["train"], color=BLUE, label="training")
+    ax.barh(sizes.index, sizes["test"], left=sizes["train"], color=ORANGE, label="test")
+    ax.set_xlabel("products")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(loc="lower right")
+    return figure
+
+
+def contact_sheet(images: np.ndarray, labels: np.ndarray, class_names, rows: int = 6, columns: int = 10) -> Figure:
+    """The first `columns` images of each of the `rows` largest classes, one line of pictures per class.
+
+    images (n, H, W, 3) uint8; labels (n,) indices into class_names.
+    """
+    largest = np.argsort(-np.bincount(labels, minlength=len(class_names)), kind="stable")[:rows]
+    figure = Figure(figsize=(0.75 * columns + 1.1, 0.8 * len(largest)), layout="constrained")
+    axes = figure.subplots(len(largest), columns, squeeze=False)
+    for line, label in zip(axes, largest, strict=True):
+        members = np.flatnonzero(labels == label)
+        for ax in line:
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        for ax, i in zip(line, members, strict=False):
+            ax.imshow(images[i])
+        line[0].set_ylabel(class_names[label], rotation=0, ha="right", va="center", labelpad=8)
+    return figure

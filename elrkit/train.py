@@ -432,6 +432,42 @@ def fit(
     return record
 
 
+def predict_test(config: RunConfig, dataset: data.Dataset, outcome: dict) -> Tensor:
+    """Logits (n, classes) float32 of the test images by the network of a finished run (`load_outcome`), on the CPU."""
+    channels = dataset.test_images.shape[3]
+    model = models.build(config.model, dataset.num_classes, channels, config.width, config.stem_stride)
+    model.load_state_dict(outcome["model"])
+    return predict(model, data.DeviceImages(dataset.test_images, dataset.mean, dataset.std, "cpu"), config.precision)
+
+
+def fine_tune(
+    config: RunConfig,
+    dataset: data.Dataset,
+    problem: Problem,
+    outcome: dict,
+    device: str | torch.device | None = None,
+) -> dict[str, list]:
+    """The curves of going on from a finished run's weights and ELR targets, with the labels of `problem`.
+
+    config   how to go on: epochs, learning rate and all else; the network and images must be the run's
+    problem  the run's own (`set_up`), its `given` labels corrected or not
+    outcome  of `load_outcome`, its `targets` (n, classes) changed or not; None: targets start at zero
+
+    The start is no part of the config, so this makes no record. Raises ValueError when the outcome belongs to other
+    images.
+    """
+    if not np.array_equal(outcome["index"].numpy(), problem.index):
+        raise ValueError(f"fine_tune: run {outcome['run_id']} was trained on other images than those of the problem")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    trainer = _Trainer(config, dataset, problem, device, compiled=False)
+    trainer.model.load_state_dict(outcome["model"])
+    if trainer.elr and outcome["targets"] is not None:
+        trainer.elr.targets.copy_(outcome["targets"])
+    if bad := _train(trainer, None, math.inf, lambda: False, None):
+        raise ValueError(f"fine_tune: diverged in epoch {bad['epoch']}, {bad['reason']}; lower lr={config.lr}")
+    return trainer.curves
+
+
 def training_steps(
     config: RunConfig, dataset: data.Dataset, device: str | torch.device, compiled: bool = False
 ) -> Iterator[None]:

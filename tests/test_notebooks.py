@@ -21,11 +21,13 @@ SMALL = DIGITS | {"seeds": [0]}
 OTHER_PARAMETERS = {
     "cost": {"epochs": 150},
     "early_learning": TINY | {"losses": ["elr"], "measured_on": "batches"},
+    "feed": {"split": "product", "fit": "pad", "drop_labels": ["Skip"], "min_images": 20},
     "hyperparameters": DIGITS | {"size_random": 10, "size_grid": 4, "resamples": 3},
     "ledger": {"source": "liu2020"},
     "made": {"dataset": "digits"},
     "networks": {"num_classes": 10},
     "related_losses": SMALL | {"noise_rates": [0.3]},
+    "shop": SMALL | {"leaks": [0, 40]},
     "table1": SMALL | {"noise_rates": [0.3]},
     "theory": {"beta": 0.9},
 }
