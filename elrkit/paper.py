@@ -59,7 +59,7 @@ SETTINGS = tuple(name for name in RunConfig.model_fields if name not in ("seed",
 # Settings that exist for one arm of a comparison alone, so cannot be held equal.
 FOLLOWS = {
     "loss": ("beta", "lam", "loss_alpha", "loss_beta"),
-    "sam_rho": ("sam_adaptive", "sam_double_update"),
+    "sam_rho": ("sam_adaptive", "sam_double_update", "sam_double_update_of"),
     "schedule": ("milestones", "gamma", "restart_epochs", "eta_min"),
 }
 # A recipe: column -> what is allowed; None is "no value". As the papers describe it, and as the published code ran it.
