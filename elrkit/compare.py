@@ -95,7 +95,7 @@ def compare(configs: Sequence[RunConfig], records: Sequence[dict], arms: Sequenc
     at the last epoch and its 95 % t interval over seeds (NaN for one seed); values (tuple, one a seed); change,
     change_low, change_high, change_seeds: to the arm before; total, total_low, total_high, total_seeds: to the plain
     run; both within a seed. skipped: steps that the loss scaler skipped, per run (NaN without a scaler); seconds and
-    pflop of one training, means over seeds; run_ids (tuple).
+    tflop of one training, means over seeds; run_ids (tuple).
 
     The arm on noisy test labels is left out where no label is wrong. Raises ValueError for configs of several scales.
     """
@@ -109,7 +109,7 @@ def compare(configs: Sequence[RunConfig], records: Sequence[dict], arms: Sequenc
         first = plain.setdefault((*cell, config.seed), config)
         cells.setdefault(cell, {}).setdefault(changed(config, first), {})[config.seed] = config
     by_id = {record["run_id"]: record for record in records}
-    pflop = dict(zip(by_id, flops.of_runs(by_id.values())["training_pflop"], strict=True))
+    tflop = dict(zip(by_id, 1000 * flops.of_runs(by_id.values())["training_pflop"], strict=True))
     rows = []
     for (rate, loss), planned in cells.items():
         values: dict[str, dict[int, float]] = {}
@@ -133,7 +133,7 @@ def compare(configs: Sequence[RunConfig], records: Sequence[dict], arms: Sequenc
                     **dict(zip(("change", "change_low", "change_high", "change_seeds"), change, strict=True)),
                     **dict(zip(("total", "total_low", "total_high", "total_seeds"), total, strict=True)),
                     "skipped": _mean(skipped), "seconds": _mean(r["timing"]["seconds"] for r in done.values()),
-                    "pflop": _mean(pflop[record["run_id"]] for record in done.values()),
+                    "tflop": _mean(tflop[record["run_id"]] for record in done.values()),
                     "run_ids": tuple(record["run_id"] for record in done.values()),
                 }
             )  # fmt: skip
@@ -206,15 +206,15 @@ def sam_gain(rows: pd.DataFrame, published: float) -> pd.DataFrame:
 
 def cost_text(rows: pd.DataFrame) -> pd.DataFrame:
     """What the arms of `compare` cost in training, beside their accuracy, as a person reads it."""
-    first = rows.groupby(["noise_rate", "loss"])[["pflop", "seconds"]].transform("first")
-    ratio = rows[["pflop", "seconds"]] / first
+    first = rows.groupby(["noise_rate", "loss"])[["tflop", "seconds"]].transform("first")
+    ratio = rows[["tflop", "seconds"]] / first
     return pd.DataFrame(
         {
             "noise": (100 * rows["noise_rate"]).map("{:g} %".format),
             "loss": rows["loss"].map(LOSS_NAMES),
             "run": rows["arm"],
-            "PFLOP": rows["pflop"].map(lambda x: "not run yet" if np.isnan(x) else f"{x:.3g}"),
-            "times SGD's": ratio["pflop"].map(lambda x: "" if np.isnan(x) else f"{x:.2f}"),
+            "TFLOP": rows["tflop"].map(lambda x: "not run yet" if np.isnan(x) else f"{x:,.{0 if x >= 100 else 2}f}"),
+            "times SGD's": ratio["tflop"].map(lambda x: "" if np.isnan(x) else f"{x:.2f}"),
             "seconds": rows["seconds"].map(lambda x: "" if np.isnan(x) else f"{x:.0f}"),
             "times SGD's ": ratio["seconds"].map(lambda x: "" if np.isnan(x) else f"{x:.2f}"),
             "test accuracy, %": [_points(r.mean, r.low, r.high, "") for r in rows.itertuples(name="Row")],
@@ -225,6 +225,7 @@ def cost_text(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _points(mean: float, low: float, high: float, sign: str = "+") -> str:
     """A mean with its interval, if there is one: +1.20 (+0.80 to +1.60)."""
+    mean, low, high = (round(value, 2) + 0.0 for value in (mean, low, high))  # no minus sign before a zero
     text = "" if np.isnan(mean) else f"{mean:{sign}.2f}"
     return text if np.isnan(low) else f"{text} ({low:{sign}.2f} to {high:{sign}.2f})"
 
@@ -308,7 +309,7 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
         ran, largest, ends = cell[cell["seeds"] > 0], "not run yet", "not run yet"
         if ran["change"].notna().any():
             step = ran.loc[ran["change"].abs().idxmax()]
-            seeds = f"{step['change_seeds']} seed{'s' * (step['change_seeds'] > 1)}"
+            seeds = f"{step['change_seeds']} seed{'s' * int(step['change_seeds'] > 1)}"
             largest = f"{step['arm']}: {step['change']:+.2f} ({seeds})"
         last = cell.iloc[-1]
         if last["seeds"]:

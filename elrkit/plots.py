@@ -1,7 +1,5 @@
 """One function per figure: a DataFrame of curves or runs in, a matplotlib Figure out. Opens no file."""
 
-import itertools
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -39,7 +37,7 @@ def early_learning(curves: pd.DataFrame, measured_on: str = "eval") -> Figure:
     prefix = {"eval": "", "batches": "batches_"}[measured_on]
     present = set(zip(curves["loss"], curves["sam_rho"] > 0, strict=True))
     methods = [(loss, sharp) for sharp in (False, True) for loss in LOSS_NAMES if (loss, sharp) in present]
-    figure = Figure(figsize=((3.6 if len(methods) < 3 else 2.7) * len(methods) + 0.6, 5.4), layout="constrained")
+    figure = Figure(figsize=((3.6 if len(methods) < 3 else 3.0) * len(methods) + 0.6, 5.4), layout="constrained")
     figure.suptitle(_experiment(curves), fontsize="medium")
     axes = figure.subplots(2, len(methods), sharex=True, sharey=True, squeeze=False)
     for column, (loss, sharp) in enumerate(methods):
@@ -59,7 +57,7 @@ def early_learning(curves: pd.DataFrame, measured_on: str = "eval") -> Figure:
             if row == 1:
                 ax.set_xlabel("epoch")
             if column == len(methods) - 1:
-                ax.legend(fontsize="small", framealpha=0.9, loc="center right")
+                ax.legend(fontsize="small" if len(methods) < 3 else "x-small", framealpha=0.9, loc="center right")
     return figure
 
 
@@ -69,7 +67,9 @@ def _one_experiment(name: str, curves: pd.DataFrame) -> None:
         raise ValueError(f"{name}: no curves; train the runs first")
     for field in ("dataset", "train_size", "noise", "noise_rate", "model", "epochs"):
         if curves[field].nunique(dropna=False) > 1:
-            raise ValueError(f"{name}: runs differ in {field}: {sorted(curves[field].unique(), key=str)}; choose one")
+            raise ValueError(
+                f"{name}: runs differ in {field}: {sorted(curves[field].unique().tolist(), key=str)}; choose one"
+            )
 
 
 def _experiment(curves: pd.DataFrame) -> str:
@@ -160,27 +160,34 @@ def ladder(rows: pd.DataFrame, title: str = "") -> Figure:
 
     rows  `elrkit.compare.compare`, with the columns of `beside_published` where there are any
 
-    Filled dots are the rungs, joined by a line, with the change to the rung before; hollow ones single changes to the
-    recipe as described. Bars are 95 % t intervals over seeds, ticks the seeds. A dashed line with a band is the
-    published cell and its tolerance, at paper scale alone. Raises ValueError when nothing was run.
+    Filled dots are the rungs, joined by a line, with the change to the rung before; hollow ones single changes, with
+    the change to what they change. Bars are 95 % t intervals over seeds, cut at the edge of the panel; ticks are the
+    seeds. A dashed line with a band is the published cell and its tolerance, at paper scale alone. Raises ValueError
+    when nothing was run.
     """
     if not rows["seeds"].sum():
         raise ValueError("ladder: no run is there; train the plan first")
     rates, losses = (list(dict.fromkeys(rows[name])) for name in ("noise_rate", "loss"))
-    arms = list(dict.fromkeys(rows.sort_values("single", kind="stable")["arm"]))
-    figure = Figure(
-        figsize=(2.4 + 3.3 * len(losses), 0.7 + (0.5 + 0.29 * len(arms)) * len(rates)), layout="constrained"
-    )
+    arms = rows.drop_duplicates("arm").sort_values("single", kind="stable").set_index("arm")["single"]
+    size = 2.4 + 3.3 * len(losses), 0.7 + (0.5 + 0.29 * len(arms)) * len(rates)
+    figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title, fontsize="medium")
     axes = figure.subplots(len(rates), len(losses), sharey=True, sharex="row", squeeze=False)
-    for (row, rate), (column, loss) in itertools.product(enumerate(rates), enumerate(losses)):
-        ax = axes[row, column]
-        panel = rows[(rows["noise_rate"] == rate) & (rows["loss"] == loss)]
-        _ladder_panel(ax, panel, arms)
-        noise = "clean labels" if not rate else f"{100 * rate:g} % noise"
-        ax.set_title(f"{LOSS_NAMES[loss]}, {noise}", fontsize="medium")
-        if row == len(rates) - 1:
-            ax.set_xlabel("test accuracy at the last epoch, %")
+    for row, rate in enumerate(rates):
+        panels = rows[rows["noise_rate"] == rate]
+        for ax, loss in zip(axes[row], losses, strict=True):
+            _ladder_panel(ax, panels[panels["loss"] == loss], list(arms.index))
+            ax.axhline((~arms).sum() - 0.5, color=GREY, lw=0.6)
+            ax.set_title(
+                f"{LOSS_NAMES[loss]}, {f'{100 * rate:g} % noise' if rate else 'clean labels'}", fontsize="medium"
+            )
+        seen = [value for values in panels["values"] for value in values]
+        seen += list(panels["published"].dropna()) if "published" in panels else []
+        if seen:  # an interval over two seeds may be wider than all there is to see
+            room = max(1.0, 0.25 * (max(seen) - min(seen)))
+            axes[row, 0].set_xlim(min(seen) - room, max(seen) + room)
+    for ax in axes[-1]:
+        ax.set_xlabel("test accuracy at the last epoch, %")
     return figure
 
 
@@ -189,33 +196,36 @@ def _ladder_panel(ax, panel: pd.DataFrame, arms: list[str]) -> None:
     rungs = ran[~ran["single"]].sort_values("y")
     ax.plot(rungs["mean"], rungs["y"], color=BLUE, lw=1, alpha=0.6)
     for row in ran.itertuples():
+        ax.plot([row.low, row.high], [row.y, row.y], color=BLUE, lw=2, alpha=0.5)  # nothing where they are NaN
         ax.plot(row.values, [row.y] * len(row.values), "|", color=GREY, ms=7)
-        if np.isfinite(row.low):
-            ax.plot([row.low, row.high], [row.y, row.y], color=BLUE, lw=2, alpha=0.5)
         ax.plot(row.mean, row.y, "o", color=BLUE, mfc="white" if row.single else BLUE, ms=6)
         if np.isfinite(row.change):
-            ax.annotate(f"{row.change:+.1f}", (row.mean, row.y), (7, 4), textcoords="offset points", fontsize="small")
+            ax.annotate(
+                f"{round(row.change, 1) + 0.0:+.1f}",
+                (row.mean, row.y),
+                (7, 4),
+                textcoords="offset points",
+                fontsize="small",
+            )
     for y, arm in enumerate(arms):
         here = panel[panel["arm"] == arm]
-        if not len(here) or not here["seeds"].iloc[0]:
-            why = "no such run" if not len(here) else "diverged" if here["diverged"].iloc[0] else "not run yet"
-            ax.text(
-                0.98, y, why, transform=ax.get_yaxis_transform(), color=GREY, fontsize="small", ha="right", va="center"
-            )
-    cell = panel["published"].dropna() if "published" in panel else panel["mean"].iloc[:0]
-    if len(cell):
-        ax.axvline(cell.iloc[0], color=VERMILION, ls="--", lw=1.4)
-        ax.text(cell.iloc[0], 1.0, "published", transform=ax.get_xaxis_transform(), color=VERMILION, fontsize="small",
-                ha="center", va="top", bbox={"fc": "white", "ec": "none", "pad": 0.5, "alpha": 0.8})  # fmt: skip
-        wide = panel["tolerance"].max()
-        if np.isfinite(wide):
-            ax.axvspan(cell.iloc[0] - wide, cell.iloc[0] + wide, color=VERMILION, alpha=0.12, lw=0)
-    singles = panel.loc[panel["single"], "arm"].map(arms.index)
-    if len(singles):
-        ax.axhline(singles.min() - 0.5, color=GREY, lw=0.6)
+        if not len(here):
+            why = "the same: no label is wrong"
+        elif here["seeds"].iloc[0]:
+            continue
+        else:
+            why = "diverged" if here["diverged"].iloc[0] else "not run yet"
+        place = ax.get_yaxis_transform()
+        ax.text(0.98, y, why, transform=place, color=GREY, fontsize="small", ha="right", va="center")
+    if "published" in panel and panel["published"].notna().any():
+        cell, tolerance = panel["published"].max(), panel["tolerance"].max()
+        ax.axvline(cell, color=VERMILION, ls="--", lw=1.4, zorder=0)
+        ax.annotate("published", (cell, 1), (3, -2), xycoords=ax.get_xaxis_transform(), textcoords="offset points",
+                    color=VERMILION, fontsize="small", va="top")  # fmt: skip
+        if np.isfinite(tolerance):
+            ax.axvspan(cell - tolerance, cell + tolerance, color=VERMILION, alpha=0.12, lw=0)
     ax.set_yticks(range(len(arms)), arms)
     ax.set_ylim(len(arms) - 0.4, -0.9)
-    ax.margins(x=0.16)
     ax.grid(axis="x", alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
 
@@ -266,7 +276,8 @@ def sam_curves(curves: pd.DataFrame) -> Figure:
 def accuracy_by_cost(rows: pd.DataFrame) -> Figure:
     """Test accuracy against what the training cost, counted in operations and in seconds, a panel each.
 
-    rows  `elrkit.compare.compare` of `SAM_ARMS` at one noise rate; bars are 95 % t intervals over seeds
+    rows  `elrkit.compare.compare` of `SAM_ARMS` at one noise rate; bars are 95 % t intervals over seeds, cut at
+          the edge of the panel
 
     Raises ValueError when nothing was run.
     """
@@ -276,19 +287,19 @@ def accuracy_by_cost(rows: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(8.6, 3.8), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     markers = dict(zip(dict.fromkeys(rows["arm"]), "os^Dv", strict=False))
-    for ax, (column, title) in zip(axes, (("pflop", "training, PFLOP"), ("seconds", "seconds a run")), strict=True):
-        for (loss, colour), shift in zip({"ce": VERMILION, "elr": BLUE}.items(), (-0.004, 0.004), strict=True):
-            part = ran[ran["loss"] == loss]
-            for row in part.itertuples():
-                x = getattr(row, column) * (1 + shift)
-                error = None if np.isnan(row.low) else [[row.mean - row.low], [row.high - row.mean]]
-                ax.errorbar(x, row.mean, error, fmt=markers[row.arm], color=colour, mfc="white", ms=8, lw=1.3,
-                            capsize=3, label=f"{LOSS_NAMES[loss]}: {row.arm}")  # fmt: skip
+    for ax, (column, title) in zip(axes, (("tflop", "training, TFLOP"), ("seconds", "seconds a run")), strict=True):
+        for row in ran.itertuples():
+            colour, shift = {"ce": (VERMILION, -0.004), "elr": (BLUE, 0.004)}[row.loss]
+            error = None if np.isnan(row.low) else [[row.mean - row.low], [row.high - row.mean]]
+            ax.errorbar(getattr(row, column) * (1 + shift), row.mean, error, fmt=markers[row.arm], color=colour,
+                        mfc="white", ms=8, lw=1.3, capsize=3, label=f"{LOSS_NAMES[row.loss]}: {row.arm}")  # fmt: skip
         ax.set_xlabel(title)
-        ax.set_xlim(left=0)
-        ax.margins(x=0.1, y=0.15)
+        ax.set_xlim(0, 1.12 * ran[column].max())
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
+    seen = [value for values in ran["values"] for value in values]
+    room = max(1.0, 0.25 * (max(seen) - min(seen)))
+    axes[0].set_ylim(min(seen) - room, max(seen) + room)
     axes[0].set_ylabel("test accuracy at the last epoch, %")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize="small")

@@ -80,7 +80,8 @@ there = [scale for scale in planned if records[scale]]
 #
 # Filled dots climb from the described recipe to the code's; the number at a dot is its difference to the rung before, in
 # points, between runs of the same seed: same images, same wrong labels, same initial weights and order. Hollow dots below
-# the line change one thing about the described recipe. The dashed line, at paper scale alone, is the published cell with
+# the line change one thing alone. Bars are 95 % t intervals over seeds; those of two seeds are wide and may run off the
+# panel. The dashed line, at paper scale alone, is the published cell with
 # the tolerance of the {doc}`ledger <ledger>` around it.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Test accuracy of each rung as a dot, one panel per noise rate and loss; at paper scale with the published cell as a vertical line."}}

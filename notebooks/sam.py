@@ -132,7 +132,7 @@ if not curves:
 # %% [markdown]
 # ## What it costs
 #
-# Operations are counted from the network, three forward passes an image and step for SGD and six for SAM; seconds are
+# Operations are counted from the network, evaluation left out: three forward passes an image and step for SGD and six for SAM; seconds are
 # measured, and hold for the device and the load of the day. Two trainings at the same place on the left panel's axis have
 # cost the same.
 

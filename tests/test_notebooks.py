@@ -18,9 +18,11 @@ NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
 TINY = dict(noise_rates=[0.3], seeds=[0, 1], epochs=2, train_size=200, batch_size=50, jobs=1)
 OTHER_PARAMETERS = {
     "early_learning": TINY | {"losses": ["elr"], "measured_on": "batches"},
+    "forensics": {"scales": ["digits"], "train": True, "seeds": [0], "noise_rates": [0.3], "epochs": 1, "jobs": 1},
     "ledger": {"source": "liu2020"},
     "made": {"dataset": "digits"},
     "networks": {"num_classes": 10},
+    "sam": {"scales": ["digits"], "train": True, "seeds": [0], "noise_rates": "[0.3]", "epochs": 2, "jobs": 1},
     "table1": {"scale": "paper"},
     "theory": {"beta": 0.9},
 }
