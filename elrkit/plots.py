@@ -162,7 +162,7 @@ def ladder(rows: pd.DataFrame, title: str = "") -> Figure:
 
     Filled dots are the rungs, joined by a line, with the change to the rung before; hollow ones single changes, with
     the change to what they change. Bars are 95 % t intervals over seeds, cut at the edge of the panel; ticks are the
-    seeds. A dashed line with a band is the published cell and its tolerance, at paper scale alone. Raises ValueError
+    seeds. A dashed line is the published cell, its shade each arm's tolerance, at paper scale alone. Raises ValueError
     when nothing was run.
     """
     if not rows["seeds"].sum():
@@ -216,14 +216,16 @@ def _ladder_panel(ax, panel: pd.DataFrame, arms: list[str]) -> None:
         else:
             why = "diverged" if here["diverged"].iloc[0] else "not run yet"
         place = ax.get_yaxis_transform()
-        ax.text(0.98, y, why, transform=place, color=GREY, fontsize="small", ha="right", va="center")
+        ax.text(0.98, y, why, transform=place, color=GREY, fontsize="small", ha="right", va="center",
+                bbox={"fc": "white", "ec": "none", "pad": 0.5})  # fmt: skip
     if "published" in panel and panel["published"].notna().any():
-        cell, tolerance = panel["published"].max(), panel["tolerance"].max()
+        cell = panel["published"].max()
         ax.axvline(cell, color=VERMILION, ls="--", lw=1.4, zorder=0)
         ax.annotate("published", (cell, 1), (3, -2), xycoords=ax.get_xaxis_transform(), textcoords="offset points",
                     color=VERMILION, fontsize="small", va="top")  # fmt: skip
-        if np.isfinite(tolerance):
-            ax.axvspan(cell - tolerance, cell + tolerance, color=VERMILION, alpha=0.12, lw=0)
+        for row in ran.itertuples():  # each arm has a tolerance of its own, from the spread of its seeds
+            ends = cell - row.tolerance, cell + row.tolerance
+            ax.fill_betweenx([row.y - 0.4, row.y + 0.4], *ends, color=VERMILION, alpha=0.15, lw=0)
     ax.set_yticks(range(len(arms)), arms)
     ax.set_ylim(len(arms) - 0.4, -0.9)
     ax.grid(axis="x", alpha=0.25)

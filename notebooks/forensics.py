@@ -82,7 +82,7 @@ there = [scale for scale in planned if records[scale]]
 # points, between runs of the same seed: same images, same wrong labels, same initial weights and order. Hollow dots below
 # the line change one thing alone. Bars are 95 % t intervals over seeds; those of two seeds are wide and may run off the
 # panel. The dashed line, at paper scale alone, is the published cell with
-# the tolerance of the {doc}`ledger <ledger>` around it.
+# the tolerance of the {doc}`ledger <ledger>` around it, which depends on the spread of a rung's seeds.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Test accuracy of each rung as a dot, one panel per noise rate and loss; at paper scale with the published cell as a vertical line."}}
 published = paper.load_published()
