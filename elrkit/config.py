@@ -77,6 +77,9 @@ class RunConfig(BaseModel):
     sam_double_update: bool = Field(
         False, description="SAM: move batch-norm statistics and ELR targets in both passes, as the paper's code did"
     )
+    sam_double_update_of: Literal["both", "batch_norm", "targets"] = Field(
+        "both", description="sam_double_update: of both, or of one of them alone"
+    )
     schedule: Literal["multistep", "cosine", "constant"] = Field("constant", description="learning-rate schedule")
     milestones: tuple[int, ...] | None = Field(
         None, strict=False, description="multistep: epochs after which lr is multiplied"
@@ -139,6 +142,9 @@ class RunConfig(BaseModel):
         imply(given.get("optimizer", "sgd") == "sgd", momentum=0.9)
         rho = given.get("sam_rho", 0)
         imply(rho != 0, sam_adaptive=False, sam_double_update=False)
+        # Without ELR there are no targets, so that "both" says the same as "batch_norm".
+        alone = given.get("sam_double_update_of") == "batch_norm" and loss != "elr"
+        imply(given.get("sam_double_update") is True and not alone, sam_double_update_of="both")
         epochs = given.get("epochs", 60)
         thirds = tuple(sorted({epochs // 3, 2 * epochs // 3} - {0})) if isinstance(epochs, int) else ()
         schedule = given.get("schedule", "constant")
@@ -193,6 +199,8 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"milestones={self.milestones}: allowed are epochs from 0, each larger than the one before"
             )
+        if self.sam_double_update_of == "targets" and self.loss != "elr":
+            raise ValueError(f"sam_double_update_of='targets' with loss={self.loss!r}: allowed is loss='elr' alone")
         if self.eta_min is not None and self.eta_min > self.lr:
             raise ValueError(f"eta_min={self.eta_min}: allowed is at most lr={self.lr}")
         return self

@@ -59,7 +59,7 @@ SETTINGS = tuple(name for name in RunConfig.model_fields if name not in ("seed",
 # Settings that exist for one arm of a comparison alone, so cannot be held equal.
 FOLLOWS = {
     "loss": ("beta", "lam", "loss_alpha", "loss_beta"),
-    "sam_rho": ("sam_adaptive", "sam_double_update"),
+    "sam_rho": ("sam_adaptive", "sam_double_update", "sam_double_update_of"),
     "schedule": ("milestones", "gamma", "restart_epochs", "eta_min"),
 }
 # A recipe: column -> what is allowed; None is "no value". As the papers describe it, and as the published code ran it.
@@ -154,6 +154,16 @@ def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, flo
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
+def tolerance(values: np.ndarray, their_std: float = nan) -> float:
+    """How far, in points, our mean may lie from a published one: our deviation over `values` (n,) plus theirs.
+
+    Each deviation stands in for the other where only one is known; at least `NUMBER_TOLERANCE`.
+    """
+    ours = float(np.std(values, ddof=1)) if len(values) > 1 else their_std
+    spread = ours + (ours if np.isnan(their_std) else their_std)
+    return NUMBER_TOLERANCE if np.isnan(spread) else max(NUMBER_TOLERANCE, float(spread))
+
+
 def decide(claims: pd.DataFrame, published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """One row per claim and per published number, with its verdict (one of `VERDICTS`) and what it rests on.
 
@@ -242,18 +252,15 @@ def _number(number: pd.Series, runs: pd.DataFrame, recipe: dict) -> tuple[Findin
     chosen = max(groups, key=_preference)
     values = 100 * chosen[number["quantity"]].to_numpy(dtype=float)
     mean, low, high = t_interval(values)
-    theirs = number["std"]
-    ours = values.std(ddof=1) if len(values) > 1 else theirs
-    spread = ours + (ours if np.isnan(theirs) else theirs)
-    tolerance = NUMBER_TOLERANCE if np.isnan(spread) else max(NUMBER_TOLERANCE, float(spread))
-    margin = tolerance - abs(mean - number["mean"])
+    allowed = tolerance(values, number["std"])
+    margin = allowed - abs(mean - number["mean"])
     if len(values) == 1:
         note = _join("one seed, so no interval", note)
         low, high = nan, nan
     if len(groups) > 1:
         note = _join(note, f"{len(groups) - 1} other settings of this cell left out")
     state = "yes" if margin >= -1e-9 else "no"
-    return Finding(state, note, mean, low, high, len(values), "paper", tuple(chosen["run_id"]), margin), tolerance
+    return Finding(state, note, mean, low, high, len(values), "paper", tuple(chosen["run_id"]), margin), allowed
 
 
 # Claims

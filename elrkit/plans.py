@@ -86,7 +86,8 @@ def forensics(seeds: Sequence[int] = (0,), noise_rates: Sequence[float] = (0.2, 
     CIFAR-10 at 20 and 0 % noise, CE and ELR, multi-step: fresh crops and flips; drawn once; once in float16 with a
     new loss scaler each batch. Then single changes to the described recipe: noise that never draws the true class,
     and 45,000 training images. Accuracy against noisy test labels is in every record. Last the SAM comparison, ELR at
-    the first noise rate: learning rate and weight decay of the code's SAM run, then its double updates.
+    the first noise rate: learning rate and weight decay of the code's SAM run, its double updates, together and one at
+    a time, and its schedule, cosine restarts for 50 epochs.
     """
     runs = []
     for seed in seeds:
@@ -113,6 +114,10 @@ def forensics(seeds: Sequence[int] = (0,), noise_rates: Sequence[float] = (0.2, 
             sharp.with_(**code),
             sharp.with_(**code, sam_double_update=True),
             sharp.with_(sam_double_update=True),
+            sharp.with_(sam_double_update=True, sam_double_update_of="batch_norm"),
+            sharp.with_(sam_double_update=True, sam_double_update_of="targets"),
+            plain.with_(**code, schedule="cosine", epochs=50),
+            sharp.with_(**code, sam_double_update=True, schedule="cosine", epochs=50),
         ]
     return runs
 
@@ -275,9 +280,13 @@ def _own_rate(config: RunConfig) -> dict[str, float]:
 
 
 def _cpu_ladder(config: RunConfig) -> RunConfig:
-    """20,000 images, 40 epochs, and the rung's own augmentation, precision and learning rate."""
-    kept = {"augmentation": config.augmentation, "precision": config.precision, **_own_rate(config)}
-    return at_cpu_scale(config).with_(train_size=20_000, epochs=40, milestones=(16, 32), **kept)
+    """20,000 images, 40 epochs, and the rung's own augmentation, precision, learning rate and schedule."""
+    kept: dict[str, Any] = {"augmentation": config.augmentation, "precision": config.precision, **_own_rate(config)}
+    if config.schedule == "multistep":
+        kept["milestones"] = (16, 32)
+    # Restarts come every 10 epochs at any scale: 20 epochs stand for 50, so that the last cycle too ends at its foot.
+    epochs = 40 if config.epochs == 120 else 20
+    return at_cpu_scale(config).with_(train_size=20_000, epochs=epochs, **kept)
 
 
 def _cpu_sweep(config: RunConfig) -> RunConfig:
@@ -297,7 +306,7 @@ def _digits(config: RunConfig) -> RunConfig:
         changes |= {"noise": "asymmetric", "noise_convention": "intended"}
     if config.dataset == "cifar100":  # the digits stand for both: one run
         config = cifar10_recipe(config.loss, config.noise_rate, config.schedule, config.seed, split=config.split)
-    small = _for_epochs(config.with_(**changes), 60 if config.epochs == 240 else 30)
+    small = _for_epochs(config.with_(**changes), {240: 60, 50: 10}.get(config.epochs, 30))
     frozen = config.augmentation == "frozen"
     return small.with_(augmentation="frozen" if frozen else "none", **({"gamma": 0.1} if small.milestones else {}))
 

@@ -185,11 +185,11 @@ def read_all(folder: Path | None = None) -> list[dict]:
 
 
 def scale(config: RunConfig) -> str:
-    """`paper`: the paper's network, all images, its length of training; `cpu`: the small net on CIFAR; `digits`; or
-    `other`."""
+    """`paper`: the paper's network, all images, a training of its lengths (120 and 150 epochs; 50 in its SAM code);
+    `cpu`: the small net on CIFAR; `digits`; or `other`."""
     if config.dataset not in ("cifar10", "cifar100"):
         return "digits" if config.dataset == "digits" else "other"
-    if config.model == "resnet34" and config.epochs >= 100 and config.train_size is None:
+    if config.model == "resnet34" and config.epochs >= 50 and config.train_size is None:
         return "paper"
     return "cpu" if config.model == "small_resnet" else "other"
 

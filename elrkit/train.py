@@ -285,10 +285,10 @@ class _Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         logits, loss = backward(move_targets=True)
         if config.sam_rho:
-            double = config.sam_double_update
-            statistics = contextlib.nullcontext() if double else sam.frozen_batch_norm(self.model)
+            twice = config.sam_double_update_of if config.sam_double_update else None
+            statistics = sam.frozen_batch_norm(self.model) if twice in (None, "targets") else contextlib.nullcontext()
             with sam.perturbed(self.model.parameters(), config.sam_rho, config.sam_adaptive), statistics:
-                backward(move_targets=double)
+                backward(move_targets=twice in ("both", "targets"))
         if scaler is None:
             self.optimizer.step()
         else:

@@ -47,6 +47,7 @@ def fields_of_valid_configs(draw):
         "sam_rho": st.floats(0, 5),
         "sam_adaptive": st.booleans(),
         "sam_double_update": st.booleans(),
+        "sam_double_update_of": st.sampled_from(["both", "batch_norm"]),
         "schedule": st.sampled_from(["multistep", "cosine", "constant"]),
         "milestones": st.lists(st.integers(0, 500), unique=True, max_size=4).map(sorted),
         "gamma": st.floats(0, 1, exclude_min=True),
@@ -116,7 +117,12 @@ def test_run_ids_never_change():
         ({"schedule": "multistep", "epochs": 120}, {"schedule": "multistep", "epochs": 120, "milestones": (40, 80)}),
         ({"schedule": "multistep"}, {"schedule": "multistep", "gamma": 0.01}),
         ({"schedule": "cosine"}, {"schedule": "cosine", "restart_epochs": 10, "eta_min": 0.001}),
-        ({"sam_adaptive": True, "sam_double_update": True}, {}),
+        ({"sam_adaptive": True, "sam_double_update": True, "sam_double_update_of": "targets"}, {}),
+        ({"sam_rho": 0.05, "sam_double_update_of": "targets"}, {"sam_rho": 0.05}),
+        (
+            {"sam_rho": 0.05, "sam_double_update": True, "sam_double_update_of": "batch_norm"},
+            {"sam_rho": 0.05, "sam_double_update": True},
+        ),
         ({"sam_rho": 0.05}, {"sam_rho": 0.05, "sam_adaptive": False}),
         ({"optimizer": "adam", "momentum": 0.5}, {"optimizer": "adam"}),
         ({"model": "resnet18", "width": 7, "stem_stride": 2}, {"model": "resnet18"}),
@@ -205,6 +211,10 @@ ERRORS = [
     ({"sam_rho": -1}, "sam_rho=-1: allowed is a finite number with 0 <= sam_rho"),
     ({"sam_adaptive": "perhaps"}, "sam_adaptive='perhaps': allowed is true or false"),
     ({"sam_rho": 0.1, "sam_double_update": 3}, "sam_double_update=3: allowed is true or false"),
+    (
+        {"sam_rho": 0.1, "sam_double_update": True, "sam_double_update_of": "targets"},
+        "sam_double_update_of='targets' with loss='ce': allowed is loss='elr' alone",
+    ),
     ({"schedule": "linear"}, "schedule='linear': allowed is one of multistep, cosine, constant"),
     (
         {"schedule": "multistep", "milestones": (4, 2)},

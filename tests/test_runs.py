@@ -208,6 +208,8 @@ def test_scales():
     paper = cifar10_recipe("elr", 0.2)
     assert runs.scale(paper) == "paper"
     assert runs.scale(paper.with_(model="small_resnet")) == "cpu"
+    assert runs.scale(paper.with_(epochs=50)) == "paper"  # as the paper's SAM code
+    assert runs.scale(paper.with_(epochs=30)) == "other"
     assert runs.scale(paper.with_(train_size=1000)) == "other"
     assert runs.scale(tiny()) == "digits"
 
