@@ -203,7 +203,9 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
     for record in records:
         config = RunConfig(**record["config"])
         curves = record["curves"]
-        row = {"run_id": record["run_id"], **record["config"], "status": record["status"], "scale": scale(config)}
+        # Through RunConfig, so that fields which are younger than the record hold what was done then.
+        row = {"run_id": record["run_id"], **config.model_dump(mode="json")}
+        row |= {"status": record["status"], "scale": scale(config)}
         row["noise_realized"] = record["data"].get("realized_noise_rate")
         if record["status"] == "finished":
             row |= {name: column[-1] for name, column in curves.items() if name != "epoch"}
@@ -242,7 +244,8 @@ def curves(records: Iterable[dict]) -> pd.DataFrame:
     parts = []
     for record in records:
         part = pd.DataFrame(record["curves"])
-        fields = pd.DataFrame([record["config"]] * len(part), index=part.index)
+        config = RunConfig(**record["config"])  # fields younger than the record hold what was done then
+        fields = pd.DataFrame([config.model_dump(mode="json")] * len(part), index=part.index)
         fields = fields.drop(columns=[c for c in fields if c in part])
         parts.append(pd.concat([part, fields], axis=1).assign(run_id=record["run_id"]))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

@@ -47,6 +47,7 @@ def fields_of_valid_configs(draw):
         "sam_rho": st.floats(0, 5),
         "sam_adaptive": st.booleans(),
         "sam_double_update": st.booleans(),
+        "weight_average": st.floats(0, 1, exclude_max=True),
         "schedule": st.sampled_from(["multistep", "cosine", "constant"]),
         "milestones": st.lists(st.integers(0, 500), unique=True, max_size=4).map(sorted),
         "gamma": st.floats(0, 1, exclude_min=True),
@@ -205,6 +206,7 @@ ERRORS = [
     ({"sam_rho": -1}, "sam_rho=-1: allowed is a finite number with 0 <= sam_rho"),
     ({"sam_adaptive": "perhaps"}, "sam_adaptive='perhaps': allowed is true or false"),
     ({"sam_rho": 0.1, "sam_double_update": 3}, "sam_double_update=3: allowed is true or false"),
+    ({"weight_average": 1}, "weight_average=1: allowed is a finite number with 0 <= weight_average < 1"),
     ({"schedule": "linear"}, "schedule='linear': allowed is one of multistep, cosine, constant"),
     (
         {"schedule": "multistep", "milestones": (4, 2)},
