@@ -294,6 +294,27 @@ def make_feed(
     return 0
 
 
+@app.command
+def human_labels(out: Path | None = None) -> int:
+    """Count what people's labels of CIFAR-10 are (CIFAR-10N), per true class, into the file that the report reads.
+
+    Needs CIFAR-10 and CIFAR-10N's label file below ELRKIT_DATA.
+
+    Args:
+        out: the JSON to write (default: results/human_labels.json of this repository)
+    """
+    from elrkit import data, noise, train
+
+    cifar = data.load("cifar10")
+    counts = noise.human_label_counts(train.human_labels_file(), cifar.train_labels, cifar.class_names)
+    out = out or noise.HUMAN_COUNTS_FILE
+    levels = ",\n".join(f"  {json.dumps(level)}: {json.dumps(rows)}" for level, rows in counts.pop("counts").items())
+    lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in counts.items()]
+    out.write_text(",\n".join(["{\n" + lines[0], *lines[1:], f' "counts": {{\n{levels}\n }}']) + "\n}\n")
+    print(f"{counts['images']:,} labels of each level counted: {out}")
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 if all went well, 2 if the arguments or the data cannot be used."""
     arguments = sys.argv[1:] if arguments is None else arguments

@@ -98,7 +98,7 @@ def set_up(config: RunConfig, dataset: data.Dataset, root: str | Path | None = N
         return noisy
 
     if config.noise == "human":
-        human = noise.load_human_labels(config.noise_convention, _human_labels_file(root), clean=labels)
+        human = noise.load_human_labels(config.noise_convention, human_labels_file(root), clean=labels)
         given = human[index]
         test_given = dataset.test_labels.numpy().copy()
     else:
@@ -115,7 +115,8 @@ def set_up(config: RunConfig, dataset: data.Dataset, root: str | Path | None = N
     )  # fmt: skip
 
 
-def _human_labels_file(root: str | Path | None) -> Path:
+def human_labels_file(root: str | Path | None = None) -> Path:
+    """Where CIFAR-10N's labels are below the data root; raises DataError when they are not there."""
     folder = data.data_root(root)
     names = ("cifar10n.npz", "CIFAR-10_human.pt")
     for name in names:

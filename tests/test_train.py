@@ -312,7 +312,8 @@ def test_the_average_is_that_of_the_weights_after_each_step(digits):
 
 def test_an_average_changes_nothing_in_the_training_and_is_tested_beside_it(digits, tmp_path):
     config = tiny(loss="elr", epochs=3)
-    plain, record = fit(config, dataset=digits), fit(config.with_(weight_average=0.9), dataset=digits, state_dir=tmp_path)
+    plain = fit(config, dataset=digits)
+    record = fit(config.with_(weight_average=0.9), dataset=digits, state_dir=tmp_path)
     curves = dict(record["curves"])
     assert len(curves.pop("test_top1_averaged")) == 3
     assert curves == plain["curves"]
