@@ -295,6 +295,42 @@ def make_feed(
 
 
 @app.command
+def audit_study(
+    levels: tuple[str, ...] = ("worst", "random1", "aggregate"),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    scale: Literal["cpu", "digits"] = "cpu",
+    images: int = 15_000,
+    fold_epochs: int = 8,
+    budget: str | None = None,
+) -> int:
+    """Measure how well the list of labels to look at finds human labels that are wrong, beside cleanlab.
+
+    Each level and seed is one study on one thread: ELR, cross-entropy on five folds for as many images trained, and
+    cross-entropy on all images. A finished study is not made again, a stopped one goes on where it was.
+
+    Args:
+        levels: of CIFAR-10N
+        seeds: of images, folds and trainings
+        scale: cpu (CIFAR-10 with labels by people) or digits (flipped labels, a minute a study)
+        images: training images of each study
+        fold_epochs: epochs of each fold's net; ELR trains for four times as many on all images
+        budget: stop cleanly after this long, for example 9m
+    """
+    from elrkit import audit_study
+
+    wanted = audit_study.studies(scale, seeds, levels, images, fold_epochs)
+    todo = [study for study in wanted if audit_study.find(study) is None]
+    print(f"{len(wanted)} studies, {len(wanted) - len(todo)} there, {len(todo)} to make")
+
+    def show(study: audit_study.Study, part: str, record: dict) -> None:
+        print(f"{study.name}: {part}, {progress.duration(record['timing']['seconds'])}", flush=True)
+
+    left = audit_study.make_missing(todo, _budget(budget), show)
+    print(f"{len(todo) - len(left)} made, {len(left)} still missing; records in {audit_study.folder()}")
+    return 0
+
+
+@app.command
 def human_labels(out: Path | None = None) -> int:
     """Count what people's labels of CIFAR-10 are (CIFAR-10N), per true class, into the file that the report reads.
 

@@ -185,7 +185,7 @@ def human_label_counts(
     clean  CIFAR-10's own training labels (n,); class_names  the 10 names; levels  as in `load_human_labels`
 
     Keys: source, images, class_names, labels_sha256 (16 hex digits over the clean labels and the levels', whatever file
-    holds them), and counts: for each level `transition_counts` as nested lists. Raises ValueError as `load_human_labels`.
+    holds them), and counts: for each level `transition_counts` as nested lists. Raises as `load_human_labels`.
     """
     clean = _as_labels(clean, 10, "clean")
     found = {name: load_human_labels(name, path, clean) for name in levels}

@@ -17,7 +17,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -255,10 +255,17 @@ def _median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2] if values else math.nan
 
 
+def claim(config: RunConfig) -> AbstractContextManager[bool]:
+    """Hold the run against other processes; False if another one trains it."""
+    return lock(state_dir(config))
+
+
 @contextmanager
-def claim(config: RunConfig) -> Iterator[bool]:
-    """Hold the run against other processes; yields False if another one trains it. The lock dies with its process."""
-    folder = state_dir(config)
+def lock(folder: Path) -> Iterator[bool]:
+    """Hold a folder, made where it is missing, against other processes; yields False if another one holds it.
+
+    The lock dies with its process.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as file:
         try:
@@ -369,7 +376,7 @@ def train_missing(
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
     jobs = max(1, min(jobs, len(todo)))
     threads = threads or _default_threads(todo, jobs)
-    with _stop_on_signal() as stopped:
+    with stop_on_signal() as stopped:
 
         def should_stop() -> bool:
             return stopped.is_set() or (deadline is not None and time.monotonic() > deadline)
@@ -399,7 +406,7 @@ def _cores() -> int:
 
 
 @contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
+def stop_on_signal() -> Iterator[threading.Event]:
     """SIGTERM and SIGINT set the event instead of ending the process; a second one acts as usual."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
