@@ -8,7 +8,8 @@ READY := .venv/.ready
 NAMES := $(basename $(notdir $(wildcard notebooks/*.py)))
 EXECUTED := $(NAMES:%=_build/notebooks/%.ipynb)
 PACKAGE := $(wildcard elrkit/*.py elrkit/*.html)
-RECORDS := $(filter-out results/runs/digits/%,$(wildcard results/runs/*/*.json)) $(wildcard paper/*.csv)
+RECORDS := $(filter-out results/runs/digits/% results/audit/digits-%,$(wildcard results/*.json results/*/*.json \
+	results/runs/*/*.json)) $(wildcard paper/*.csv)
 PAGES := _config.yml $(filter-out book/__pycache__,$(wildcard book/*)) $(wildcard book/_static/*)
 
 .PHONY: report test lint format notebooks lock clean help

@@ -425,6 +425,17 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table, columns=["level", "finder", *columns.values(), "seeds"])
 
 
+def lists(rows: pd.DataFrame, source: str = "elr") -> pd.DataFrame:
+    """The lists made from one source of probabilities: a row per level and list, means and intervals over seeds."""
+    columns = {"listed_share": "share listed", "precision": "precision", "recall": "recall", "f1": "F1"}
+    kept = rows[(rows["source"] == source) & (rows["list"] != "")]
+    table = [
+        {"level": level, "list": name, **{text: interval_text(part[column]) for column, text in columns.items()}}
+        for (level, name), part in kept.groupby(["level", "list"], sort=False)
+    ]
+    return pd.DataFrame(table, columns=["level", "list", *columns.values()])
+
+
 def other_scores(rows: pd.DataFrame) -> pd.DataFrame:
     """Average precision of every score on every source: a row per level and source, a column per score."""
     kept = rows[(rows["list"] != "natural") & ~rows["source"].isin(["ce", "chance"])]

@@ -17,7 +17,23 @@ NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
 
 TINY = dict(noise_rates=[0.3], seeds=[0, 1], epochs=2, train_size=200, batch_size=50, jobs=1)
 OTHER_PARAMETERS = {
+    "audit": {
+        "scales": ["digits"],
+        "train": True,
+        "seeds": [0, 1],
+        "levels": ["worst"],
+        "images": 200,
+        "fold_epochs": 1,
+    },
     "early_learning": TINY | {"losses": ["elr"], "measured_on": "batches"},
+    "human_noise": {
+        "scales": ["digits"],
+        "train": True,
+        "seeds": [0],
+        "levels": ["worst"],
+        "epochs": 2,
+        "jobs": 1,
+    },
     "ledger": {"source": "liu2020"},
     "made": {"dataset": "digits"},
     "networks": {"num_classes": 10},
