@@ -73,7 +73,7 @@ def leaderboard(published: pd.DataFrame, by_scale: dict[str, pd.DataFrame]) -> p
             part = ours[ours["method"] == method]
             cells = {level: _text(100 * group["test_top1"], "{:.2f}") for level, group in part.groupby("level")}
             rows.append({"whose": f"ours, {scale} scale", "method": method, **cells})
-    return pd.DataFrame(rows, columns=["whose", "method", *LEVELS]).fillna("not run yet")
+    return pd.DataFrame(rows, columns=["whose", "method", *LEVELS], dtype=object).fillna("not run yet")
 
 
 def gains(runs: pd.DataFrame) -> pd.DataFrame:
@@ -86,7 +86,7 @@ def gains(runs: pd.DataFrame) -> pd.DataFrame:
             points = (100 * (table[better] - table[base])).dropna()
             cells = {level: _text(group, "{:+.2f}") for level, group in points.groupby(level="level")}
         rows.append({"means": name, "compared": f"{better} against {base}", **cells})
-    return pd.DataFrame(rows, columns=["means", "compared", *LEVELS]).fillna("not run yet")
+    return pd.DataFrame(rows, columns=["means", "compared", *LEVELS], dtype=object).fillna("not run yet")
 
 
 def confusion_facts(counts: dict[str, np.ndarray], class_names: Iterable[str]) -> pd.DataFrame:
@@ -169,10 +169,10 @@ def ranking(table: pd.DataFrame) -> list[str]:
 
     Counted over levels, by the mean difference within seeds, from the result of `agreement`.
     """
-    wide = table.pivot_table(index=["people", "labels", "level", "seed"], columns="loss")[["agreement", "accuracy"]]
-    sentences = []
+    sentences: list[str] = []
     if not {"ce", "elr"} <= set(table["loss"]):
         return sentences
+    wide = table.pivot_table(index=["people", "labels", "level", "seed"], columns="loss")[["agreement", "accuracy"]]
     ahead = pd.DataFrame({name: wide[name]["elr"] - wide[name]["ce"] for name in ("agreement", "accuracy")}).dropna()
     for (people, labels), part in ahead.groupby(level=["people", "labels"]):
         means = part.groupby(level="level").mean()

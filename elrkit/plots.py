@@ -197,8 +197,8 @@ def human_confusion(counts: dict[str, np.ndarray], class_names: list[str]) -> Fi
 def agreement(table: pd.DataFrame, people: str = "people") -> Figure:
     """What can be measured against what is true: a panel per level, a mark per run and set of labels.
 
-    table  `elrkit.human_noise.agreement`; people  as in `human_memorization`. On the diagonal agreement tells the truth; right of the dotted line a network
-    agrees with more labels than are right.
+    table  `elrkit.human_noise.agreement`; people  as in `human_memorization`. On the diagonal agreement tells the
+    truth; right of the dotted line a network agrees with more labels than are right.
     """
     shapes = {"training": "o", "held-out": "s", "test": "^"}
     levels = [level for level in ("aggregate", "random1", "worst") if level in set(table["level"])]

@@ -81,6 +81,8 @@ for scale, table in shown.items():
     print(f"{scale} scale")
     named = audit_study.named(table)
     display(plots.wrong_labels_found(named, audit_study.LOOKS))
+if not shown:
+    print("not run yet")
 
 # %% [markdown]
 # ## The saving in plain words

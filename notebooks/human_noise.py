@@ -106,7 +106,7 @@ else:
         f"{counts['source']}; {counts['images']:,} images, labels {counts['labels_sha256']}"
     )
 
-# %% tags=["hide-input"]
+# %% tags=["nbval-ignore-output", "hide-input"]
 if counts is not None:
     facts = human_noise.confusion_facts(counts["counts"], counts["class_names"])
     display(facts.style.hide(axis="index"))
@@ -143,6 +143,8 @@ for scale in shown:
     if rates:
         print(f"{scale} scale")
         display(plots.human_memorization(plain, rates, people[scale]))
+if not shown:
+    print("not run yet")
 
 # %% [markdown]
 # ## What a shop can measure, and what is true
@@ -185,7 +187,7 @@ for scale, table in agreements.items():
 # wrong. A network that agrees with all right labels and foresees a share $f$ of the wrong ones agrees with
 # $100 - w + f w / 100$ percent of all, where $w$ is the percentage of wrong labels.
 
-# %% tags=["hide-input"]
+# %% tags=["nbval-ignore-output", "hide-input"]
 published = paper.load_published()
 number = published.set_index("id")["mean"]
 shop = number["galatolo2021-text-cdon-sam"]
