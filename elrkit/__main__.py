@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -330,6 +331,35 @@ def audit_study(
     return 0
 
 
+@app.command(name="shop")
+def shop_command(
+    scale: Scale = "cpu",
+    seeds: tuple[int, ...] = plans.SEEDS,
+    leaks: tuple[int, ...] = (0, 20, 40, 60),
+    jobs: int = 1,
+    budget: str | None = None,
+) -> int:
+    """Retrace Section 5.3: make shops of known faults, train CE, ELR and ELR with SAM on them, measure.
+
+    Needs CIFAR-100 (but for the digits), and for the gallery the open clothing feed, in ELRKIT_DATA. Stop it and
+    call it again at any time.
+
+    Args:
+        scale: cpu, paper or digits
+        seeds: of feed, split and training; the first is finished before the second begins
+        leaks: percent of the test products with a near-duplicate in training
+        jobs: runs at a time
+        budget: stop cleanly after this long, for example 9m
+    """
+    from elrkit import shop
+
+    chosen = shop.shops(scale, seeds, leaks)
+    with progress.display(len(shop.ARMS) * len(chosen)) as on_event:
+        left = shop.run(chosen, jobs=jobs, budget_seconds=_budget(budget), on_event=on_event)
+    print(f"{len(left)} of {len(shop.ARMS) * len(chosen)} runs still missing; summaries in {shop.folder()}")
+    return 0
+
+
 @app.command
 def human_labels(out: Path | None = None) -> int:
     """Count what people's labels of CIFAR-10 are (CIFAR-10N), per true class, into the file that the report reads.
@@ -348,6 +378,30 @@ def human_labels(out: Path | None = None) -> int:
     lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in counts.items()]
     out.write_text(",\n".join(["{\n" + lines[0], *lines[1:], f' "counts": {{\n{levels}\n }}']) + "\n}\n")
     print(f"{counts['images']:,} labels of each level counted: {out}")
+    return 0
+
+
+@app.command
+def clean(scale: Scale = "cpu", seeds: tuple[int, ...] = plans.SEEDS, jobs: int = 1, budget: str | None = None) -> int:
+    """Correct 1, 5 and 10 % of the labels, by the list or at random, and fine-tune; at cpu scale on human labels.
+
+    Args:
+        scale: cpu, paper or digits
+        seeds: of the run to go on from
+        jobs: runs at a time
+        budget: stop cleanly after this long, for example 9m
+    """
+    from elrkit import shop
+
+    started, seconds = time.monotonic(), _budget(budget)
+    bases = [shop.clean_base(scale, seed) for seed in seeds]
+    _train(bases, runs.train_missing, jobs=jobs, budget_seconds=seconds)
+    for base in bases:
+        summary = shop.clean(base, lambda: seconds is not None and time.monotonic() - started > seconds)
+        print(
+            f"{base.describe()}: {len(summary['rows']) if summary else 0} of {1 + 2 * len(shop.FRACTIONS)} fine-tunings"
+        )
+    print(f"summaries in {shop.folder()}")
     return 0
 
 

@@ -80,6 +80,9 @@ class RunConfig(BaseModel):
     weight_average: float = Field(
         0.0, ge=0, lt=1, description="decay per step of an average of the weights, tested beside them (0: off)"
     )
+    sam_double_update_of: Literal["both", "batch_norm", "targets"] = Field(
+        "both", description="sam_double_update: of both, or of one of them alone"
+    )
     schedule: Literal["multistep", "cosine", "constant"] = Field("constant", description="learning-rate schedule")
     milestones: tuple[int, ...] | None = Field(
         None, strict=False, description="multistep: epochs after which lr is multiplied"
@@ -136,12 +139,15 @@ class RunConfig(BaseModel):
         imply(small, width=16 if digits else 32, stem_stride=1 if digits else 2)
         loss = given.get("loss", "ce")
         imply(loss == "elr", **(ELR_CIFAR100 if given.get("dataset") == "cifar100" else ELR_CIFAR10))
-        # Wang et al. 2019, Section 4.1 (CIFAR-10); Ma et al. 2020, Section 4.2 (CIFAR-10).
-        weights = {"sce": (0.1, 1.0), "nce_rce": (1.0, 0.1)}.get(loss, (1.0, 1.0))
+        # As their authors train CIFAR-10: Wang et al. 2019 (train_models.py), Ma et al. 2020 (configs/cifar10/sym).
+        weights = {"sce": (0.1, 1.0), "nce_rce": (1.0, 1.0)}.get(loss, (1.0, 1.0))
         imply(loss in ("sce", "nce_rce"), loss_alpha=weights[0], loss_beta=weights[1])
         imply(given.get("optimizer", "sgd") == "sgd", momentum=0.9)
         rho = given.get("sam_rho", 0)
         imply(rho != 0, sam_adaptive=False, sam_double_update=False)
+        # Without ELR there are no targets, so that "both" says the same as "batch_norm".
+        alone = given.get("sam_double_update_of") == "batch_norm" and loss != "elr"
+        imply(given.get("sam_double_update") is True and not alone, sam_double_update_of="both")
         epochs = given.get("epochs", 60)
         thirds = tuple(sorted({epochs // 3, 2 * epochs // 3} - {0})) if isinstance(epochs, int) else ()
         schedule = given.get("schedule", "constant")
@@ -196,6 +202,8 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"milestones={self.milestones}: allowed are epochs from 0, each larger than the one before"
             )
+        if self.sam_double_update_of == "targets" and self.loss != "elr":
+            raise ValueError(f"sam_double_update_of='targets' with loss={self.loss!r}: allowed is loss='elr' alone")
         if self.eta_min is not None and self.eta_min > self.lr:
             raise ValueError(f"eta_min={self.eta_min}: allowed is at most lr={self.lr}")
         return self
@@ -237,6 +245,7 @@ class RunConfig(BaseModel):
             noise = f"human {self.noise_convention}"
         size = f" {self.train_size:,} images" if self.train_size else ""
         sam = f" SAM {self.sam_rho:g}" if self.sam_rho else ""
+        size += " a tenth held out" if self.split == "held_out" else ""
         averaged = f" averaged {self.weight_average:g}" if self.weight_average else ""
         how = f"{self.loss} {self.schedule}{sam}{averaged}"
         return f"{self.dataset}{size} {noise} {how} {self.model} seed {self.seed}"

@@ -12,13 +12,17 @@ for the gradients with respect to inputs and weights; a step with SAM costs two 
 """
 
 import copy
-from math import log2
+from collections.abc import Iterable
+from functools import lru_cache
+from math import log2, nan
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from elrkit import models
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,6 +69,52 @@ def count(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, int
         for name, module, shape in layers
     ]
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops(), pd.DataFrame(rows)
+
+
+IMAGE_SHAPES = {"digits": (1, 8, 8), "cifar10": (3, 32, 32), "cifar100": (3, 32, 32)}
+
+
+@lru_cache
+def _forward(model: str, classes: int, shape: tuple[int, int, int], width: int | None, stem_stride: int | None) -> int:
+    return count(models.build(model, classes, shape[0], width, stem_stride), shape)[1]
+
+
+def of_runs(records: Iterable[dict]) -> pd.DataFrame:
+    """The operations of each run in the order of the records, in PFLOP, counted over the epochs that it finished.
+
+    Columns: training_pflop (three forward passes an image, six with SAM) and evaluation_pflop (one for each test and
+    held-out image every epoch, and one for each training image every `eval_every` epochs and at the end). NaN for
+    datasets whose image size a record does not hold (files and folders).
+    """
+    rows = []
+    for record in records:
+        config, data = record["config"], record["data"]
+        shape = IMAGE_SHAPES.get(config["dataset"])
+        network = (config["model"], data["classes"], shape, config["width"], config["stem_stride"])
+        forward = _forward(*network) / 1e15 if shape else nan
+        epochs = len(record["curves"].get("epoch", ()))
+        passes = (6 if config["sam_rho"] else 3) * epochs * data["train_images"]
+        looks = epochs // config["eval_every"] + (epochs == config["epochs"] and epochs % config["eval_every"] > 0)
+        seen = epochs * (data["test_images"] + data["held_out_images"]) + looks * data["train_images"]
+        rows.append((forward * passes, forward * seen))
+    return pd.DataFrame(rows, columns=["training_pflop", "evaluation_pflop"])
+
+
+def totals(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """What groups of runs cost in all: `runs` is `elrkit.runs.table` with the columns of `of_runs` beside it.
+
+    Columns: by, runs, PFLOP, hours (of runs, side by side or not), TFLOP/s (of one run), kWh. The energy is what the
+    device counted while a run ran, divided by the runs that shared it; NaN unless both are known of every run of a
+    group.
+    """
+    energy = pd.to_numeric(runs["joules"]) / pd.to_numeric(runs["jobs"]) / 3.6e6
+    pflop = runs["training_pflop"] + runs["evaluation_pflop"]
+    columns = {"PFLOP": pflop, "hours": runs["seconds"] / 3600, "kWh": energy}
+    groups = runs.assign(**columns).astype(dict.fromkeys(columns, float)).groupby(by, dropna=False)
+    summed = groups[list(columns)].agg(lambda values: values.sum(skipna=False))
+    summed.insert(0, "runs", groups.size())
+    summed.insert(3, "TFLOP/s", 1000 * summed["PFLOP"] / (3600 * summed["hours"]))
+    return summed.reset_index()
 
 
 def stages(model: nn.Module) -> list[list[str]]:

@@ -59,7 +59,7 @@ SETTINGS = tuple(name for name in RunConfig.model_fields if name not in ("seed",
 # Settings that exist for one arm of a comparison alone, so cannot be held equal.
 FOLLOWS = {
     "loss": ("beta", "lam", "loss_alpha", "loss_beta"),
-    "sam_rho": ("sam_adaptive", "sam_double_update"),
+    "sam_rho": ("sam_adaptive", "sam_double_update", "sam_double_update_of"),
     "schedule": ("milestones", "gamma", "restart_epochs", "eta_min"),
 }
 # A recipe: column -> what is allowed; None is "no value". As the papers describe it, and as the published code ran it.
@@ -152,6 +152,16 @@ def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, flo
         return float(values.mean()), -inf, inf
     half = stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * values.std(ddof=1) / sqrt(len(values))
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def tolerance(values: np.ndarray, their_std: float = nan) -> float:
+    """How far, in points, our mean may lie from a published one: our deviation over `values` (n,) plus theirs.
+
+    Each deviation stands in for the other where only one is known; at least `NUMBER_TOLERANCE`.
+    """
+    ours = float(np.std(values, ddof=1)) if len(values) > 1 else their_std
+    spread = ours + (ours if np.isnan(their_std) else their_std)
+    return NUMBER_TOLERANCE if np.isnan(spread) else max(NUMBER_TOLERANCE, float(spread))
 
 
 def decide(claims: pd.DataFrame, published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -249,18 +259,15 @@ def _number(number: pd.Series, runs: pd.DataFrame, recipe: dict) -> tuple[Findin
     chosen = max(groups, key=_preference)
     values = 100 * chosen[number["quantity"]].to_numpy(dtype=float)
     mean, low, high = t_interval(values)
-    theirs = number["std"]
-    ours = values.std(ddof=1) if len(values) > 1 else theirs
-    spread = ours + (ours if np.isnan(theirs) else theirs)
-    tolerance = NUMBER_TOLERANCE if np.isnan(spread) else max(NUMBER_TOLERANCE, float(spread))
-    margin = tolerance - abs(mean - number["mean"])
+    allowed = tolerance(values, number["std"])
+    margin = allowed - abs(mean - number["mean"])
     if len(values) == 1:
         note = _join("one seed, so no interval", note)
         low, high = nan, nan
     if len(groups) > 1:
         note = _join(note, f"{len(groups) - 1} other settings of this cell left out")
     state = "yes" if margin >= -1e-9 else "no"
-    return Finding(state, note, mean, low, high, len(values), "paper", tuple(chosen["run_id"]), margin), tolerance
+    return Finding(state, note, mean, low, high, len(values), "paper", tuple(chosen["run_id"]), margin), allowed
 
 
 # Claims
@@ -272,7 +279,8 @@ def _claim_row(claim: pd.Series, published: pd.DataFrame, runs: pd.DataFrame) ->
     theirs = nan
     if claim["rule"] in DIFFERENCES:
         theirs = _published_difference(claim, arguments, published).ours
-    return _row(claim, "claim", claim["text"], f"Section {claim['section']}", claim["chapter"], verdict, found) | {
+    where = f"Section {claim['section']}" if claim["section"][0].isdigit() else claim["section"]
+    return _row(claim, "claim", claim["text"], where, claim["chapter"], verdict, found) | {
         "published": theirs,
         "tolerance": claim["tolerance"],
         "unit": "%" if claim["rule"] in ("at_least", "at_most", "linear") else "points",
@@ -653,35 +661,41 @@ def _join(*notes: str) -> str:
     return "; ".join(note for note in notes if note)
 
 
-def table1(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The 32 cells of the paper's Table 1 beside our runs of the plan `table1`, last-epoch test accuracy in percent.
+CELL = ["dataset", "schedule", "noise_rate", "loss"]
+TABLE1_SCALES = {"paper": ("paper",), "cpu": ("cpu", "digits")}  # the digits' runs stand in the column of the small net
 
-    runs  `elrkit.runs.table`; runs of other plans are left out
+
+def table1(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The 32 cells of the paper's Table 1 beside runs of the plan `table1`, last-epoch test accuracy in percent.
+
+    runs  rows of `elrkit.runs.table`, of that plan alone; cells that the paper has not (other rates, the digits) follow
 
     Columns: dataset, schedule, noise_rate, loss, published, liu (mean of Liu et al., NaN where they have no such cell),
     and per scale (paper, cpu): mean, low, high (95 % t interval over seeds), seeds; NaN and 0 where nothing was run.
     """
-    from elrkit import plans
-
-    cell = ["dataset", "schedule", "noise_rate", "loss"]
     numbers = published[published["noise_kind"].isin(["none", "symmetric"])]
     paper_cells = numbers[(numbers["source"] == "galatolo2021") & (numbers["table"] == "Table 1")]
-    result = paper_cells[[*cell, "mean"]].rename(columns={"mean": "published"})
-    liu = numbers[(numbers["source"] == "liu2020") & numbers["loss"].isin(["ce", "elr"])]
-    liu = liu[[*cell, "mean"]].rename(columns={"mean": "liu"})
-    result = result.merge(liu, on=cell, how="left")
-    for scale in ("paper", "cpu"):
-        wanted = {config.run_id for config in plans.plan("table1", scale)}
-        ours = runs[runs["run_id"].isin(wanted) & (runs["status"] == "finished")] if len(runs) else runs
+    result = paper_cells[[*CELL, "mean"]].rename(columns={"mean": "published"})
+    ours = _whole(runs)
+    for scale, scales in TABLE1_SCALES.items():
         rows = []
-        for key, group in ours.groupby(cell) if len(ours) else []:
+        for key, group in ours[ours["scale"].isin(scales)].groupby(CELL):
             mean, low, high = t_interval(100 * group["test_top1"].to_numpy(dtype=float))
             rows.append((*key, mean, low, high, len(group)))
         names = [f"{scale}_{name}" for name in ("mean", "low", "high", "seeds")]
-        found = pd.DataFrame(rows, columns=[*cell, *names]).astype({"noise_rate": float, **dict.fromkeys(names, float)})
-        result = result.merge(found, on=cell, how="left")
-        result[f"{scale}_seeds"] = result[f"{scale}_seeds"].fillna(0).astype(int)
-    return result
+        found = pd.DataFrame(rows, columns=[*CELL, *names]).astype({"noise_rate": float, **dict.fromkeys(names, float)})
+        further = found[~found[CELL].apply(tuple, axis=1).isin(result[CELL].apply(tuple, axis=1))] if rows else found
+        result = pd.concat([result, further[CELL]], ignore_index=True).merge(found, on=CELL, how="left")
+    result = result.fillna(dict.fromkeys(counts := [f"{scale}_seeds" for scale in TABLE1_SCALES], 0))
+    result = result.astype(dict.fromkeys(counts, int))
+    liu = numbers[(numbers["source"] == "liu2020") & numbers["loss"].isin(["ce", "elr"])]
+    liu = liu[[*CELL, "mean"]].rename(columns={"mean": "liu"})
+    return result.merge(liu, on=CELL, how="left")
+
+
+def _whole(runs: pd.DataFrame) -> pd.DataFrame:
+    """The finished runs that train on all images."""
+    return runs[(runs["status"] == "finished") & (runs["split"] == "all")]
 
 
 def table1_text(cells: pd.DataFrame) -> pd.DataFrame:
@@ -699,7 +713,7 @@ def table1_text(cells: pd.DataFrame) -> pd.DataFrame:
             "schedule": cells["schedule"],
             "noise": (100 * cells["noise_rate"]).map("{:g} %".format),
             "loss": cells["loss"].str.upper(),
-            "paper": cells["published"].map("{:.2f}".format),
+            "paper": cells["published"].map(lambda x: "" if np.isnan(x) else f"{x:.2f}"),
             "Liu et al.": cells["liu"].map(lambda x: "" if np.isnan(x) else f"{x:.2f}"),
             "ours, paper scale": [ours(row, "paper") for _, row in cells.iterrows()],
             "minus paper": (cells["paper_mean"] - cells["published"]).map(lambda x: "" if np.isnan(x) else f"{x:+.2f}"),
@@ -709,25 +723,60 @@ def table1_text(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def elr_minus_ce(runs: pd.DataFrame) -> pd.DataFrame:
-    """ELR's last-epoch test accuracy minus cross-entropy's, in points, for the runs of the plan `table1`.
+    """ELR's last-epoch test accuracy minus cross-entropy's, in points, for runs of the plan `table1`.
 
     The difference is taken within a seed (same images, wrong labels, initial weights and order); one row per scale,
     dataset, schedule and noise rate: mean, 95 % t interval over seeds, seeds.
     """
-    from elrkit import plans
-
     columns = ["scale", "dataset", "schedule", "noise", "ELR minus CE", "95 % interval", "seeds"]
-    wanted = {config.run_id for scale in ("paper", "cpu") for config in plans.plan("table1", scale)}
-    runs = runs[runs["run_id"].isin(wanted) & (runs["status"] == "finished")] if len(runs) else runs
-    if not {"ce", "elr"} <= set(runs["loss"] if len(runs) else ()):
-        return pd.DataFrame(columns=columns)
     cell = ["scale", "dataset", "schedule", "noise_rate"]
-    pairs = runs.pivot(index=[*cell, "seed"], columns="loss", values="test_top1")
+    pairs = _whole(runs).pivot(index=[*cell, "seed"], columns="loss", values="test_top1")
+    pairs = pairs.reindex(columns=["ce", "elr"])
     rows = []
     for (scale, dataset, schedule, rate), points in (100 * (pairs["elr"] - pairs["ce"])).dropna().groupby(level=cell):
         mean, low, high = t_interval(points.to_numpy(dtype=float))
         interval = f"{low:+.2f} to {high:+.2f}" if len(points) > 1 else ""
         rows.append((scale, dataset, schedule, f"{100 * rate:g} %", f"{mean:+.2f}", interval, len(points)))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def selected_and_last(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Test accuracy at the last epoch, as the paper reports it, beside that of the epoch which noisy held-out labels
+    choose, as Liu et al. report it; in percent, with 95 % t intervals over seeds.
+
+    One row per scale and cell of the plan `table1` that has runs with a tenth of the images held out; the last epoch is
+    given for them and for the runs that train on all images, and the gain of selection within a seed.
+    """
+    liu = published[(published["source"] == "liu2020") & (published["noise_kind"] == "symmetric")]
+    liu = liu[liu["loss"].isin(["ce", "elr"])].set_index(CELL)["mean"]
+
+    def mean(values: pd.Series, sign: str = "") -> str:
+        if values.empty:
+            return "not run yet"
+        middle, low, high = t_interval(100 * values.to_numpy(dtype=float))
+        return f"{middle:{sign}.2f}" + (f" ({low:{sign}.2f} to {high:{sign}.2f})" if len(values) > 1 else "")
+
+    columns = [
+        "scale",
+        "dataset",
+        "schedule",
+        "noise",
+        "loss",
+        "last epoch, all images",
+        "last epoch, a tenth held out",
+    ]
+    columns += ["selected epoch", "selected minus last", "Liu et al.", "seeds"]
+    rows = []
+    finished = runs[(runs["status"] == "finished") & (runs["split"] == "held_out")]
+    for (scale, *key), held in finished.groupby(["scale", *CELL]):
+        whole = _whole(runs[(runs["scale"] == scale) & (runs[CELL] == pd.Series(key, index=CELL)).all(axis=1)])
+        gain = held["test_top1_selected"] - held["test_top1"]
+        dataset, schedule, rate, loss = key
+        rows.append((
+            scale, dataset, schedule, f"{100 * rate:g} %", loss.upper(), mean(whole["test_top1"]),
+            mean(held["test_top1"]), mean(held["test_top1_selected"]), mean(gain, "+"),
+            f"{liu[*key]:.2f}" if tuple(key) in liu.index else "", len(held),
+        ))  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -748,37 +797,89 @@ def readme_table(decided: pd.DataFrame) -> str:
         ours = "not run yet"
         if not np.isnan(row["ours"]):
             seeds = f"{row['seeds']} seed{'s' * int(row['seeds'] > 1)}"
-            lead = "no verdict yet" if row["verdict"] == "not run yet" else row["verdict"]
-            ours = f"{lead}: {row['ours']:.1f} {row['unit']}, {seeds}, {row['scale']} scale"
+            ours = f"{shown_verdict(row)}: {row['ours']:.1f} {row['unit']}, {seeds}, {row['scale']} scale"
         published = "in words" if np.isnan(row["published"]) else f"{row['published']:.1f} {row['unit']}"
         lines.append(f"| {row['text']} | {published} | {ours} | `python -m elrkit run {plan}` |")
     return "\n".join(lines)
 
 
-def ledger_html(decided: pd.DataFrame, chapters: set[str]) -> str:
-    """The result of `decide` as an HTML table whose rows carry their verdict; `chapters` are the pages to link to."""
+def shown_verdict(row: pd.Series) -> str:
+    """The verdict of a row of `decide` as readers see it: runs that do not decide yet are told from none at all."""
+    return "no verdict yet" if row.verdict == "not run yet" and row.run_ids else row.verdict
+
+
+def ledger_html(decided: pd.DataFrame, chapters: set[str], folder: str = "") -> str:
+    """The result of `decide` as an HTML table whose rows carry their verdict.
+
+    chapters  the pages to link to, in `folder` (with its slash) as seen from the page that shows the table; each run
+              is a link to its row in the page `made`
+    """
     heads = ("Verdict", "Claim", "Published", "Ours (95 % interval)", "Seeds", "Scale")
     lines = [f"<th>{head}</th>" for head in heads]
     rows = []
     for row in decided.itertuples():
-        slug = row.verdict.replace(" ", "-").replace("'", "")
+        verdict = shown_verdict(row)
+        slug = verdict.replace(" ", "-").replace("'", "")
         text = html.escape(row.text)
         if row.chapter in chapters:
-            text = f'<a href="{row.chapter}.html">{text}</a>'
+            text = f'<a href="{folder}{row.chapter}.html">{text}</a>'
         unit = "" if row.unit == "%" else f" {row.unit}"
         ours = "" if np.isnan(row.ours) else f"{row.ours:.2f}{unit}"
         if np.isfinite(row.low) and np.isfinite(row.high):
             ours += f" ({row.low:.2f} to {row.high:.2f})"
         published = "" if np.isnan(row.published) else f"{row.published:g}{unit}"
-        evidence = f"runs {', '.join(row.run_ids)}" if row.run_ids else ""
-        small = html.escape(". ".join(filter(None, (f"{row.source}, {row.where}", row.note, evidence))))
+        small = html.escape(". ".join(filter(None, (f"{row.source}, {row.where}", row.note))))
+        if row.run_ids:
+            links = (f'<a href="{folder}made.html#run-{run_id}">{run_id}</a>' for run_id in row.run_ids)
+            count = f"{len(row.run_ids)} run{'s' * (len(row.run_ids) > 1)}"
+            small += f"<details><summary>{count}</summary>{', '.join(links)}</details>"
         cells = (
-            f'<td><span class="verdict verdict-{slug}">{row.verdict}</span></td>',
+            f'<td><span class="verdict verdict-{slug}">{verdict}</span></td>',
             f"<td>{text}<br><small>{small}</small></td>", f"<td>{published}</td>", f"<td>{ours}</td>",
             f"<td>{row.seeds or ''}</td>", f"<td>{row.scale}</td>",
         )  # fmt: skip
-        rows.append(f'<tr data-verdict="{html.escape(row.verdict)}">{"".join(cells)}</tr>')
+        rows.append(f'<tr data-verdict="{html.escape(verdict)}">{"".join(cells)}</tr>')
     return (
         f'<div class="ledger-scroll"><table class="ledger"><thead><tr>{"".join(lines)}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def related_losses(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Losses side by side: one row per scale, noise rate, loss and recipe; accuracies and shares in percent.
+
+    runs  `elrkit.runs.table` of runs of the plan `related-losses`; diverged ones are left out
+
+    Columns: scale, noise_rate, loss, recipe ("the paper's" or "its authors'"), and for test (last epoch), memorized and
+    seen (of the wrong labels) the mean, name_low and name_high (95 % t interval over seeds, NaN for one seed); gain
+    likewise: test accuracy less that of cross-entropy with the same seed; best (mean over seeds of the best epoch's
+    test accuracy), seeds, liu (Liu et al.'s number for this loss and noise on CIFAR-10).
+    """
+    measures = {"test": "test_top1", "memorized": "wrong_memorized", "seen": "wrong_correct", "gain": "gain"}
+    cell = ["scale", "noise_rate", "loss", "recipe"]
+    spans = [f"{name}{end}" for name in measures for end in ("", "_low", "_high")]
+    runs = runs[runs["status"] == FINISHED]
+    runs = runs.assign(recipe=np.where(runs["weight_decay"] == 1e-3, "the paper's", "its authors'"))
+    pair = ["scale", "noise_rate", "seed"]
+    ce = runs[runs["loss"] == "ce"][[*pair, "test_top1"]].rename(columns={"test_top1": "ce"})
+    runs = runs.merge(ce, on=pair, how="left")
+    runs["gain"] = (runs["test_top1"] - runs["ce"]).where(runs["loss"] != "ce")
+    theirs = published[(published["source"] == "liu2020") & (published["dataset"] == "cifar10")]
+    theirs = theirs[(theirs["noise_kind"] == "symmetric") & (theirs["schedule"] == "multistep")]
+    rows = []
+    for key, group in runs.groupby(cell):
+        row = dict(zip(cell, key, strict=True))
+        for name, measure in measures.items():
+            values = 100 * group[measure].dropna()
+            mean, *ends = t_interval(values) if len(values) else (nan, nan, nan)
+            ends = [end if np.isfinite(end) else nan for end in ends]
+            row |= dict(zip((name, f"{name}_low", f"{name}_high"), (mean, *ends), strict=True))
+        number = theirs[(theirs["loss"] == row["loss"]) & (theirs["noise_rate"] == row["noise_rate"])]["mean"]
+        row |= {"best": 100 * group["test_top1_best"].mean(), "seeds": group["seed"].nunique()}
+        rows.append(row | {"liu": number.iloc[0] if len(number) == 1 and row["scale"] != "digits" else nan})
+    table = pd.DataFrame(rows, columns=[*cell, *spans, "best", "seeds", "liu"])
+    order = {"loss": LOSSES, "recipe": ("the paper's", "its authors'"), "scale": ("paper", "cpu", "digits")}
+    places = {name: {value: place for place, value in enumerate(values)} for name, values in order.items()}
+    return table.sort_values(
+        cell, key=lambda column: column.map(places[column.name]) if column.name in places else column, ignore_index=True
     )

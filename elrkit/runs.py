@@ -185,11 +185,11 @@ def read_all(folder: Path | None = None) -> list[dict]:
 
 
 def scale(config: RunConfig) -> str:
-    """`paper`: the paper's network, all images, its length of training; `cpu`: the small net on CIFAR; `digits`; or
-    `other`."""
+    """`paper`: the paper's network, all images, a training of its lengths (120 and 150 epochs; 50 in its SAM code);
+    `cpu`: the small net on CIFAR; `digits`; or `other`."""
     if config.dataset not in ("cifar10", "cifar100"):
         return "digits" if config.dataset == "digits" else "other"
-    if config.model == "resnet34" and config.epochs >= 100 and config.train_size is None:
+    if config.model == "resnet34" and config.epochs >= 50 and config.train_size is None:
         return "paper"
     return "cpu" if config.model == "small_resnet" else "other"
 
@@ -207,21 +207,26 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
         row = {"run_id": record["run_id"], **config.model_dump(mode="json")}
         row |= {"status": record["status"], "scale": scale(config)}
         row["noise_realized"] = record["data"].get("realized_noise_rate")
+        row |= {name: record["data"].get(name) for name in ("train_images", "held_out_images", "test_images")}
         if record["status"] == "finished":
-            row |= {name: column[-1] for name, column in curves.items() if name != "epoch"}
+            # Not the last epoch's learning rate: `lr` stays the config's.
+            row |= {name: column[-1] for name, column in curves.items() if name not in ("epoch", "lr")}
             row["test_top1_best"] = max(curves["test_top1"])
             held_out = curves.get("held_out_top1_noisy")
             row["test_top1_selected"] = curves["test_top1"][held_out.index(max(held_out))] if held_out else math.nan
         timing = record["timing"]
         row |= {
             "seconds": timing.get("seconds"),
+            "joules": timing.get("joules"),
+            "jobs": timing.get("jobs"),
             "images_per_second": _median(timing.get("images_per_second", [])),
             "device": record["device"].get("name"),
             "threads": record["execution"].get("threads"),
         }
         rows.append(row)
-    always = ("status", "scale", "noise_realized", "test_top1", "wrong_memorized", "wrong_correct", "seconds", "device")
-    empty = ["run_id", *RunConfig.model_fields, *always, "threads", "images_per_second"]
+    always = ("status", "scale", "noise_realized", "test_top1", "wrong_memorized", "wrong_correct")
+    costs = ("seconds", "joules", "jobs", "device", "threads", "images_per_second")
+    empty = ["run_id", *RunConfig.model_fields, *always, *costs]
     return pd.DataFrame(rows, columns=None if rows else empty)
 
 
@@ -375,6 +380,7 @@ def train_missing(
     todo = missing(configs)
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
     jobs = max(1, min(jobs, len(todo)))
+    options = {**options, "jobs": jobs}
     threads = threads or _default_threads(todo, jobs)
     with stop_on_signal() as stopped:
 

@@ -27,9 +27,11 @@ from torch import Tensor, nn
 import elrkit
 from elrkit import data, losses, models, noise, sam
 from elrkit.config import RunConfig
+from elrkit.energy import Meter
 
 RECORD_SCHEMA = 1
 EVALUATION_BATCH = {"cpu": 500, "cuda": 5000}
+METER_SECONDS = 60.0  # between readings of the energy; a processor's counter starts again after some ten minutes
 
 log = logging.getLogger(__name__)
 
@@ -256,8 +258,15 @@ class _Trainer:
         self.skipped_steps = 0
         self.epoch_seconds = 0.0
         self.curves: dict[str, list] = {}
-        self.timing: dict[str, list] = {"train_seconds": [], "evaluation_seconds": [], "images_per_second": []}
+        self.timing: dict[str, list | float | None] = {
+            "train_seconds": [], "evaluation_seconds": [], "images_per_second": [], "joules": 0.0,
+        }  # fmt: skip
         self._draws: tuple[int, data.EpochDraws] | None = None
+
+    def note_energy(self, joules: float | None) -> None:
+        """Add what the device counted; once a part is not known (None), the sum is not known either."""
+        before = self.timing.get("joules")
+        self.timing["joules"] = None if before is None or joules is None else before + joules
 
     def draws(self) -> data.EpochDraws:
         if self._draws is None or self._draws[0] != self.epoch:
@@ -301,10 +310,10 @@ class _Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         logits, loss = backward(move_targets=True)
         if config.sam_rho:
-            double = config.sam_double_update
-            statistics = contextlib.nullcontext() if double else sam.frozen_batch_norm(self.model)
+            twice = config.sam_double_update_of if config.sam_double_update else None
+            statistics = sam.frozen_batch_norm(self.model) if twice in (None, "targets") else contextlib.nullcontext()
             with sam.perturbed(self.model.parameters(), config.sam_rho, config.sam_adaptive), statistics:
-                backward(move_targets=double)
+                backward(move_targets=twice in ("both", "targets"))
         if scaler is None:
             self.optimizer.step()
         else:
@@ -415,6 +424,7 @@ def fit(
     checkpoint_seconds: float = 60.0,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[Progress], None] | None = None,
+    jobs: int | None = None,
 ) -> dict:
     """Train one run and return its record, a dict of plain JSON values.
 
@@ -425,6 +435,10 @@ def fit(
     checkpoint_seconds  between checkpoints
     should_stop         asked before each step; when true, `Stopped` is raised after a checkpoint was written
     on_progress         called about twice a second
+    jobs                runs that share the device, this one included; only noted beside its time and energy
+
+    `timing` holds the seconds of training and evaluation and the joules that the device counted in that time
+    (`elrkit.energy`; None where it does not tell). It counts for all that runs on it, so runs side by side count twice.
 
     A run whose loss stops being finite returns a record with status `diverged` and when and why. Raises DataError,
     OutOfMemory, Stopped. On the CPU of one machine, with the same number of threads, the same config gives the same
@@ -441,7 +455,7 @@ def fit(
     try:
         trainer = checkpoints.resume(build) if checkpoints else build()
         diverged = _train(trainer, checkpoints, checkpoint_seconds, should_stop, on_progress)
-        record = _record(trainer, dataset, compiled, diverged)
+        record = _record(trainer, dataset, compiled, diverged, jobs)
         if checkpoints:
             checkpoints.finish(_outcome(trainer, record))
     except (RuntimeError, MemoryError) as error:
@@ -453,6 +467,42 @@ def fit(
             f"train fewer runs at once (--jobs), or take a smaller model ({reason})"
         ) from None
     return record
+
+
+def predict_test(config: RunConfig, dataset: data.Dataset, outcome: dict) -> Tensor:
+    """Logits (n, classes) float32 of the test images by the network of a finished run (`load_outcome`), on the CPU."""
+    channels = dataset.test_images.shape[3]
+    model = models.build(config.model, dataset.num_classes, channels, config.width, config.stem_stride)
+    model.load_state_dict(outcome["model"])
+    return predict(model, data.DeviceImages(dataset.test_images, dataset.mean, dataset.std, "cpu"), config.precision)
+
+
+def fine_tune(
+    config: RunConfig,
+    dataset: data.Dataset,
+    problem: Problem,
+    outcome: dict,
+    device: str | torch.device | None = None,
+) -> dict[str, list]:
+    """The curves of going on from a finished run's weights and ELR targets, with the labels of `problem`.
+
+    config   how to go on: epochs, learning rate and all else; the network and images must be the run's
+    problem  the run's own (`set_up`), its `given` labels corrected or not
+    outcome  of `load_outcome`, its `targets` (n, classes) changed or not; None: targets start at zero
+
+    The start is no part of the config, so this makes no record. Raises ValueError when the outcome belongs to other
+    images.
+    """
+    if not np.array_equal(outcome["index"].numpy(), problem.index):
+        raise ValueError(f"fine_tune: run {outcome['run_id']} was trained on other images than those of the problem")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    trainer = _Trainer(config, dataset, problem, device, compiled=False)
+    trainer.model.load_state_dict(outcome["model"])
+    if trainer.elr and outcome["targets"] is not None:
+        trainer.elr.targets.copy_(outcome["targets"])
+    if bad := _train(trainer, None, math.inf, lambda: False, None):
+        raise ValueError(f"fine_tune: diverged in epoch {bad['epoch']}, {bad['reason']}; lower lr={config.lr}")
+    return trainer.curves
 
 
 def training_steps(
@@ -484,6 +534,7 @@ def _train(trainer: _Trainer, checkpoints, checkpoint_seconds, should_stop, on_p
     config = trainer.config
     last_checkpoint = last_report = time.monotonic()
     pace_started, pace_steps = time.monotonic(), 0
+    meter, last_reading = Meter(trainer.device), time.monotonic()
     trainer.model.train()
     while trainer.epoch < config.epochs:
         trainer.start_epoch()
@@ -491,7 +542,11 @@ def _train(trainer: _Trainer, checkpoints, checkpoint_seconds, should_stop, on_p
         while trainer.step_in_epoch < trainer.steps:
             stop = should_stop()
             now = time.monotonic()
-            if checkpoints and (stop or now - last_checkpoint > checkpoint_seconds):
+            saving = checkpoints and (stop or now - last_checkpoint > checkpoint_seconds)
+            if saving or now - last_reading > METER_SECONDS:
+                trainer.note_energy(meter.spent())
+                last_reading = now
+            if saving:
                 trainer.epoch_seconds += time.perf_counter() - started
                 checkpoints.save(trainer)
                 last_checkpoint, started = time.monotonic(), time.perf_counter()
@@ -514,8 +569,10 @@ def _train(trainer: _Trainer, checkpoints, checkpoint_seconds, should_stop, on_p
                     )
                 )
         if bad := _diverged(trainer):  # this waits for the device
+            trainer.note_energy(meter.spent())
             return bad
         trainer.end_epoch(time.perf_counter() - started)
+    trainer.note_energy(meter.spent())
     return None
 
 
@@ -571,7 +628,7 @@ def _finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _record(trainer: _Trainer, dataset: data.Dataset, compiled: bool, diverged: dict | None) -> dict:
+def _record(trainer: _Trainer, dataset: data.Dataset, compiled: bool, diverged: dict | None, jobs: int | None) -> dict:
     config, problem = trainer.config, trainer.problem
     weights = hashlib.sha256()
     for name, tensor in sorted(trainer.model.state_dict().items()):
@@ -599,6 +656,8 @@ def _record(trainer: _Trainer, dataset: data.Dataset, compiled: bool, diverged: 
         "timing": {
             **trainer.timing,
             "seconds": sum(trainer.timing["train_seconds"]) + sum(trainer.timing["evaluation_seconds"]),
+            "joules": trainer.timing.get("joules"),
+            "jobs": jobs,
             "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
     }

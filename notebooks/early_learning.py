@@ -127,7 +127,7 @@ for place, rate in enumerate(noise_rates):
 # The paper's own figure is for CIFAR-10 at 20 % noise. The figures below show the runs of the plan `early-learning`
 # whose records are in the store: at `cpu` scale a small net (`small_resnet`) trained for 30 epochs without augmentation,
 # at `paper` scale the paper's ResNet-34 and 120 epochs. Curves count predictions on the training batches, as the
-# paper's code did.
+# paper's code did. {doc}`sam` sets the runs with sharpness-aware minimization beside them.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Shares of right and wrong CIFAR-10 labels by prediction, over the epochs, one column per loss."}}
 for scale in ("paper", "cpu"):

@@ -12,11 +12,12 @@
 # ---
 
 # %% [markdown]
-# # The ledger of claims
+# # Every published number, and how verdicts are made
 #
-# Every claim that the paper makes in words, and every number that it or its sources publish, with what our records say
-# about it. No verdict is typed by hand: `elrkit.paper` decides each from the rule and the tolerance in
-# `paper/claims.csv`, the numbers in `paper/published.csv` and the records in `results/runs`.
+# {doc}`The front page <../book/index>` lists the claims that the paper makes in words; below is every number that it or
+# its sources publish, each with what our records say about it. No verdict is typed by hand: `elrkit.paper` decides each
+# from the rule and the tolerance in `paper/claims.csv`, the numbers in `paper/published.csv` and the records in
+# `results/runs`.
 #
 # *Reproduced* and *not reproduced* need at least two seeds, so that there is an interval: Student's t over seeds, because
 # two to five seeds are too few to resample. *Reproduced only with the code's recipe* means that the recipe which the
@@ -48,12 +49,23 @@ print(
 # %% tags=["nbval-ignore-output"]
 decided.groupby(["kind", "verdict"]).size().unstack(fill_value=0)
 
-# %% [markdown]
-# ## Claims in words
+# %% tags=["nbval-ignore-output", "remove-cell"]
+# The front page of the report shows this table.
+from myst_nb import glue
 
-# %% tags=["nbval-ignore-output", "hide-input", "full-width"]
 chapters = {path.stem for path in Path().glob("*.py")}
-HTML(paper.ledger_html(decided[decided.kind == "claim"], chapters))
+order = ["reproduced", "not reproduced", paper.VERDICTS[2]]  # what is decided first
+claim_rows = decided[decided.kind == "claim"].sort_values(
+    "verdict",
+    key=lambda v: v.map(lambda x: order.index(x) if x in order else len(order)),
+    kind="stable",
+)
+glue(
+    "claims",
+    HTML(paper.ledger_html(claim_rows, chapters, "../notebooks/")),
+    display=False,
+)
+HTML(paper.ledger_html(claim_rows, chapters))
 
 # %% [markdown]
 # ## Numbers
@@ -62,14 +74,13 @@ HTML(paper.ledger_html(decided[decided.kind == "claim"], chapters))
 HTML(paper.ledger_html(decided[decided.kind == "number"], chapters))
 
 # %% tags=["remove-cell", "nbval-ignore-output"]
-from myst_nb import glue
-
 for kind in ("claim", "number"):
-    counts = decided[decided.kind == kind].verdict.value_counts()
-    for verdict in paper.VERDICTS:
+    rows = decided[decided.kind == kind]
+    counts = rows.apply(paper.shown_verdict, axis=1).value_counts()
+    for verdict in (*paper.VERDICTS, "no verdict yet"):
         glue(
             f"{kind}_{verdict.replace(' ', '_').replace(chr(39), '')}",
             int(counts.get(verdict, 0)),
             display=False,
         )
-    glue(f"{kind}_all", int((decided.kind == kind).sum()), display=False)
+    glue(f"{kind}_all", len(rows), display=False)

@@ -75,4 +75,5 @@ columns = [
 shown = table[[*columns, "test_top1", "wrong_memorized", "seconds"]].sort_values(
     ["dataset", "scale", "noise_rate", "loss"]
 )
-shown.style.hide(axis="index").format(precision=3)
+anchor = '<span id="run-{0}">{0}</span>'.format  # what the ledger links to
+shown.style.hide(axis="index").format(precision=3).format({"run_id": anchor})

@@ -2,6 +2,7 @@
 
 import re
 import threading
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -78,12 +79,12 @@ def test_text_can_be_read_in_light_and_dark(visit, scheme):
 
 
 def test_ledger_filters_and_sorts_in_the_page(visit):
-    page = visit("notebooks/ledger")
-    table = page.locator("table.ledger").first
+    page = visit("book/index")
+    table = page.locator("table.ledger")
     visible = table.locator("tbody tr:visible")
     everything = visible.count()
     assert everything > 20
-    tools = page.locator(".ledger-tools").first
+    tools = page.locator(".ledger-tools")
     tools.locator("select").select_option("untestable")
     assert 0 < visible.count() < everything
     assert set(visible.locator(".verdict").all_inner_texts()) == {"untestable"}
@@ -98,9 +99,24 @@ def test_ledger_filters_and_sorts_in_the_page(visit):
     assert [row.locator("td").nth(1).inner_text() for row in visible.all()] == claims[::-1]
 
 
+def test_ledger_leads_to_chapters_and_runs(visit):
+    page = visit("book/index")
+    links = {a.get_attribute("href") for a in page.locator("table.ledger td a").all()}
+    assert {link.partition("#")[0] for link in links} >= {"../notebooks/made.html", "../notebooks/table1.html"}
+    targets = {link.partition("#")[2] for link in links if "#" in link}
+    assert targets
+    assert all((HTML / "book" / link.partition("#")[0]).exists() for link in links)
+    made = visit("notebooks/made")
+    assert targets <= set(made.locator("[id^=run-]").evaluate_all("spans => spans.map(span => span.id)"))
+
+
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *arguments):
         pass
+
+    def handle(self):
+        with suppress(ConnectionError):  # the browser closes before the last answer is out
+            super().handle()
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from elrkit import flops, models, paper
+from elrkit import flops, models, paper, plots, runs
+from elrkit.config import RunConfig
 
 
 def test_small_net_against_a_hand_count():
@@ -94,3 +95,76 @@ def test_picture_is_drawn_from_the_modules():
     assert {"stem", "part 1", "part 2", "part 3", "part 4", "head"} <= set(texts)  # the paper's six parts
     assert sum("256×8×8" in text.get_text() for text in large.texts) == 6
     assert [axes.get_title() for axes in (small, large)] == ["A", "B"]
+
+
+def run_record(config: RunConfig, train: int, held_out: int, epochs: int) -> dict:
+    """What a cost is counted from, of a run that finished `epochs` epochs on the digits."""
+    return {
+        "run_id": config.run_id,
+        "status": "finished",
+        "config": config.model_dump(mode="json"),
+        "data": {"classes": 10, "train_images": train, "held_out_images": held_out, "test_images": 450},
+        "curves": {"epoch": list(range(1, epochs + 1))} | ({"test_top1": [0.5] * epochs} if epochs else {}),
+        "timing": {"seconds": 1800.0, "joules": 7.2e6, "jobs": 2},
+        "device": {"name": "a device"},
+        "execution": {"threads": 1},
+    }
+
+
+def small_net_by_hand() -> int:
+    """Multiply-adds of small_resnet, width 4, stride 1, on an 8x8 image of one channel, from its description."""
+    work = 64 * 4 * 9  # stem
+    work += 2 * 64 * 4 * 4 * 9  # a block at 8x8
+    work += 16 * (4 * 8 * 9 + 8 * 8 * 9 + 4 * 8)  # at 4x4, with its shortcut
+    work += 4 * (8 * 16 * 9 + 16 * 16 * 9 + 8 * 16)  # at 2x2
+    return work + 16 * 10
+
+
+def test_operations_of_runs_against_a_hand_count():
+    forward = 2 * small_net_by_hand() / 1e15
+    plain = RunConfig(width=4, epochs=7, eval_every=3)
+    found = flops.of_runs(
+        [
+            run_record(plain, 100, 20, epochs=7),
+            run_record(plain.with_(sam_rho=0.1), 100, 20, epochs=7),
+            run_record(plain, 100, 20, epochs=5),  # diverged in its sixth
+            run_record(plain, 100, 20, epochs=0),
+            run_record(plain.with_(dataset="shop.npz"), 100, 20, epochs=7),
+        ]
+    )
+    training = [7 * 100 * 3, 7 * 100 * 6, 5 * 100 * 3, 0]
+    # Test and held-out images every epoch; the training images after epochs 3 and 6, and after the last.
+    evaluation = [7 * 470 + 3 * 100, 7 * 470 + 3 * 100, 5 * 470 + 100, 0]
+    assert found["training_pflop"].tolist()[:4] == pytest.approx([forward * n for n in training])
+    assert found["evaluation_pflop"].tolist()[:4] == pytest.approx([forward * n for n in evaluation])
+    assert found.iloc[4].isna().all()
+
+
+def test_totals_tell_energy_only_when_every_run_does():
+    plain = RunConfig(width=4, epochs=2)
+    records = [run_record(plain.with_(seed=seed), 100, 0, epochs=2) for seed in range(4)]
+    records[2]["timing"]["joules"] = None
+    records[3]["timing"]["jobs"] = None  # who shared the counter is not known
+    table = runs.table(records).join(flops.of_runs(records))
+    by_seed = flops.totals(table, ["seed"])
+    assert by_seed["kWh"].tolist()[:2] == [1.0, 1.0]  # 7.2 MJ between two runs
+    assert by_seed["kWh"].isna().tolist() == [False, False, True, True]
+    whole = flops.totals(table, ["scale", "device"]).iloc[0]
+    assert (whole["scale"], whole["device"], whole["runs"], whole["hours"]) == ("digits", "a device", 4, 2.0)
+    assert whole["PFLOP"] == pytest.approx(4 * (2 * 300 + 2 * 550) * 2 * small_net_by_hand() / 1e15)
+    assert whole["TFLOP/s"] == pytest.approx(1000 * whole["PFLOP"] / 7200)
+    assert pd.isna(whole["kWh"])
+    assert flops.totals(runs.table([]).join(flops.of_runs([])), ["scale"]).empty
+
+
+def test_picture_of_the_cost_says_what_has_not_run():
+    bars = pd.DataFrame(
+        [
+            {"name": "ours", "ours": True, "PFLOP": 2.0, "hours": 0.0},
+            {"name": "theirs", "ours": False, "PFLOP": 1958.4},
+        ]
+    )
+    operations, hours = plots.cost(bars).axes
+    assert [text.get_text() for text in operations.texts] == ["2", "1,958"]
+    assert [text.get_text() for text in hours.texts] == ["not run yet"]
+    assert len(hours.patches) == 0

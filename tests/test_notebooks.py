@@ -16,6 +16,8 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
 
 TINY = dict(noise_rates=[0.3], seeds=[0, 1], epochs=2, train_size=200, batch_size=50, jobs=1)
+DIGITS = {"scales": ["digits"], "train": True, "epochs": 2, "jobs": 1}
+SMALL = DIGITS | {"seeds": [0]}
 OTHER_PARAMETERS = {
     "audit": {
         "scales": ["digits"],
@@ -25,19 +27,19 @@ OTHER_PARAMETERS = {
         "images": 200,
         "fold_epochs": 1,
     },
+    "cost": {"epochs": 150},
     "early_learning": TINY | {"losses": ["elr"], "measured_on": "batches"},
-    "human_noise": {
-        "scales": ["digits"],
-        "train": True,
-        "seeds": [0],
-        "levels": ["worst"],
-        "epochs": 2,
-        "jobs": 1,
-    },
+    "feed": {"split": "product", "fit": "pad", "drop_labels": ["Skip"], "min_images": 20},
+    "forensics": SMALL | {"noise_rates": [0.3], "epochs": 1},
+    "hyperparameters": DIGITS | {"size_random": 10, "size_grid": 4, "resamples": 3},
+    "human_noise": SMALL | {"levels": ["worst"]},
     "ledger": {"source": "liu2020"},
     "made": {"dataset": "digits"},
     "networks": {"num_classes": 10},
-    "table1": {"scale": "paper"},
+    "related_losses": SMALL | {"noise_rates": [0.3]},
+    "sam": SMALL | {"noise_rates": "[0.3]"},
+    "shop": SMALL | {"leaks": [0, 40]},
+    "table1": SMALL | {"noise_rates": [0.3]},
     "theory": {"beta": 0.9},
 }
 

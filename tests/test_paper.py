@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from elrkit import paper
+from elrkit import paper, plots
 from elrkit.runs import table as runs_table
 
 # The paper's Table 1 as printed (arXiv 2105.13244): noise, then multi-step CE and ELR, then cosine CE and ELR.
@@ -505,3 +505,111 @@ def test_runs_without_a_column(published, claims):
         paper.decide(claims, published, table().drop(columns="augmentation"))
     with pytest.raises(paper.LedgerError, match="no such file"):
         paper.load_claims(Path("nowhere.csv"))
+
+
+# Table 1
+
+
+def cell_of(cells, **where) -> pd.Series:
+    (row,) = cells[(cells[list(where)] == pd.Series(where)).all(axis=1)].to_dict("records")
+    return pd.Series(row)
+
+
+def test_table1_sets_ours_beside_theirs(published):
+    rows = [run(seed, test_top1=value) for seed, value in enumerate((0.84, 0.85, 0.89))]
+    rows += [run(9, split="held_out", test_top1=0.1), run(8, status="diverged", test_top1=nan)]
+    rows += [run(0, scale="cpu", test_top1=0.7), run(0, dataset="digits", scale="digits", noise_rate=0.3)]
+    cells = paper.table1(published, table(*rows))
+    cell = cell_of(cells, dataset="cifar10", schedule="multistep", noise_rate=0.2, loss="elr")
+    assert (cell["published"], cell["liu"], cell["paper_seeds"], cell["cpu_seeds"]) == (84.85, 91.16, 3, 1)
+    assert (cell["paper_mean"], cell["cpu_mean"]) == (pytest.approx(86), pytest.approx(70))
+    # t quantile 0.975 with 2 degrees of freedom is 4.3027; the deviation of 84, 85, 89 is the root of 7
+    assert cell["paper_high"] == pytest.approx(86 + 4.30265 * sqrt(7) / sqrt(3), abs=1e-4)
+    digits = cell_of(cells, dataset="digits", schedule="multistep", noise_rate=0.3, loss="elr")
+    assert isnan(digits["published"])
+    assert digits["cpu_seeds"] == 1
+    assert len(cells) == 32 + 1
+    text = paper.table1_text(cells)
+    assert list(text["ours, paper scale"]).count("not run yet") == 32
+    assert "86.00 (79.43 to 92.57), 3 seeds" in set(text["ours, paper scale"])
+    assert "+1.15" in set(text["minus paper"])
+
+
+def test_tables_of_no_runs_are_empty_or_say_so(published):
+    cells = paper.table1(published, runs_table([]))
+    assert len(cells) == 32
+    assert set(paper.table1_text(cells)["ours, cpu scale"]) == {"not run yet"}
+    assert paper.elr_minus_ce(runs_table([])).empty
+    assert paper.elr_minus_ce(table(run(), run(1))).empty  # ELR alone
+    assert paper.selected_and_last(published, runs_table([])).empty
+
+
+def test_elr_minus_ce_is_taken_within_a_seed():
+    rows = [run(0, test_top1=0.85), ce(0, test_top1=0.75), run(1, test_top1=0.87), ce(1, test_top1=0.73), run(2)]
+    (row,) = paper.elr_minus_ce(table(*rows)).to_dict("records")
+    # differences 10 and 14: mean 12, deviation sqrt 8, t quantile with one degree of freedom 12.7062
+    assert (row["ELR minus CE"], row["seeds"], row["noise"]) == ("+12.00", 2, "20 %")
+    assert row["95 % interval"] == f"{12 - 12.7062 * 2:+.2f} to {12 + 12.7062 * 2:+.2f}"
+
+
+def test_selection_beside_the_last_epoch(published):
+    rows = [
+        run(seed, split="held_out", test_top1=0.8, test_top1_selected=0.8 + gain)
+        for seed, gain in ((0, 0.02), (1, 0.04))
+    ]
+    rows += [run(0, test_top1=0.82), run(0, scale="cpu", split="held_out", test_top1=0.5, test_top1_selected=0.6)]
+    first, second = paper.selected_and_last(published, table(*rows)).sort_values("scale").to_dict("records")
+    assert (first["scale"], first["last epoch, all images"], first["selected minus last"]) == (
+        "cpu",
+        "not run yet",
+        "+10.00",
+    )
+    assert second["last epoch, all images"] == "82.00"
+    assert second["selected epoch"].startswith("83.00 (")
+    assert second["selected minus last"].startswith("+3.00 (")
+    assert (second["Liu et al."], second["seeds"]) == ("91.16", 2)
+
+
+# The related losses
+
+
+def related_run(loss, seed, test, rate=0.2, weight_decay=1e-3, scale="paper", status="finished") -> dict:
+    shares = {"wrong_memorized": 0.1 * seed, "wrong_correct": 0.5, "test_top1_best": test + 0.01}
+    run = {"scale": scale, "noise_rate": rate, "loss": loss, "weight_decay": weight_decay, "seed": seed}
+    return {**run, "status": status, "test_top1": test, **shares}
+
+
+def test_related_losses_are_paired_with_cross_entropy(published):
+    runs = [related_run("ce", 0, 0.80), related_run("ce", 1, 0.82)]
+    runs += [related_run("sce", 0, 0.86), related_run("sce", 1, 0.86), related_run("sce", 2, 0.89)]
+    runs += [related_run("sce", 0, 0.9, weight_decay=1e-4), related_run("sce", 1, 0.1, status="diverged")]
+    runs += [related_run("elr", 0, 0.99, scale="digits")]
+    rows = paper.related_losses(published, pd.DataFrame(runs))
+    cells = list(zip(rows["scale"], rows["loss"], rows["recipe"], rows["seeds"], strict=True))
+    assert cells == [
+        ("paper", "ce", "the paper's", 2),
+        ("paper", "sce", "the paper's", 3),
+        ("paper", "sce", "its authors'", 1),
+        ("digits", "elr", "the paper's", 1),
+    ]
+    ce, sce, own, digits = rows.itertuples()
+    assert isnan(ce.gain)
+    assert (sce.test, sce.best, sce.memorized, sce.seen) == pytest.approx((87, 88, 10, 50))
+    # Gains of 6 and 4 points on the two seeds that both have: t with one degree of freedom is 12.706, deviation sqrt 2.
+    assert (sce.gain, sce.gain_low, sce.gain_high) == pytest.approx((5, 5 - 12.706, 5 + 12.706), abs=1e-3)
+    assert (own.gain, own.test) == pytest.approx((10, 90))
+    assert isnan(own.gain_low)
+    assert (ce.liu, sce.liu) == (86.98, 89.83)
+    assert isnan(digits.liu)
+    assert isnan(digits.gain)
+
+
+def test_related_losses_of_nothing_and_their_picture(published):
+    assert paper.related_losses(published, runs_table([])).empty
+    runs = [related_run(loss, seed, 0.8) for loss in ("ce", "sce") for seed in (0, 1)]
+    runs += [related_run("sce", 0, 0.9, weight_decay=1e-4)]
+    figure = plots.related_losses(paper.related_losses(published, pd.DataFrame(runs)))
+    test = figure.axes[0]
+    stars = [line.get_xdata()[0] for line in test.lines if line.get_marker() == "*" and len(line.get_xdata())]
+    assert stars == [86.98, 89.83]
+    assert [text.get_text() for text in test.get_yticklabels()] == ["Cross-entropy", "Symmetric CE"]

@@ -1,6 +1,7 @@
 """The named plans: which runs, in which order, at which scale; options; a sweep that grows repeats no run."""
 
 import collections
+import math
 
 import pytest
 
@@ -32,9 +33,9 @@ def test_paper_scale_is_the_papers_training():
 
 
 def test_table1_has_a_run_of_every_cell_before_any_has_a_second():
-    configs = [c for c in plans.plan("table1") if c.dataset == "cifar10" and c.schedule == "multistep"]
-    assert len(configs) == 24
-    assert [config.seed for config in configs] == [0] * 8 + [1] * 8 + [2] * 8
+    half = [c for c in plans.plan("table1") if c.dataset == "cifar10" and c.schedule == "multistep"]
+    assert [(c.split, c.seed) for c in half[:24]] == [("all", seed) for seed in (0, 1, 2) for _ in range(8)]
+    assert {(c.split, c.noise_rate) for c in half[24:]} == {("held_out", 0.2)}
 
 
 def test_runs_that_two_plans_share_are_one():
@@ -114,3 +115,27 @@ def test_each_means_against_human_noise_has_a_run_that_differs_in_it_alone(scale
     assert elr.with_(loss="ce", split="held_out").run_id in there
     same = cosine.with_(schedule="multistep", milestones=elr.milestones, gamma=elr.gamma, weight_average=0.0)
     assert same == elr
+
+
+def test_the_declared_part_of_the_grid_is_a_part_of_it():
+    part = plans.plan("sweep-subgrid")
+    assert set(ids(part)) <= set(ids(plans.plan("sweep-grid")))
+    assert collections.Counter(config.optimizer for config in part) == {"sgd": 16, "adam": 4}
+    sgd = [config for config in part if config.optimizer == "sgd"]
+    assert {(config.momentum, config.weight_decay) for config in sgd} == {(0.9, 0.004)}
+    assert len({(config.lr, config.lam) for config in sgd}) == 16
+    assert ids(plans.plan("sweep-subgrid", size=5)) == ids(part)[:5]
+
+
+def test_related_losses_share_their_rivals_and_keep_their_authors_proportions():
+    configs = plans.plan("related-losses", "paper", seeds=[0], noise_rates=[0.2])
+    assert [c.loss for c in configs] == ["ce", "elr", "sce", "sce", "nce_rce", "nce_rce"]
+    assert set(ids(configs[:2])) <= set(ids(plans.plan("table1", "paper")))
+    for scale, epochs in (("paper", 120), ("cpu", 30), ("digits", 30)):
+        _, _, sce, own_sce, nce, own_nce = plans.plan("related-losses", scale, seeds=[0], noise_rates=[0.2])
+        for ours, own in ((sce, own_sce), (nce, own_nce)):
+            assert own.lr == pytest.approx(ours.lr / 2)
+            # A = -4 with this beta is log 10^-4 with beta 1.
+            assert (own.loss_alpha, 4 * own.loss_beta) == pytest.approx((ours.loss_alpha, 4 * math.log(10)))
+        assert (own_nce.schedule, own_nce.restart_epochs, own_nce.eta_min) == ("cosine", epochs, 0)
+    assert plans.plan("related-losses", "cpu", epochs=7)[5].restart_epochs == 7

@@ -170,15 +170,16 @@ def test_table(record, digits):
     table = runs.table([record, diverged, plain]).set_index("run_id")
     row, curves = table.loc[record["run_id"]], record["curves"]
     for name in ("loss", "noise_rate", "seed", "lr", "width", "split"):
-        assert row[name] == (curves["lr"][-1] if name == "lr" else record["config"][name])
+        assert row[name] == record["config"][name]
     for name, column in curves.items():
-        if name != "epoch":
+        if name not in ("epoch", "lr"):
             assert row[name] == column[-1]
     assert row["test_top1_best"] == max(curves["test_top1"])
     chosen = int(np.argmax(curves["held_out_top1_noisy"]))
     assert row["test_top1_selected"] == curves["test_top1"][chosen]
     assert row["noise_realized"] == record["data"]["realized_noise_rate"]
-    assert row["seconds"] == record["timing"]["seconds"]
+    assert (row["seconds"], row["joules"]) == (record["timing"]["seconds"], record["timing"]["joules"])
+    assert (row["train_images"] + row["held_out_images"], row["test_images"]) == (190, 450)
     assert row["images_per_second"] == np.median(record["timing"]["images_per_second"])
     assert (row["status"], row["scale"], row["threads"]) == ("finished", "digits", 1)
     assert table.loc[diverged["run_id"], "status"] == "diverged"
@@ -214,6 +215,8 @@ def test_scales():
     paper = cifar10_recipe("elr", 0.2)
     assert runs.scale(paper) == "paper"
     assert runs.scale(paper.with_(model="small_resnet")) == "cpu"
+    assert runs.scale(paper.with_(epochs=50)) == "paper"  # as the paper's SAM code
+    assert runs.scale(paper.with_(epochs=30)) == "other"
     assert runs.scale(paper.with_(train_size=1000)) == "other"
     assert runs.scale(tiny()) == "digits"
 

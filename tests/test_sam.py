@@ -170,6 +170,15 @@ def test_batch_norm_and_targets_move_once_from_the_unperturbed_pass():
     assert not climbing.model.head.weight.equal(plain.model.head.weight)
 
 
+@pytest.mark.parametrize(("of", "norms", "rest"), [("batch_norm", 2, 0.7), ("targets", 1, 0.49)])
+def test_batch_norm_and_targets_can_be_moved_twice_one_at_a_time(of, norms, rest):
+    one = trainer(sam_rho=0.5, sam_double_update=True, sam_double_update_of=of)
+    one.step()
+    assert set(norm_state(one.model)[1]) == {norms}
+    batch = one.draws().order[:64]
+    torch.testing.assert_close(one.elr.targets.sum(dim=1)[batch], torch.full((64,), 1 - rest))
+
+
 def test_momentum_survives_saving_and_resuming():
     """SAM keeps no state and wraps no optimizer, so the base optimizer's momentum is saved and restored whole."""
     straight = trainer(sam_rho=0.1)

@@ -1,0 +1,330 @@
+"""The arms of an experiment set against one another: what a single setting does to the test accuracy, seed by seed.
+
+The runs of a plan that share noise rate, loss and seed differ from the first of them, the plain run, in a few settings;
+`changed` names these, and an `Arm` is one such set of names. `compare` puts numbers to a list of arms: `LADDER` and
+`SAM_LADDER` lead from the recipe as the paper describes it to the recipe as its code ran it, one change a rung, and
+`SAM_ARMS` are the cells of the paper's Figure 5 with SGD at the cost of SAM. All accuracies here are in percent.
+"""
+
+from collections.abc import Sequence
+from math import nan
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from elrkit import flops, paper, runs
+from elrkit.config import RunConfig
+
+LOSS_NAMES = {"ce": "CE", "elr": "ELR"}
+
+
+class Arm(NamedTuple):
+    """One set of runs that are equal but for the seed.
+
+    changes  what `changed` finds in them
+    before   the name of the arm that this one is one change away from
+    measure  the curve whose last epoch counts
+    single   a change on its own, outside the ladder
+    """
+
+    name: str
+    changes: frozenset[str] = frozenset()
+    before: str | None = None
+    measure: str = "test_top1"
+    single: bool = False
+
+
+def _arm(name: str, changes: str = "", before: str | None = None, **fields) -> Arm:
+    return Arm(name, frozenset(changes.split()), before, **fields)
+
+
+FROZEN = "augmentation=frozen"
+FLOAT16 = f"{FROZEN} precision=float16_fresh_scaler"
+LADDER = (
+    _arm("as described"),
+    _arm("crops and flips drawn once", FROZEN, "as described"),
+    _arm("float16, new loss scaler each batch", FLOAT16, "crops and flips drawn once"),
+    _arm("counted on noisy test labels", FLOAT16, "float16, new loss scaler each batch", measure="test_top1_noisy"),
+    _arm("only: noisy test labels", "", "as described", measure="test_top1_noisy", single=True),
+    _arm("only: never the true class", "noise_convention=others", "as described", single=True),
+    _arm("only: a tenth held out", "split=held_out", "as described", single=True),
+)
+CODE = "lr weight_decay"
+DOUBLE = "sam_rho sam_double_update"
+SAM_LADDER = (
+    _arm("SGD, as described"),
+    _arm("learning rate times 5", "lr", "SGD, as described"),
+    _arm("no weight decay", CODE, "learning rate times 5"),
+    _arm("SAM", f"{CODE} sam_rho", "no weight decay"),
+    _arm("batch norm, targets moved twice", f"{CODE} {DOUBLE}", "SAM"),
+    _arm("cosine restarts, fewer epochs", f"{CODE} {DOUBLE} schedule=cosine", "batch norm, targets moved twice"),
+    _arm("only: no weight decay", "weight_decay", "SGD, as described", single=True),
+    _arm("only: SAM", "sam_rho", "SGD, as described", single=True),
+    _arm("SAM, batch norm moved twice", f"{DOUBLE} sam_double_update_of=batch_norm", "only: SAM", single=True),
+    _arm("SAM, targets moved twice", f"{DOUBLE} sam_double_update_of=targets", "only: SAM", single=True),
+    _arm("SAM, both moved twice", DOUBLE, "only: SAM", single=True),
+    _arm("SGD, the SAM code's settings", f"{CODE} schedule=cosine", "no weight decay", single=True),
+)
+SAM_ARMS = (
+    _arm("SGD"),
+    _arm("SGD, twice the epochs", "epochs", "SGD"),
+    _arm("SAM", "sam_rho", "SGD, twice the epochs"),
+)
+
+_SCHEDULE = frozenset(("epochs", *paper.FOLLOWS["schedule"]))
+
+
+def changed(config: RunConfig, plain: RunConfig) -> frozenset[str]:
+    """What sets `config` apart from `plain`: names of fields, with the value where it is a word (split=held_out).
+
+    What follows from the schedule (milestones, restarts, and epochs where the schedule itself differs) is left out.
+    """
+    now, then = config.model_dump(), plain.model_dump()
+    fields = {name for name in now if now[name] != then[name]}
+    fields -= _SCHEDULE if "schedule" in fields else _SCHEDULE - {"epochs"}
+    return frozenset(f"{name}={now[name]}" if isinstance(now[name], str) else name for name in fields)
+
+
+def compare(configs: Sequence[RunConfig], records: Sequence[dict], arms: Sequence[Arm]) -> pd.DataFrame:
+    """One row for each noise rate, loss and arm that the plan `configs` holds; runs without a record count as not run.
+
+    configs  a plan at one scale, of which the first run of each noise rate, loss and seed is the plain one
+
+    Columns: scale, noise_rate, loss, arm, single, planned (runs), seeds (finished), diverged; mean, low, high: accuracy
+    at the last epoch and its 95 % t interval over seeds (NaN for one seed); values (tuple, one a seed); change,
+    change_low, change_high, change_seeds: to the arm before; total, total_low, total_high, total_seeds: to the plain
+    run; both within a seed. skipped: steps that the loss scaler skipped, per run (NaN without a scaler); seconds and
+    tflop of one training, means over seeds; run_ids (tuple).
+
+    The arm on noisy test labels is left out where no label is wrong. Raises ValueError for configs of several scales.
+    """
+    scales = {runs.scale(config) for config in configs}
+    if len(scales) > 1:
+        raise ValueError(f"compare: runs of the scales {', '.join(sorted(scales))}; give the plan of one")
+    cells: dict[tuple, dict[frozenset, dict[int, RunConfig]]] = {}
+    plain: dict[tuple, RunConfig] = {}
+    for config in configs:
+        cell = config.noise_rate, config.loss
+        first = plain.setdefault((*cell, config.seed), config)
+        cells.setdefault(cell, {}).setdefault(changed(config, first), {})[config.seed] = config
+    by_id = {record["run_id"]: record for record in records}
+    tflop = dict(zip(by_id, 1000 * flops.of_runs(by_id.values())["training_pflop"], strict=True))
+    rows = []
+    for (rate, loss), planned in cells.items():
+        values: dict[str, dict[int, float]] = {}
+        for arm in arms:
+            if arm.changes not in planned or (arm.measure == "test_top1_noisy" and not rate):
+                continue
+            found = {seed: by_id.get(config.run_id) for seed, config in sorted(planned[arm.changes].items())}
+            done = {seed: record for seed, record in found.items() if record and record["status"] == "finished"}
+            mine = {seed: 100 * record["curves"][arm.measure][-1] for seed, record in done.items()}
+            values[arm.name] = mine
+            mean, low, high, _ = _interval(mine.values())
+            change = _interval(_within_seed(mine, values.get(arm.before, {})))
+            total = _interval(_within_seed(mine, values.get(arms[0].name, {})) if arm != arms[0] else ())
+            skipped = [sum(r["curves"]["skipped_steps"]) for r in done.values() if "skipped_steps" in r["curves"]]
+            rows.append(
+                {
+                    "scale": next(iter(scales)), "noise_rate": rate, "loss": loss, "arm": arm.name,
+                    "single": arm.single, "planned": len(found), "seeds": len(done),
+                    "diverged": sum(record["status"] == "diverged" for record in found.values() if record),
+                    "mean": mean, "low": low, "high": high, "values": tuple(mine.values()),
+                    **dict(zip(("change", "change_low", "change_high", "change_seeds"), change, strict=True)),
+                    **dict(zip(("total", "total_low", "total_high", "total_seeds"), total, strict=True)),
+                    "skipped": _mean(skipped), "seconds": _mean(r["timing"]["seconds"] for r in done.values()),
+                    "tflop": _mean(tflop[record["run_id"]] for record in done.values()),
+                    "run_ids": tuple(record["run_id"] for record in done.values()),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _within_seed(mine: dict[int, float], other: dict[int, float]) -> list[float]:
+    return [value - other[seed] for seed, value in mine.items() if seed in other]
+
+
+def _interval(values) -> tuple[float, float, float, int]:
+    """Mean and 95 % t interval, whose ends are NaN below two values; how many values."""
+    values = np.array(list(values), dtype=float)
+    if len(values) < 2:
+        return (float(values[0]) if len(values) else nan), nan, nan, len(values)
+    return *paper.t_interval(values), len(values)
+
+
+def _mean(values) -> float:
+    values = list(values)
+    return float(np.mean(values)) if values else nan
+
+
+def beside_published(rows: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """`rows` of `compare` with the cell of the paper's Table 1 (CIFAR-10, multi-step) beside each at paper scale.
+
+    Adds published, tolerance (of the ledger, `elrkit.paper.tolerance`) and lands: whether the mean lies within it, None
+    where nothing was run or the scale is another, whose level is no comparison.
+    """
+    table = published[
+        (published["source"] == "galatolo2021") & (published["table"] == "Table 1")
+        & (published["dataset"] == "cifar10") & (published["schedule"] == "multistep")
+    ]  # fmt: skip
+    cells = {(float(n.noise_rate), n.loss): n for n in table.itertuples()}
+    rows = rows.assign(published=nan, tolerance=nan, lands=None)
+    for index, row in rows.iterrows():
+        number = cells.get((row["noise_rate"], row["loss"]))
+        if row["scale"] != "paper" or number is None:
+            continue
+        rows.at[index, "published"] = number.mean
+        if row["seeds"]:
+            tolerance = paper.tolerance(row["values"], number.std)
+            rows.at[index, "tolerance"] = tolerance
+            rows.at[index, "lands"] = bool(abs(row["mean"] - number.mean) <= tolerance + 1e-9)
+    return rows
+
+
+def sam_gain(rows: pd.DataFrame, published: float) -> pd.DataFrame:
+    """What SAM adds to SGD of as many epochs, and of the same cost, beside a published gain; all in points.
+
+    rows  `compare` of `SAM_ARMS`. One row per noise rate and loss; the last column says whether the 95 % interval of
+    SAM minus SGD holds the published gain, empty while there is no interval.
+    """
+    found = []
+    for row in rows[rows["arm"] == "SAM"].itertuples():
+        held = "yes" if row.total_low <= published <= row.total_high else "no"
+        found.append(
+            {
+                "noise": f"{100 * row.noise_rate:g} %",
+                "loss": LOSS_NAMES[row.loss],
+                "SAM - SGD": _points(row.total, row.total_low, row.total_high) or "not run yet",
+                "seeds": row.total_seeds or "",
+                "SAM - SGD, twice the epochs": _points(row.change, row.change_low, row.change_high),
+                "seeds ": row.change_seeds or "",
+                f"interval holds {published:+.1f}": held if np.isfinite(row.total_low) else "",
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def cost_text(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the arms of `compare` cost in training, beside their accuracy, as a person reads it."""
+    first = rows.groupby(["noise_rate", "loss"])[["tflop", "seconds"]].transform("first")
+    ratio = rows[["tflop", "seconds"]] / first
+    return pd.DataFrame(
+        {
+            "noise": (100 * rows["noise_rate"]).map("{:g} %".format),
+            "loss": rows["loss"].map(LOSS_NAMES),
+            "run": rows["arm"],
+            "TFLOP": rows["tflop"].map(lambda x: "not run yet" if np.isnan(x) else f"{x:,.{0 if x >= 100 else 2}f}"),
+            "times SGD's": ratio["tflop"].map(lambda x: "" if np.isnan(x) else f"{x:.2f}"),
+            "seconds": rows["seconds"].map(lambda x: "" if np.isnan(x) else f"{x:.0f}"),
+            "times SGD's ": ratio["seconds"].map(lambda x: "" if np.isnan(x) else f"{x:.2f}"),
+            "test accuracy, %": [_points(r.mean, r.low, r.high, "") for r in rows.itertuples(name="Row")],
+            "seeds": [seeds or "" for seeds in rows["seeds"]],
+        }
+    )
+
+
+def _points(mean: float, low: float, high: float, sign: str = "+") -> str:
+    """A mean with its interval, if there is one: +1.20 (+0.80 to +1.60)."""
+    mean, low, high = (round(value, 2) + 0.0 for value in (mean, low, high))  # no minus sign before a zero
+    text = "" if np.isnan(mean) else f"{mean:{sign}.2f}"
+    return text if np.isnan(low) else f"{text} ({low:{sign}.2f} to {high:{sign}.2f})"
+
+
+def as_text(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `compare` as a person reads them; columns that hold nothing anywhere are left out."""
+
+    def difference(row: pd.Series, name: str) -> str:
+        return _points(row[name], row[f"{name}_low"], row[f"{name}_high"])
+
+    def accuracy(row: pd.Series) -> str:
+        diverged = f"{row['diverged']} diverged" if row["diverged"] else ""
+        return ", ".join(filter(None, (_points(row["mean"], row["low"], row["high"], ""), diverged))) or "not run yet"
+
+    def verdict(row: pd.Series) -> str:
+        if row.get("lands") is None or pd.isna(row["published"]):
+            return ""
+        return f"{'within' if row['lands'] else 'not within'} {row['tolerance']:.2f} of {row['published']:.2f}"
+
+    text = pd.DataFrame(
+        {
+            "noise": (100 * rows["noise_rate"]).map("{:g} %".format),
+            "loss": rows["loss"].map(LOSS_NAMES),
+            "run": rows["arm"],
+            "test accuracy, %": [accuracy(row) for _, row in rows.iterrows()],
+            "to the run before": [difference(row, "change") for _, row in rows.iterrows()],
+            "to the first": [difference(row, "total") for _, row in rows.iterrows()],
+            "seeds": [row["seeds"] or "" for _, row in rows.iterrows()],
+            "steps skipped": rows["skipped"].map(lambda n: "" if np.isnan(n) else f"{n:g}"),
+            "published cell": [verdict(row) for _, row in rows.iterrows()],
+        }
+    )
+    always = ("noise", "loss", "run", "test accuracy, %", "to the run before", "to the first", "seeds")
+    return text[[name for name in text if name in always or (text[name] != "").any()]]
+
+
+def noisy_label_cost(configs: Sequence[RunConfig], records: Sequence[dict]) -> pd.DataFrame:
+    """What counting accuracy on noisy test labels costs: computed beside measured, in points.
+
+    Of C classes and a rate p a share q of the labels is wrong: q = p (C - 1) / C where the new label is drawn from all
+    classes, p where never from the true one. A network that is right with probability a, and otherwise names each wrong
+    class equally often, agrees with a (1 - q) + (1 - a) q / (C - 1) of the noisy labels; so the count falls by
+    q (a - (1 - a) / (C - 1)), which is q for a perfect network.
+
+    One row per noise rate, convention and loss of the finished runs with symmetric noise: wrong (100 q), computed,
+    measured, lowest and highest measured (over runs), and runs.
+    """
+    rows = []
+    wanted = {config.run_id: config for config in configs if config.noise == "symmetric"}
+    for record in records:
+        config = wanted.get(record["run_id"])
+        if config is None or record["status"] != "finished":
+            continue
+        classes, accuracy = record["data"]["classes"], record["curves"]["test_top1"][-1]
+        wrong = config.noise_rate * ((classes - 1) / classes if config.noise_convention == "all" else 1)
+        rows.append(
+            {
+                "noise_rate": config.noise_rate,
+                "convention": config.noise_convention,
+                "loss": config.loss,
+                "wrong": 100 * wrong,
+                "computed": 100 * wrong * (accuracy - (1 - accuracy) / (classes - 1)),
+                "measured": 100 * (accuracy - record["curves"]["test_top1_noisy"][-1]),
+            }
+        )
+    columns = ["noise_rate", "convention", "loss", "wrong", "computed", "measured", "lowest", "highest", "runs"]
+    if not rows:
+        return pd.DataFrame(columns=columns)
+    groups = pd.DataFrame(rows).groupby(columns[:3], sort=False)
+    return groups.agg(
+        wrong=("wrong", "mean"), computed=("computed", "mean"), measured=("measured", "mean"),
+        lowest=("measured", "min"), highest=("measured", "max"), runs=("measured", "size"),
+    ).reset_index()  # fmt: skip
+
+
+def findings(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the ladder says of each noise rate and loss: its largest step, where it ends, and whether that is the
+    published cell. `rows` is the result of `compare`, or of `beside_published`; single changes are left out."""
+    found = []
+    for (rate, loss), cell in rows[~rows["single"]].groupby(["noise_rate", "loss"], sort=False):
+        ran, largest, ends = cell[cell["seeds"] > 0], "not run yet", "not run yet"
+        if ran["change"].notna().any():
+            step = ran.loc[ran["change"].abs().idxmax()]
+            seeds = f"{step['change_seeds']} seed{'s' * int(step['change_seeds'] > 1)}"
+            largest = f"{step['arm']}: {step['change']:+.2f} ({seeds})"
+        last = cell.iloc[-1]
+        if last["seeds"]:
+            ends = f"{last['mean']:.2f}"
+        landed = list(ran.loc[ran["lands"] == True, "arm"]) if "lands" in ran else []  # noqa: E712 (None is neither)
+        lands = "" if last.get("lands") is None else "yes" if last["lands"] else "no"
+        found.append(
+            (
+                f"{100 * rate:g} %",
+                LOSS_NAMES[loss],
+                largest,
+                ends,
+                lands,
+                "; ".join(landed) or ("none" if lands else ""),
+            )
+        )
+    names = ["noise", "loss", "largest step, points", "last rung, %", "lands on the published cell", "rungs that do"]
+    return pd.DataFrame(found, columns=names)

@@ -1,0 +1,580 @@
+"""Section 5.3 of the paper retraced: shops whose faults are known, imported, split, trained on and measured.
+
+    python -m elrkit shop --scale cpu --seeds 0      # make the shops, train what is missing, measure
+    table = shop.table(shop.shops("cpu"))            # one row per run, from the records alone
+
+A shop is a feed made by ``feedmaker`` from real images and read again by ``catalogue``, so every product's true label
+is known, and which products show the same article. Its dataset lies below the data root under a name that no machine
+changes (``shop/cpu-product-40-0.npz``); ``results/shop`` keeps one small JSON file per shop: what was put in, what the
+import found, how many test products have a near-duplicate in training, and each run's agreement with and without one.
+
+The second half is the paper's future work: correct a part of the labels, chosen by the list of ``audit`` or at random,
+and go on training (``python -m elrkit clean``).
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.optimize import brentq
+
+from elrkit import audit, catalogue, data, feedmaker, plans, runs, train
+from elrkit.config import ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig, cifar10_recipe, cifar100_recipe
+from elrkit.paper import t_interval
+
+log = logging.getLogger(__name__)
+
+MISFILED = 0.15  # the middle of the 10 to 20 % that the shop estimates (Section 1)
+LEAKS = (0, 20, 40, 60)
+ARMS = {"CE": ("ce", 0.0), "ELR": ("elr", 0.0), "ELR + SAM": ("elr", 0.05)}
+
+
+class Kind(NamedTuple):
+    """Where a shop's photos come from, how many of them, and how its import tells near-duplicates."""
+
+    source: str  # a dataset's name, or clothing: the open feed in the folder `clothing` of the data root
+    classes: int | None  # subcategories
+    per_class: int | None  # products of each; None: as many as there are photos
+    size: int  # pixels
+    near_distance: int | None  # bits; digits are too much alike for perceptual hashes
+
+
+# 63 subcategories as in the paper; of its 1,000 products each, CIFAR-100 has photos for 600.
+KINDS = {
+    "cpu": Kind("cifar100", 63, 200, 32, 22),
+    "paper": Kind("cifar100", 63, 600, 32, 22),
+    "digits": Kind("digits", 10, 170, 8, None),
+    "clothing": Kind("clothing", None, None, 32, 22),
+}
+CLOTHING_RULES = catalogue.FeedRules(
+    columns={"id": "product_id", "label": "subcategory", "image": "thumbnail"},
+    drop_labels=("Not sure", "Other", "Skip"),  # what sellers chose when they did not know
+    min_images=60,
+)
+LICENCES = {
+    "cifar100": "CIFAR-100, A. Krizhevsky, 2009; no licence stated, cite the report",
+    "digits": "UCI optical recognition of handwritten digits, E. Alpaydin and C. Kaynak, 1998; CC BY 4.0",
+    "clothing": "clothing-dataset, A. Grigorev, 2020; CC0 1.0",
+}
+
+
+@dataclass(frozen=True)
+class Shop:
+    """One shop and its 9:1 split. `leak`: percent of the test products that shall have a near-duplicate in training
+    when it is split by product, as the paper did; `group` keeps them together, so none has."""
+
+    kind: Literal["cpu", "paper", "digits", "clothing"]
+    split: Literal["product", "group"]
+    leak: int
+    seed: int
+
+    @property
+    def dataset(self) -> str:
+        """The name that its runs' ids hash: a path below the data root."""
+        return f"shop/{self.kind}-{self.split}-{self.leak}-{self.seed}.npz"
+
+    def describe(self) -> str:
+        return f"{self.kind} shop, split by {self.split}, {self.leak} % leak, seed {self.seed}"
+
+
+def shops(scale: str, seeds: Sequence[int] = (0, 1, 2), leaks: Sequence[int] = LEAKS) -> list[Shop]:
+    """The shops of a scale (cpu, paper or digits), seeds outermost: one per leak split by product, the last split by
+    group as well, and, at cpu scale, the open clothing feed. Raises ConfigError."""
+    if scale not in plans.SCALES:
+        raise ConfigError(f"scale={scale!r}: allowed are {', '.join(plans.SCALES)}")
+    if bad := [leak for leak in leaks if isinstance(leak, bool) or not isinstance(leak, int) or not 0 <= leak <= 90]:
+        raise ConfigError(f"leaks={bad}: allowed are whole percents from 0 to 90")
+    chosen = []
+    for seed in seeds:
+        chosen += [Shop(scale, "product", leak, seed) for leak in leaks]
+        chosen.append(Shop(scale, "group", max(leaks), seed))
+        if scale == "cpu":
+            chosen.append(Shop("clothing", "group", 0, seed))
+    return chosen
+
+
+def configs(shop: Shop, epochs: int | None = None) -> dict[str, RunConfig]:
+    """CE, ELR and ELR with SAM on a shop: cosine annealing and no augmentation, as the paper's code trained on the
+    shop; beta 0.9 and lambda 7 (Section 5.3), of the digits 0.7 and 3."""
+    if shop.kind == "digits":
+        base = RunConfig(
+            dataset=shop.dataset, noise="none", width=16, stem_stride=1, lr=0.03, epochs=30, schedule="cosine",
+            seed=shop.seed, noise_seed=shop.seed,
+        )  # fmt: skip
+    else:
+        base = cifar100_recipe("ce", 0.0, "cosine", shop.seed, dataset=shop.dataset, augmentation="none")
+        base = base if shop.kind == "paper" else plans.at_cpu_scale(base)
+    base = base.with_(epochs=epochs or base.epochs)
+    elr = ELR_CIFAR10 if shop.kind == "digits" else ELR_CIFAR100
+    return {
+        name: base.with_(loss=loss, sam_rho=rho, **(elr if loss == "elr" else {})) for name, (loss, rho) in ARMS.items()
+    }
+
+
+def variants_for(leak: float, test_share: float = 0.1) -> float:
+    """The share of products to be variants of an article so that, split by product, a share `leak` of the test
+    products has another product of its article in training.
+
+    With a share v of variants, spread over the articles at random, an article has K ~ Poisson(m) variants, m =
+    v / (1 - v). Besides itself, an article's group holds K products, and a variant's (a larger group is met more often)
+    K + 1; each is in training with probability q = 1 - test_share, and E[(1 - q)^K] = exp(-q m). So
+    leak = (1 - v) (1 - exp(-q m)) + v (1 - (1 - q) exp(-q m)).
+    """
+    if not 0 <= leak < 1:
+        raise ConfigError(f"leak={leak}: allowed is a share from 0 to below 1")
+    q = 1 - test_share
+
+    def leaked(v: float) -> float:
+        alone = np.exp(-q * v / (1 - v))
+        return (1 - v) * (1 - alone) + v * (1 - test_share * alone)
+
+    return brentq(lambda v: leaked(v) - leak, 0, 0.99) if leak else 0.0
+
+
+# ------------------------------------------------------------------------------------------------ making
+
+
+def make(shop: Shop, root: str | Path | None = None) -> dict:
+    """Make the feed, import it, add the truth, and write the dataset below the data root and the summary (`read`).
+
+    The .npz holds, beside a dataset's arrays, test_leaked (n,) bool: another product of that article is in training.
+    Raises DataError when the photos are not there, or give another dataset than the one a summary describes already.
+    """
+    root = data.data_root(root)
+    kind, out = KINDS[shop.kind], root / shop.dataset
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as name:
+        work = Path(name)
+        put_in = feedmaker.make_feed_from(
+            _photos(kind, root, work), work / "shop", classes=kind.classes, products_per_class=kind.per_class,
+            misfiled=MISFILED, near_duplicates=variants_for(shop.leak / 100), seed=shop.seed,
+        )  # fmt: skip
+        rules = catalogue.FeedRules(size=kind.size, split=shop.split, seed=shop.seed, near_distance=kind.near_distance)
+        manifest = catalogue.import_feed(
+            [work / "shop" / "feed"], work / "shop.npz", images=work / "shop", rules=rules,
+            licence=LICENCES[kind.source], workers=1,
+        )  # fmt: skip
+        with np.load(work / "shop.npz") as archive:
+            arrays = dict(archive)
+        arrays |= _truth(pd.read_csv(work / "shop" / "truth.csv", dtype=str), arrays)
+        np.savez(work / "known.npz", **arrays)
+        fingerprint = data.load(str(work / "known.npz")).fingerprint()
+        before = read(summary_path(shop))
+        if before and before["fingerprint"] != fingerprint:
+            raise data.DataError(
+                f"{shop.dataset}: made here with {manifest['made_with']} it is not what {summary_path(shop)} describes "
+                f"({before['imported']['made_with']}); take those versions, or remove that file and the runs it names"
+            )
+        (work / "known.npz").replace(out)
+    labels, truth = arrays["test_labels"], arrays["test_truth"]
+    summary = {
+        "dataset": shop.dataset,
+        "shop": dataclasses.asdict(shop),
+        "fingerprint": fingerprint,
+        "put_in": put_in,
+        "imported": {name: manifest[name] for name in ("counts", "split", "made_with")},
+        "licence": LICENCES[kind.source],
+        "train": {
+            "products": len(arrays["train_labels"]),
+            "wrong": _share(arrays["train_labels"] != arrays["train_truth"]),
+        },
+        "test": {
+            "products": len(labels),
+            "wrong": _share(labels != truth),
+            "near_duplicate_in_train": _share(arrays["test_leaked"]),
+            "near_duplicate_in_train_by_import": manifest["split"]["test_with_near_duplicate_in_train"] / len(labels),
+        },
+        "runs": before["runs"] if before else {},
+    }  # fmt: skip
+    _write_json(summary, summary_path(shop))
+    return summary
+
+
+def _share(flags: np.ndarray) -> float:
+    return round(float(flags.mean()), 6)
+
+
+def _photos(kind: Kind, root: Path, work: Path) -> Path:
+    """An .npz of all photos of a source, in an order that does not depend on how they were stored."""
+    path = work / "photos.npz"
+    if kind.source == "clothing":
+        folder = root / "clothing"
+        if not (folder / "feeds").is_dir():
+            raise data.DataError(
+                f"clothing: no folder {folder / 'feeds'}; put the open feed's `feeds` and `thumbnails` there"
+            )
+        catalogue.import_feed([folder / "feeds"], path, images=folder, rules=CLOTHING_RULES, workers=1)
+        return path
+    dataset = data.load(kind.source, root)
+    images = torch.cat([dataset.train_images, dataset.test_images]).numpy()
+    labels = torch.cat([dataset.train_labels, dataset.test_labels]).numpy()
+    images = np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
+    order = sorted(range(len(labels)), key=lambda i: (labels[i], images[i].tobytes()))
+    np.savez(
+        path, train_images=images[order], train_labels=labels[order], test_images=images[:0], test_labels=labels[:0],
+        class_names=dataset.class_names,
+    )  # fmt: skip
+    return path
+
+
+def _truth(known: pd.DataFrame, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """train_truth, test_truth and test_leaked of an imported feed, from the feed's truth.csv."""
+    known = known.set_index("id")
+    number = {name: k for k, name in enumerate(arrays["class_names"].tolist())}
+    rows = {part: known.loc[arrays[f"{part}_ids"]] for part in ("train", "test")}
+    truth = {f"{part}_truth": rows[part]["true_label"].map(number).to_numpy(np.int64) for part in rows}
+    return truth | {"test_leaked": rows["test"]["article"].isin(set(rows["train"]["article"])).to_numpy()}
+
+
+# ------------------------------------------------------------------------------------------------ results
+
+
+def folder() -> Path:
+    """Where the summaries are: `shop` beside the store of run records."""
+    return runs.results_root().with_name("shop")
+
+
+def summary_path(shop: Shop) -> Path:
+    return folder() / Path(shop.dataset).with_suffix(".json").name
+
+
+def gallery_path(shop: Shop) -> Path:
+    return folder() / f"{Path(shop.dataset).stem}.gallery.npz"
+
+
+def read(path: Path) -> dict | None:
+    """A summary, or None where there is none; a damaged file is reported by name and counts as none."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        log.warning("skipped %s: not readable as JSON (%s)", path, error)
+        return None
+
+
+def _write_json(value: dict, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
+    new.replace(path)
+
+
+def run(
+    chosen: Sequence[Shop],
+    epochs: int | None = None,
+    jobs: int = 1,
+    budget_seconds: float | None = None,
+    on_event: Callable[[runs.Event], None] = lambda event: None,
+) -> list[RunConfig]:
+    """Make the shops that have missing runs, train those, measure all; returns the runs still missing.
+
+    Can be stopped and called again at any time. A shop whose photos are not here is reported and passed over.
+    """
+    started = time.monotonic()
+    todo: list[RunConfig] = []
+    for shop in chosen:
+        missing = [config for config in configs(shop, epochs).values() if runs.find(config) is None]
+        try:
+            if missing and not ((data.data_root() / shop.dataset).exists() and read(summary_path(shop))):
+                make(shop)
+        except data.DataError as error:
+            log.warning("%s: passed over (%s)", shop.describe(), error)
+            continue
+        todo += missing
+    if budget_seconds is not None:
+        budget_seconds -= time.monotonic() - started
+    if todo:
+        runs.train_missing(todo, jobs=jobs, budget_seconds=budget_seconds, on_event=on_event)
+    for shop in chosen:
+        measure(shop, epochs)
+    return [config for shop in chosen for config in configs(shop, epochs).values() if runs.find(config) is None]
+
+
+def measure(shop: Shop, epochs: int | None = None) -> None:
+    """Complete a shop's summary by what the network of each finished run, as far as it is on this machine, says of the
+    test products with and without a near-duplicate in training; and write the gallery, if it is the shop to show."""
+    summary = read(summary_path(shop))
+    if summary is None or not (data.data_root() / shop.dataset).exists():
+        return
+    dataset = leaked = None
+    for arm, config in configs(shop, epochs).items():
+        state = runs.state_dir(config)
+        if config.run_id in summary["runs"] or runs.find(config) is None or not (state / "outcome.pt").exists():
+            continue
+        if dataset is None:
+            dataset = data.load(shop.dataset)
+            with np.load(data.data_root() / shop.dataset) as archive:
+                leaked = archive["test_leaked"]
+        predicted = train.predict_test(config, dataset, train.load_outcome(state)).argmax(dim=1).numpy()
+        labels, truth = dataset.test_labels.numpy(), dataset.test_truth.numpy()
+        parts = {"leaked": leaked, "apart": ~leaked}
+        summary["runs"][config.run_id] = {"arm": arm, "epochs": config.epochs} | {
+            f"{what}_{part}": _share((predicted == wanted)[chosen]) if chosen.any() else None
+            for part, chosen in parts.items()
+            for what, wanted in (("agreement", labels), ("accuracy", truth))
+        }
+        if arm == "ELR" and shop.split == "group" and shop.seed == 0 and KINDS[shop.kind].source != "cifar100":
+            _save_gallery(shop, dataset, predicted)
+    _write_json(summary, summary_path(shop))
+
+
+GALLERY = (
+    "misfiled, seen through",
+    "misfiled, predicted as filed",
+    "filed right, predicted otherwise",
+    "filed and predicted right",
+)
+GALLERY_COLUMNS = 5
+
+
+def _save_gallery(shop: Shop, dataset: data.Dataset, predicted: np.ndarray) -> None:
+    """The first products of each kind in the test set's order, which is random: nothing was picked by hand.
+
+    CIFAR-100 states no licence under which its photos could be passed on, so only the other sources are shown.
+    """
+    labels, truth = dataset.test_labels.numpy(), dataset.test_truth.numpy()
+    wrong = labels != truth
+    kinds = (
+        wrong & (predicted == truth),
+        wrong & (predicted == labels),
+        ~wrong & (predicted != labels),
+        ~wrong & (predicted == labels),
+    )
+    rows = [np.flatnonzero(kind)[:GALLERY_COLUMNS] for kind in kinds]
+    index, names = np.concatenate(rows), np.array(dataset.class_names)
+    gallery_path(shop).parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        gallery_path(shop), images=dataset.test_images.numpy()[index], label=names[labels[index]],
+        prediction=names[predicted[index]], truth=names[truth[index]],
+        row=np.repeat(GALLERY, [len(row) for row in rows]), licence=LICENCES[KINDS[shop.kind].source],
+    )  # fmt: skip
+
+
+def load_gallery(shop: Shop) -> dict[str, np.ndarray] | None:
+    """images (n, H, W, 3) uint8, and label, prediction, truth, row (n,) as text, licence; None where not made yet."""
+    try:
+        with np.load(gallery_path(shop), allow_pickle=False) as archive:
+            return dict(archive)
+    except FileNotFoundError:
+        return None
+
+
+def table(chosen: Sequence[Shop], epochs: int | None = None) -> pd.DataFrame:
+    """One row per run that has a record, shares in [0, 1]; empty where there is none.
+
+    kind, split, leak, seed, arm; near_duplicates: the measured share of test products with one in training; wrong: the
+    share of wrong test labels; agreement: with the shop's own test labels; accuracy: against the truth; both _leaked
+    and _apart: among the test products with and without a near-duplicate in training (NaN where not measured);
+    memorized: the share of wrong training labels that the network predicts.
+    """
+    rows = []
+    for shop in chosen:
+        summary = read(summary_path(shop))
+        for arm, config in configs(shop, epochs).items():
+            record = runs.find(config)
+            if summary is None or record is None or record["status"] != "finished":
+                continue
+            curves, parts = record["curves"], summary["runs"].get(config.run_id, {})
+            rows.append(
+                dataclasses.asdict(shop)
+                | {"arm": arm, "near_duplicates": summary["test"]["near_duplicate_in_train"]}
+                | {"wrong": summary["test"]["wrong"], "agreement": curves["test_top1_noisy"][-1]}
+                | {"accuracy": curves["test_top1"][-1], "memorized": curves["wrong_memorized"][-1]}
+                | {k: parts.get(k) for k in PARTS}
+                | {"run_id": config.run_id, "seconds": record["timing"]["seconds"]}
+            )
+    columns = [field.name for field in dataclasses.fields(Shop)]
+    columns += ["arm", "near_duplicates", "wrong", "agreement", "accuracy", "memorized", *PARTS, "run_id", "seconds"]
+    result = pd.DataFrame(rows, columns=columns)
+    return result.astype(dict.fromkeys(PARTS, float))
+
+
+PARTS = ("agreement_leaked", "agreement_apart", "accuracy_leaked", "accuracy_apart")
+
+
+def put_in(chosen: Sequence[Shop]) -> pd.DataFrame:
+    """What the shops were made with and what their import measured, in percent, a row per shop (means over seeds)."""
+    rows = []
+    for summary in filter(None, (read(summary_path(shop)) for shop in chosen)):
+        asked, made, test = summary["shop"], summary["put_in"], summary["test"]
+        rows.append({
+            "shop": asked["kind"], "split by": asked["split"], "leak asked": asked["leak"], "seeds": 1,
+            "subcategories": made["subcategories"], "products": made["products"],
+            "kept": summary["imported"]["counts"]["kept"], "misfiled": 100 * made["misfiled"],
+            "wrong test labels": 100 * test["wrong"],
+            "near-duplicates in training": 100 * test["near_duplicate_in_train"],
+            "found by the import": 100 * test["near_duplicate_in_train_by_import"],
+        })  # fmt: skip
+    if not rows:
+        return pd.DataFrame({"": ["not made yet"]})
+    groups = pd.DataFrame(rows).groupby(["shop", "split by", "leak asked"], sort=False)
+    return groups.agg("mean").assign(seeds=groups.size()).round(1).reset_index()
+
+
+def leakage_answer(table: pd.DataFrame, published: float) -> str:
+    """In words: the highest agreement of these runs, where it was, and whether it reaches `published` (a share)."""
+    if table.empty:
+        return "not run yet"
+    means = table.groupby(["split", "leak", "arm"])[["agreement", "accuracy", "near_duplicates"]].mean()
+    best = means["agreement"].idxmax()
+    split, _, arm = best
+    values = table.set_index(["split", "leak", "arm"]).loc[[best], "agreement"]
+    verdict = "reaches" if means.loc[best, "agreement"] >= published else "does not reach"
+    return (
+        f"the highest agreement is {percent(values)} % ({arm}, split by {split}, "
+        f"{100 * means.loc[best, 'near_duplicates']:.0f} % of the test products with a near-duplicate in training), "
+        f"where the accuracy is {100 * means.loc[best, 'accuracy']:.1f} %; "
+        f"it {verdict} the paper's {100 * published:g} %"
+    )
+
+
+def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
+    """What a shop can measure beside the truth, as text in percent: mean over seeds and its 95 % interval (t; a single
+    seed has none), one row per split and arm. `apart`: agreement among test products without a near-duplicate."""
+    measures = {
+        "agreement with its labels": "agreement",
+        "accuracy against the truth": "accuracy",
+        "agreement, near-duplicate in training": "agreement_leaked",
+        "agreement, none": "agreement_apart",
+    }
+    rows = []
+    for (kind, split, _, arm), part in table.groupby(["kind", "split", "leak", "arm"], sort=False):
+        where = {"shop": kind, "split by": split, "loss": arm, "seeds": part["seed"].nunique()}
+        where["near-duplicates"] = f"{100 * part['near_duplicates'].mean():.1f} %"
+        rows.append(where | {name: percent(part[column].dropna()) for name, column in measures.items()})
+    return pd.DataFrame(rows)
+
+
+def percent(values: Sequence[float]) -> str:
+    """Mean of shares over seeds with its 95 % t interval, as text in percent; empty without a value."""
+    if not len(values):
+        return ""
+    mean, low, high = (100 * value for value in t_interval(values))
+    return f"{mean:.1f}" if len(values) == 1 else f"{mean:.1f} ({low:.1f} to {high:.1f})"
+
+
+# ------------------------------------------------------------------------------------------------ clean and go on
+
+FRACTIONS = (0.01, 0.05, 0.1)
+TUNE_EPOCHS = 3
+
+
+def clean_base(scale: str, seed: int, epochs: int | None = None) -> RunConfig:
+    """The run to go on from: ELR on CIFAR-10 with the human labels `worst` (40 % wrong; at cpu scale 20,000 images of
+    it), or on the digits with 40 % symmetric noise. Raises ConfigError."""
+    if scale not in plans.SCALES:
+        raise ConfigError(f"scale={scale!r}: allowed are {', '.join(plans.SCALES)}")
+    if scale == "digits":
+        return RunConfig(loss="elr", noise_rate=0.4, seed=seed, noise_seed=seed, epochs=epochs or 30, lr=0.02)
+    human = dict(noise="human", noise_convention="worst", noise_rate=None)
+    base = cifar10_recipe("elr", 0.0, "cosine", seed).with_(**human)
+    if scale == "cpu":
+        base = plans.at_cpu_scale(base).with_(train_size=20_000)
+    return base.with_(epochs=epochs or base.epochs)
+
+
+def clean_path(base: RunConfig) -> Path:
+    return folder() / f"clean-{base.run_id}.json"
+
+
+def clean(base: RunConfig, should_stop: Callable[[], bool] = lambda: False) -> dict | None:
+    """Correct 1, 5 and 10 % of a finished ELR run's labels, by its list or at random, and fine-tune on all of them.
+
+    A person who looks at a label gives the true one, whether it was wrong or not. The network goes on from the run's
+    weights and ELR targets for TUNE_EPOCHS epochs, from a tenth of its learning rate down to 0; the target of a label
+    that was looked at is the answer. Nothing corrected is the control: the same epochs on the labels as they are. The
+    summary is written after each fine-tuning, and a second call goes on where the first stopped; None when the run is
+    not finished here.
+    """
+    state = runs.state_dir(base)
+    record = runs.find(base)
+    if record is None or record["status"] != "finished" or not (state / "outcome.pt").exists():
+        return None
+    outcome = train.load_outcome(state)
+    dataset = data.load(base.dataset)
+    problem = train.set_up(base, dataset)
+    given, truth, n = problem.given, problem.truth, len(problem.given)
+    tune = base.with_(
+        epochs=TUNE_EPOCHS, lr=base.lr / 10, schedule="cosine", restart_epochs=TUNE_EPOCHS, eta_min=0.0,
+        eval_every=TUNE_EPOCHS,
+    )  # fmt: skip
+    orders = {
+        "list": audit.rank(outcome["targets"].numpy(), given).index.to_numpy(copy=True),
+        # A stream of its own: the noise is drawn from the plain seed, and the same permutation would find every flip.
+        "random": np.random.default_rng([base.seed, 1]).permutation(n),
+    }
+    summary = read(clean_path(base)) or {
+        "run_id": base.run_id,
+        "base": base.model_dump(mode="json"),
+        "fine_tuning": {"epochs": tune.epochs, "lr": tune.lr, "schedule": tune.schedule, "eta_min": tune.eta_min},
+        "device": train.describe_device(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        "threads": record["execution"]["threads"],
+        "versions": train.versions(),
+        "images": n,
+        "wrong_before": problem.realized_rate,
+        "test_top1_before": record["curves"]["test_top1"][-1],
+        "rows": [],
+    }
+    done = {(row["chosen"], row["fraction"]) for row in summary["rows"]}
+    before = torch.get_num_threads()
+    torch.set_num_threads(record["execution"]["threads"])
+    try:
+        for chosen, fraction in [("nothing", 0.0), *((c, f) for f in FRACTIONS for c in orders)]:
+            if (chosen, fraction) in done or should_stop():
+                continue
+            started = time.perf_counter()
+            looked = orders[chosen][: round(fraction * n)] if fraction else np.array([], np.int64)
+            labels = given.copy()
+            labels[looked] = truth[looked]
+            targets = outcome["targets"].clone()
+            targets[looked] = torch.nn.functional.one_hot(torch.from_numpy(truth[looked]), targets.shape[1]).float()
+            left = dataclasses.replace(problem, given=labels, realized_rate=float((labels != truth).mean()))
+            curves = train.fine_tune(tune, dataset, left, outcome | {"targets": targets})
+            summary["rows"].append({
+                "chosen": chosen, "fraction": fraction, "looked_at": len(looked),
+                "corrected": int((given != labels).sum()), "wrong_after": left.realized_rate,
+                "test_top1": curves["test_top1"], "seconds": round(time.perf_counter() - started, 1),
+            })  # fmt: skip
+            _write_json(summary, clean_path(base))
+    finally:
+        torch.set_num_threads(before)
+    return summary
+
+
+def clean_table(bases: Sequence[RunConfig]) -> pd.DataFrame:
+    """One row per fine-tuning of these runs: seed, chosen, fraction, looked_at, corrected, wrong_after, test_top1 (at
+    its end), before (the run's own), control (nothing corrected; NaN where missing); empty where there is none."""
+    rows = []
+    for summary in filter(None, (read(clean_path(base)) for base in bases)):
+        control = next((row["test_top1"][-1] for row in summary["rows"] if row["chosen"] == "nothing"), np.nan)
+        for row in summary["rows"]:
+            last = row | {"test_top1": row["test_top1"][-1]}
+            rows.append(
+                {"seed": summary["base"]["seed"], "before": summary["test_top1_before"], "control": control} | last
+            )
+    columns = ["seed", "before", "control", "chosen", "fraction", "looked_at", "corrected", "wrong_after", "test_top1"]
+    return pd.DataFrame(rows, columns=[*columns, "seconds"])
+
+
+def gains(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `clean_table`: what correcting adds over the control of the same seed, in points with a 95 % t interval."""
+    rows = []
+    done = table[table["chosen"] != "nothing"]
+    for (fraction, chosen), part in done.groupby(["fraction", "chosen"]):
+        rows.append({
+            "labels looked at": f"{100 * fraction:g} %", "chosen by": chosen, "seeds": part["seed"].nunique(),
+            "corrected": round(part["corrected"].mean()),
+            "gain": percent((part["test_top1"] - part["control"]).dropna()),
+        })  # fmt: skip
+    return pd.DataFrame(rows)

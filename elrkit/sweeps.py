@@ -1,0 +1,133 @@
+"""What a hyper-parameter sweep says: which settings matter, how surely, and what it costs to choose by noisy labels.
+
+    >>> runs_of_a_sweep = runs.table(records)                                        # doctest: +SKIP
+    >>> fields = varied(runs_of_a_sweep)                                             # doctest: +SKIP
+    >>> score, importance = forest_importance(runs_of_a_sweep, fields)              # doctest: +SKIP
+
+All take `elrkit.runs.table` of runs of one sweep; diverged runs are left out. Accuracies in percent, differences in
+percentage points. Intervals are 95 % percentiles over bootstrap resamples of the settings, so they say what another
+draw of settings might have shown, not what another seed of the same settings would.
+"""
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.inspection import permutation_importance
+from sklearn.metrics import r2_score
+
+FIELDS = {  # the hyper-parameters that a sweep may vary, and how an axis shows them
+    "lr": "log", "optimizer": "category", "schedule": "category", "momentum": "linear", "weight_decay": "linear",
+    "lam": "log", "beta": "linear", "batch_size": "category",
+}  # fmt: skip
+NAMES = {
+    "lr": "learning rate", "optimizer": "optimizer", "schedule": "schedule", "momentum": "momentum",
+    "weight_decay": "weight decay", "lam": "λ", "beta": "β", "batch_size": "batch",
+}  # fmt: skip
+FEWEST = 10  # finished runs under which no forest is grown and no resample drawn
+
+
+def varied(runs: pd.DataFrame) -> list[str]:
+    """The hyper-parameters of FIELDS that take more than one value."""
+    return [field for field in FIELDS if runs[field].nunique() > 1]
+
+
+def finished(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that ended with an accuracy."""
+    return runs[runs["status"] == "finished"].reset_index(drop=True)
+
+
+def describe(runs: pd.DataFrame) -> str:
+    """What the runs of a sweep share, for the title of a figure."""
+    first = runs.iloc[0]
+    return (
+        f"{len(runs)} runs, {first['scale']} scale: {first['dataset']}, {first['train_images']:,} images, "
+        f"{first['model']}, {first['epochs']} epochs"
+    )
+
+
+def forest_importance(
+    runs: pd.DataFrame, fields: list[str], resamples: int = 30, seed: int = 0
+) -> tuple[tuple[float, float, float], pd.DataFrame]:
+    """How well a random forest predicts test accuracy from the settings, and by which of them.
+
+    Each resample draws as many runs as there are, with replacement; a forest grown on them predicts the runs that were
+    not drawn. Returns R^2 of the mean of these predictions of each run, with its interval (over resamples of the runs),
+    and one row per hyper-parameter, most important first: field, importance, low, high: by how many points the root
+    mean square error on the undrawn runs grows when the values of that column are shuffled among them (mean and
+    interval over the resamples). Where R^2 does not exceed zero the forest knows nothing and importances mean nothing.
+
+    Raises ValueError for fewer than FEWEST finished runs.
+    """
+    runs = finished(runs)
+    if len(runs) < FEWEST:
+        raise ValueError(f"forest_importance: {len(runs)} finished runs; it takes at least {FEWEST}")
+    inputs = pd.DataFrame({field: _number(runs[field]) for field in fields})
+    accuracy = 100 * runs["test_top1"].to_numpy(dtype=float)
+    rng = np.random.default_rng(seed)
+    predicted, grown = np.full((resamples, len(runs)), np.nan), []
+    while len(grown) < resamples:
+        drawn = rng.integers(len(runs), size=len(runs))
+        undrawn = np.setdiff1d(np.arange(len(runs)), drawn)
+        if len(undrawn) < 2:
+            continue
+        forest = RandomForestRegressor(n_estimators=50, random_state=int(rng.integers(2**31)))
+        forest.fit(inputs.iloc[drawn], accuracy[drawn])
+        rest = inputs.iloc[undrawn], accuracy[undrawn]
+        predicted[len(grown), undrawn] = forest.predict(rest[0])
+        found = permutation_importance(
+            forest, *rest, scoring="neg_root_mean_squared_error", n_repeats=3, random_state=int(rng.integers(2**31))
+        )
+        grown.append(found.importances_mean)
+    known = np.flatnonzero(np.isfinite(predicted).any(axis=0))
+    mean = np.nanmean(predicted[:, known], axis=0)
+    again = rng.integers(len(known), size=(1000, len(known)))
+    scores = [r2_score(accuracy[known][picked], mean[picked]) for picked in again]
+    score = (r2_score(accuracy[known], mean), *map(float, np.percentile(scores, [2.5, 97.5])))
+    low, high = np.percentile(grown, [2.5, 97.5], axis=0)
+    rows = pd.DataFrame({"field": fields, "importance": np.mean(grown, axis=0), "low": low, "high": high})
+    return score, rows.sort_values("importance", ascending=False, ignore_index=True)
+
+
+def _number(values: pd.Series) -> pd.Series:
+    """A column for the forest: categories numbered; Adam's missing momentum filled with the median, so that the
+    column says nothing about the optimizer."""
+    if FIELDS[values.name] == "category":
+        return values.astype("category").cat.codes
+    values = pd.to_numeric(values)
+    return values.fillna(values.median())
+
+
+CHOICES = {"held_out_top1_noisy": "held-out images, noisy labels", "test_top1": "test images"}
+
+
+def selection(runs: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """The setting that each way of choosing picks, and what it costs; one row per way of `CHOICES`, last epochs.
+
+    Columns: chosen_by, run_id, its accuracy by that measure (chosen_at) and on the test images (test); regret: how far
+    that lies below the best test accuracy of the sweep, with low and high; optimism: by how much the measure's noise
+    alone flatters its winner. For that the measured accuracies stand for the true ones, and `resamples` draws of a
+    binomial number of right images (as many as there were) choose a winner each. Errors on the same images are shared
+    by the settings, which this ignores: optimism is an upper estimate.
+
+    Raises ValueError without a finished run that held images out.
+    """
+    runs = finished(runs)
+    if runs.empty or "held_out_top1_noisy" not in runs or runs["held_out_top1_noisy"].isna().any():
+        raise ValueError("selection: it takes finished runs that held out images (split='held_out')")
+    test = runs["test_top1"].to_numpy(dtype=float)
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(runs), size=(resamples, len(runs)))
+    sizes = {"held_out_top1_noisy": runs["held_out_images"], "test_top1": runs["test_images"]}
+    rows = []
+    for measure, name in CHOICES.items():
+        by = runs[measure].to_numpy(dtype=float)
+        best = int(by.argmax())
+        chosen = np.take_along_axis(drawn, by[drawn].argmax(axis=1, keepdims=True), axis=1)[:, 0]
+        low, high = np.percentile(test[drawn].max(axis=1) - test[chosen], [2.5, 97.5])
+        size = sizes[measure].to_numpy(dtype=int)
+        repeated = rng.binomial(size, by, size=(resamples, len(runs))) / size
+        optimism = (repeated.max(axis=1) - by[repeated.argmax(axis=1)]).mean()
+        numbers = [by[best], test[best], test.max() - test[best], low, high, optimism]
+        rows.append((name, runs["run_id"][best], *(100 * float(number) for number in numbers)))
+    columns = ["chosen_by", "run_id", "chosen_at", "test", "regret", "low", "high", "optimism"]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,0 +1,179 @@
+"""The arms of a plan against one another: every run has its arm, differences are paired, verdicts at the tolerance."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from elrkit import compare, noise, paper, plans
+from elrkit.config import cifar10_recipe
+
+PUBLISHED = paper.load_published()
+
+
+def record(config, top1, noisy=None, status="finished", skipped=None):
+    """A record with what `compare` reads, two epochs long unless it diverged."""
+    curves = {"epoch": [1, 2], "test_top1": [0.5, top1], "test_top1_noisy": [0.5, top1 if noisy is None else noisy]}
+    if skipped is not None:
+        curves["skipped_steps"] = skipped
+    data = {"train_images": config.train_size or 50_000, "test_images": 10_000, "held_out_images": 0, "classes": 10}
+    return {
+        "run_id": config.run_id, "status": status, "config": config.model_dump(mode="json"), "data": data,
+        "curves": curves if status == "finished" else {"epoch": [], "test_top1": []}, "timing": {"seconds": 10.0},
+    }  # fmt: skip
+
+
+def cell(rows, rate, loss, arm):
+    found = rows[(rows["noise_rate"] == rate) & (rows["loss"] == loss) & (rows["arm"] == arm)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+@pytest.mark.parametrize("scale", plans.SCALES)
+@pytest.mark.parametrize(
+    ("plan", "arms"),
+    [("forensics", compare.LADDER + compare.SAM_LADDER), ("sam", compare.SAM_ARMS)],
+)
+def test_every_run_of_the_plan_has_an_arm_and_every_arm_a_run(plan, arms, scale):
+    configs = plans.plan(plan, scale)
+    plain = {}
+    found = set()
+    for config in configs:
+        first = plain.setdefault((config.noise_rate, config.loss, config.seed), config)
+        found.add(compare.changed(config, first))
+    assert found == {arm.changes for arm in arms}
+    for arms in (compare.LADDER, compare.SAM_LADDER, compare.SAM_ARMS):
+        names = [arm.name for arm in arms]
+        assert len(set(names)) == len(names)
+        assert all(arm.before in names[:place] for place, arm in enumerate(arms) if place)
+
+
+def test_a_rung_is_one_change_from_the_rung_before():
+    for arms in (compare.LADDER, compare.SAM_LADDER):
+        by_name = {arm.name: arm for arm in arms}
+        for arm in arms[1:]:
+            before = by_name[arm.before]
+            steps = len(arm.changes ^ before.changes) + (arm.measure != before.measure)
+            double = "sam_double_update_of" in " ".join(arm.changes)  # says which part of the one change
+            assert steps == 1 + double
+
+
+def test_differences_are_taken_within_a_seed():
+    configs = plans.plan("forensics", "paper", seeds=[0, 1, 2], noise_rates=[0.2])
+    ce = [c for c in configs if c.loss == "ce"]
+    described = [c for c in ce if c.augmentation == "fresh" and c.split == "all" and c.noise_convention == "all"]
+    frozen = [c for c in ce if c.augmentation == "frozen" and c.precision == "bfloat16"]
+    a, b = np.array([0.80, 0.84, 0.81]), np.array([0.71, 0.76, 0.70])
+    made = [record(c, x) for c, x in zip(described + frozen, [*a, *b], strict=True)]
+    made.append(record(frozen[0].with_(precision="float16_fresh_scaler"), 0.69, noisy=0.6, skipped=[2, 1]))
+    rows = compare.compare(configs, made, compare.LADDER)
+    found = cell(rows, 0.2, "ce", "crops and flips drawn once")
+    interval = stats.ttest_rel(100 * b, 100 * a).confidence_interval()
+    assert found["change"] == pytest.approx(100 * (b - a).mean())
+    assert (found["change_low"], found["change_high"]) == pytest.approx((interval.low, interval.high))
+    assert (found["mean"], found["seeds"], found["planned"]) == (pytest.approx(100 * b.mean()), 3, 3)
+    scaler = cell(rows, 0.2, "ce", "float16, new loss scaler each batch")
+    assert (scaler["change"], scaler["total"]) == (pytest.approx(-2), pytest.approx(-11))  # of seed 0 alone
+    assert np.isnan(scaler["change_low"])
+    assert (scaler["change_seeds"], scaler["skipped"]) == (1, 3)
+    assert cell(rows, 0.2, "ce", "counted on noisy test labels")["change"] == pytest.approx(-9)
+    assert cell(rows, 0.2, "elr", "as described")["seeds"] == 0
+    text = compare.as_text(rows).set_index(["loss", "run"])
+    assert text.loc[("ELR", "as described"), "test accuracy, %"] == "not run yet"
+    assert text.loc[("CE", "counted on noisy test labels"), "to the run before"] == "-9.00"
+    found = compare.findings(rows).set_index("loss")
+    step = found["largest step, points"]
+    assert step["CE"] == "crops and flips drawn once: -9.33 (3 seeds)"
+    assert step["ELR"] == "not run yet"
+
+
+def test_no_label_is_wrong_so_no_arm_on_noisy_labels():
+    rows = compare.compare(plans.plan("forensics", "paper"), [], compare.LADDER)
+    assert set(rows.loc[rows["noise_rate"] == 0, "arm"]) == {
+        "as described", "crops and flips drawn once", "float16, new loss scaler each batch", "only: a tenth held out",
+    }  # fmt: skip
+    assert not rows["seeds"].any()
+    assert rows["mean"].isna().all()
+
+
+def test_a_diverged_run_counts_as_no_seed_and_is_named():
+    configs = plans.plan("forensics", "cpu")
+    rows = compare.compare(configs, [record(configs[0], 0, status="diverged")], compare.LADDER)
+    found = cell(rows, 0.2, "ce", "as described")
+    assert (found["seeds"], found["diverged"]) == (0, 1)
+    assert compare.as_text(rows)["test accuracy, %"].iloc[0] == "1 diverged"
+
+
+@pytest.mark.parametrize(("accuracy", "lands"), [(0.7230, True), (0.7280, True), (0.7281, False), (0.7179, False)])
+def test_one_seed_lands_within_half_a_point(accuracy, lands):
+    configs = plans.plan("forensics", "paper")
+    rows = compare.compare(configs, [record(configs[0], accuracy)], compare.LADDER)
+    rows = compare.beside_published(rows, PUBLISHED)
+    found = cell(rows, 0.2, "ce", "as described")
+    assert (found["published"], found["tolerance"], found["lands"]) == (72.30, 0.5, lands)
+    assert cell(rows, 0.2, "elr", "as described")["lands"] is None
+
+
+def test_the_tolerance_is_the_ledgers():
+    """More seeds that scatter: the same tolerance, and the same verdict, as `paper.decide`."""
+    configs = plans.plan("forensics", "paper", seeds=[0, 1, 2], noise_rates=[0.2])
+    plain = [c for c in configs if c.loss == "ce" and c.augmentation == "fresh" and c.split == "all"]
+    made = [
+        record(c, x) for c, x in zip([c for c in plain if c.noise_convention == "all"], (0.70, 0.73, 0.75), strict=True)
+    ]
+    rows = compare.beside_published(compare.compare(configs, made, compare.LADDER), PUBLISHED)
+    found = cell(rows, 0.2, "ce", "as described")
+    table = pd.DataFrame([{**m["config"], "run_id": m["run_id"], "status": "finished", "scale": "paper"} for m in made])
+    number = PUBLISHED[PUBLISHED["id"] == "galatolo2021-table1-cifar10-20-multistep-ce"]
+    decided = paper.decide(paper.load_claims().iloc[:0], number, table.assign(test_top1=[0.70, 0.73, 0.75])).iloc[0]
+    assert found["tolerance"] == pytest.approx(decided["tolerance"]) == pytest.approx(2 * np.std([70, 73, 75], ddof=1))
+    assert found["lands"] == (decided["verdict"] == "reproduced")
+
+
+def test_another_scale_has_no_published_cell():
+    configs = plans.plan("forensics", "cpu")
+    rows = compare.beside_published(compare.compare(configs, [record(configs[0], 0.723)], compare.LADDER), PUBLISHED)
+    assert rows["published"].isna().all()
+    assert all(lands is None for lands in rows["lands"])
+    with pytest.raises(ValueError, match="runs of the scales cpu, paper"):
+        compare.compare(configs + plans.plan("forensics", "paper"), [], compare.LADDER)
+
+
+@pytest.mark.parametrize("convention", ["all", "others"])
+def test_what_noisy_test_labels_cost_against_a_simulation(convention):
+    rng = np.random.default_rng(0)
+    truth = rng.integers(10, size=200_000)
+    guess = np.where(rng.random(len(truth)) < 0.7, truth, (truth + rng.integers(1, 10, size=len(truth))) % 10)
+    given, _ = noise.flip_labels(truth, kind="symmetric", rate=0.2, num_classes=10, convention=convention, seed=1)
+    config = cifar10_recipe("ce", 0.2, noise_convention=convention)
+    made = [record(config, float((guess == truth).mean()), noisy=float((guess == given).mean()))]
+    cost = compare.noisy_label_cost([config], made).iloc[0]
+    assert cost["wrong"] == pytest.approx({"all": 18, "others": 20}[convention])
+    assert cost["computed"] == pytest.approx(cost["measured"], abs=0.3)  # three deviations of the simulation
+    assert compare.noisy_label_cost([config], []).empty
+
+
+def test_sam_costs_what_sgd_costs_at_twice_the_epochs():
+    configs = plans.plan("sam", "cpu", seeds=[0, 1])
+    accuracy = {"SGD": 0.70, "SGD, twice the epochs": 0.72, "SAM": 0.75}
+    names = {frozenset(): "SGD", frozenset({"epochs"}): "SGD, twice the epochs", frozenset({"sam_rho"}): "SAM"}
+    made = []
+    for place in range(0, len(configs), 3):
+        for config in configs[place : place + 3]:
+            one = record(config, accuracy[names[compare.changed(config, configs[place])]] + 0.01 * config.seed)
+            one["curves"] = {
+                name: column[:1] * (config.epochs - 1) + column[1:] for name, column in one["curves"].items()
+            }
+            made.append(one)
+    rows = compare.compare(configs, made, compare.SAM_ARMS)
+    sgd, longer, sharp = (cell(rows, 0.2, "elr", name) for name in accuracy)
+    assert longer["tflop"] == pytest.approx(2 * sgd["tflop"]) == pytest.approx(sharp["tflop"])
+    assert (sharp["total"], sharp["change"]) == (pytest.approx(5), pytest.approx(3))
+    gain = compare.sam_gain(rows, 14.6).set_index("loss").loc["ELR"]
+    assert gain["SAM - SGD"] == "+5.00 (+5.00 to +5.00)"
+    assert gain["SAM - SGD, twice the epochs"] == "+3.00 (+3.00 to +3.00)"
+    assert gain["interval holds +14.6"] == "no"
+    assert compare.cost_text(rows)["times SGD's"].tolist() == ["1.00", "2.00", "2.00"] * 2
+    alone = compare.sam_gain(compare.compare(configs, made[:3], compare.SAM_ARMS), 14.6)
+    assert alone["interval holds +14.6"].tolist() == ["", ""]
+    assert alone["SAM - SGD"].tolist() == ["+5.00", "not run yet"]

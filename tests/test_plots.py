@@ -1,0 +1,91 @@
+"""The figures: what they show follows from the rows they get, and what was not run is not drawn."""
+
+import pandas as pd
+import pytest
+from test_compare import record
+
+from elrkit import compare, paper, plans, plots
+
+
+def ladder_of(scale, made):
+    configs = plans.plan("forensics", scale)
+    rows = compare.compare(configs, [record(configs[place], top1) for place, top1 in made], compare.LADDER)
+    return plots.ladder(compare.beside_published(rows, paper.load_published()))
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def test_ladder_shows_the_published_cell_at_paper_scale_alone():
+    made = [(0, 0.90), (1, 0.80)]  # CE at 20 %: as described, crops and flips drawn once
+    large, small = ladder_of("paper", made), ladder_of("cpu", made)
+    assert [("published" in texts(ax)) for ax in large.axes] == [True] * 4
+    assert not any("published" in texts(ax) for ax in small.axes)
+    assert "-10.0" in texts(large.axes[0])
+    assert texts(large.axes[0]).count("not run yet") == 4  # two rungs and two single changes; one counts the same run
+    assert texts(large.axes[2]).count("the same: no label is wrong") == 3
+    low, high = large.axes[0].get_xlim()
+    assert low < 72.3 < 90 < high
+
+
+def test_ladder_without_a_run_is_no_figure():
+    with pytest.raises(ValueError, match="ladder: no run is there"):
+        ladder_of("cpu", [])
+
+
+def curves(*methods, epochs=4, seeds=(0, 1), **fields):
+    """Curves of runs of `methods`, pairs of loss and SAM radius."""
+    shares = ("right_correct", "right_other", "wrong_correct", "wrong_memorized", "wrong_other")
+    columns = [*shares, *(f"batches_{s}" for s in shares), "train_loss", "test_loss", "test_top1", "test_top5"]
+    common = dict(
+        dataset="digits", train_size=None, noise="symmetric", noise_rate=0.2, model="small_resnet", epochs=epochs
+    )
+    return pd.DataFrame(
+        [
+            dict.fromkeys(columns, 0.1 * (place + seed)) | common | fields
+            | {"loss": loss, "sam_rho": rho, "seed": seed, "epoch": epoch}
+            for place, (loss, rho) in enumerate(methods)
+            for seed in seeds
+            for epoch in range(1, epochs + 1)
+        ]
+    )  # fmt: skip
+
+
+def test_early_learning_has_a_column_for_each_loss_and_for_each_with_sam():
+    four = curves(("elr", 0.05), ("ce", 0.05), ("elr", 0.0), ("ce", 0.0))
+    titles = [ax.get_title() for ax in plots.early_learning(four).axes[:4]]
+    assert titles == ["Cross-entropy", "ELR", "Cross-entropy with SAM", "ELR with SAM"]
+    two = plots.early_learning(four[four["sam_rho"] == 0])
+    assert [ax.get_title() for ax in two.axes[:2]] == ["Cross-entropy", "ELR"]
+    assert "2 seeds" in two.get_suptitle()
+    # Each column shows its own runs: the wrong labels that CE memorizes, mean of its two seeds.
+    memorized = two.axes[2].lines[1]
+    assert memorized.get_ydata() == pytest.approx([0.35] * 4)
+
+
+@pytest.mark.parametrize("figure", [plots.early_learning, plots.sam_curves])
+def test_runs_of_two_lengths_are_no_one_figure(figure):
+    mixed = pd.concat([curves(("ce", 0.0)), curves(("ce", 0.0), epochs=8)])
+    with pytest.raises(ValueError, match=f"{figure.__name__}: runs differ in epochs: \\[4, 8\\]; choose one"):
+        figure(mixed)
+    with pytest.raises(ValueError, match="no curves; train the runs first"):
+        figure(pd.DataFrame())
+
+
+def test_sam_curves_draw_each_method_once_in_each_panel():
+    figure = plots.sam_curves(curves(("ce", 0.0), ("ce", 0.05), ("elr", 0.0), ("elr", 0.05)))
+    names = ["Cross-entropy, SGD", "Cross-entropy, SAM", "ELR, SGD", "ELR, SAM"]
+    for ax in figure.axes:
+        assert [line.get_label() for line in ax.lines] == names
+    top1 = next(ax for ax in figure.axes if "top-1" in ax.get_title())
+    assert [line.get_ydata()[-1] for line in top1.lines] == pytest.approx([0.05, 0.15, 0.25, 0.35])
+
+
+def test_accuracy_by_cost_shows_the_arms_that_ran():
+    configs = plans.plan("sam", "cpu", seeds=[0])
+    rows = compare.compare(configs, [record(configs[0], 0.7), record(configs[1], 0.8)], compare.SAM_ARMS)
+    figure = plots.accuracy_by_cost(rows)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Cross-entropy: SGD", "Cross-entropy: SAM"]
+    with pytest.raises(ValueError, match="accuracy_by_cost: no run is there"):
+        plots.accuracy_by_cost(rows.assign(seeds=0))
