@@ -8,7 +8,8 @@ READY := .venv/.ready
 NAMES := $(basename $(notdir $(wildcard notebooks/*.py)))
 EXECUTED := $(NAMES:%=_build/notebooks/%.ipynb)
 PACKAGE := $(wildcard elrkit/*.py elrkit/*.html)
-RECORDS := $(filter-out results/runs/digits/%,$(wildcard results/runs/*/*.json)) $(wildcard results/shop/*) $(wildcard paper/*.csv)
+RECORDS := $(filter-out results/runs/digits/% results/audit/digits-% results/shop/digits-%, \
+	$(wildcard results/*.json results/audit/* results/shop/* results/runs/*/*.json paper/*.csv))
 PAGES := _config.yml $(filter-out book/__pycache__,$(wildcard book/*)) $(wildcard book/_static/*)
 
 # Two notebooks at a time: most of a chapter's seconds are one core's. (`make clean report` stays in order.)

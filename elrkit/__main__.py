@@ -295,6 +295,42 @@ def make_feed(
     return 0
 
 
+@app.command
+def audit_study(
+    levels: tuple[str, ...] = ("worst", "random1", "aggregate"),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    scale: Literal["cpu", "digits"] = "cpu",
+    images: int = 15_000,
+    fold_epochs: int = 8,
+    budget: str | None = None,
+) -> int:
+    """Measure how well the list of labels to look at finds human labels that are wrong, beside cleanlab.
+
+    Each level and seed is one study on one thread: ELR, cross-entropy on five folds for as many images trained, and
+    cross-entropy on all images. A finished study is not made again, a stopped one goes on where it was.
+
+    Args:
+        levels: of CIFAR-10N
+        seeds: of images, folds and trainings
+        scale: cpu (CIFAR-10 with labels by people) or digits (flipped labels, a minute a study)
+        images: training images of each study
+        fold_epochs: epochs of each fold's net; ELR trains for four times as many on all images
+        budget: stop cleanly after this long, for example 9m
+    """
+    from elrkit import audit_study
+
+    wanted = audit_study.studies(scale, seeds, levels, images, fold_epochs)
+    todo = [study for study in wanted if audit_study.find(study) is None]
+    print(f"{len(wanted)} studies, {len(wanted) - len(todo)} there, {len(todo)} to make")
+
+    def show(study: audit_study.Study, part: str, record: dict) -> None:
+        print(f"{study.name}: {part}, {progress.duration(record['timing']['seconds'])}", flush=True)
+
+    left = audit_study.make_missing(todo, _budget(budget), show)
+    print(f"{len(todo) - len(left)} made, {len(left)} still missing; records in {audit_study.folder()}")
+    return 0
+
+
 @app.command(name="shop")
 def shop_command(
     scale: Scale = "cpu",
@@ -321,6 +357,27 @@ def shop_command(
     with progress.display(len(shop.ARMS) * len(chosen)) as on_event:
         left = shop.run(chosen, jobs=jobs, budget_seconds=_budget(budget), on_event=on_event)
     print(f"{len(left)} of {len(shop.ARMS) * len(chosen)} runs still missing; summaries in {shop.folder()}")
+    return 0
+
+
+@app.command
+def human_labels(out: Path | None = None) -> int:
+    """Count what people's labels of CIFAR-10 are (CIFAR-10N), per true class, into the file that the report reads.
+
+    Needs CIFAR-10 and CIFAR-10N's label file below ELRKIT_DATA.
+
+    Args:
+        out: the JSON to write (default: results/human_labels.json of this repository)
+    """
+    from elrkit import data, noise, train
+
+    cifar = data.load("cifar10")
+    counts = noise.human_label_counts(train.human_labels_file(), cifar.train_labels, cifar.class_names)
+    out = out or noise.HUMAN_COUNTS_FILE
+    levels = ",\n".join(f"  {json.dumps(level)}: {json.dumps(rows)}" for level, rows in counts.pop("counts").items())
+    lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in counts.items()]
+    out.write_text(",\n".join(["{\n" + lines[0], *lines[1:], f' "counts": {{\n{levels}\n }}']) + "\n}\n")
+    print(f"{counts['images']:,} labels of each level counted: {out}")
     return 0
 
 

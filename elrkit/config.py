@@ -77,6 +77,9 @@ class RunConfig(BaseModel):
     sam_double_update: bool = Field(
         False, description="SAM: move batch-norm statistics and ELR targets in both passes, as the paper's code did"
     )
+    weight_average: float = Field(
+        0.0, ge=0, lt=1, description="decay per step of an average of the weights, tested beside them (0: off)"
+    )
     sam_double_update_of: Literal["both", "batch_norm", "targets"] = Field(
         "both", description="sam_double_update: of both, or of one of them alone"
     )
@@ -243,7 +246,9 @@ class RunConfig(BaseModel):
         size = f" {self.train_size:,} images" if self.train_size else ""
         sam = f" SAM {self.sam_rho:g}" if self.sam_rho else ""
         size += " a tenth held out" if self.split == "held_out" else ""
-        return f"{self.dataset}{size} {noise} {self.loss} {self.schedule}{sam} {self.model} seed {self.seed}"
+        averaged = f" averaged {self.weight_average:g}" if self.weight_average else ""
+        how = f"{self.loss} {self.schedule}{sam}{averaged}"
+        return f"{self.dataset}{size} {noise} {how} {self.model} seed {self.seed}"
 
 
 def _is_path(name: str) -> bool:

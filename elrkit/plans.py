@@ -67,7 +67,12 @@ def sam(seeds: Sequence[int] = (*SEEDS, 3), noise_rates: Sequence[float] = (0.2,
 def human_noise(
     seeds: Sequence[int] = SEEDS, levels: Sequence[str] = ("worst", "random1", "aggregate")
 ) -> list[RunConfig]:
-    """CIFAR-10N's three levels: CE, ELR, SAM, ELR with SAM; and symmetric noise of the same rate."""
+    """CIFAR-10N's three levels: CE, ELR, SAM, ELR with SAM; and symmetric noise of the same rate.
+
+    Then, for each level, CE and ELR with a tenth of the images held out under their human labels, which a shop could
+    measure itself; and ELR with cosine restarts, without and with SAM, whose weights are also averaged over some 1,000
+    steps: the average changes nothing in the training, so one run shows its network with and without.
+    """
     runs = []
     for seed in seeds:
         for level in levels:
@@ -77,6 +82,13 @@ def human_noise(
                 runs += [plain, plain.with_(sam_rho=0.05)]
                 # `others` makes the realized rate equal to the human one; `all` would leave a tenth of it right.
                 runs.append(cifar10_recipe(loss, plain.noise_rate, "multistep", seed, noise_convention="others"))
+    for seed in seeds:
+        for level in levels:
+            human = dict(noise="human", noise_convention=level, noise_rate=None)
+            for loss in ("ce", "elr"):
+                runs.append(cifar10_recipe(loss, 0.0, "multistep", seed).with_(**human, split="held_out"))
+            cosine = cifar10_recipe("elr", 0.0, "cosine", seed).with_(**human, weight_average=0.999)
+            runs += [cosine, cosine.with_(sam_rho=0.05)]
     return runs
 
 

@@ -137,6 +137,132 @@ def table1(cells: pd.DataFrame) -> Figure:
     return figure
 
 
+LEVEL_STYLES = {(True, "ce"): (VERMILION, "-"), (False, "ce"): (ORANGE, "--"), (True, "elr"): (BLUE, "-"),
+                (False, "elr"): (GREEN, "--")}  # fmt: skip
+
+
+def human_memorization(curves: pd.DataFrame, levels: dict[str, float], people: str = "people") -> Figure:
+    """How fast wrong labels are memorized, people's beside symmetric noise of the same rate: a panel per level.
+
+    curves  `elrkit.runs.curves` of plain trainings, one scale; levels  name -> noise_rate; people  what to call the
+    noise that is not symmetric
+    """
+    figure = Figure(figsize=(9.4, 3.5), layout="constrained")
+    axes = figure.subplots(1, len(levels), sharex=True, sharey=True, squeeze=False)[0]
+    for ax, (level, rate) in zip(axes, levels.items(), strict=True):
+        for (human, loss), (colour, dash) in LEVEL_STYLES.items():
+            kind = (curves["noise"] != "symmetric") == human
+            runs = curves[kind & (curves["noise_rate"] == rate) & (curves["loss"] == loss)]
+            label = f"{LOSS_NAMES[loss]}, {people if human else 'symmetric'}"
+            _mean_and_band(ax, runs, "wrong_memorized", label, colour, dash)
+        ax.set_title(f"{level}, {100 * rate:.0f} %")
+        ax.set_xlabel("epoch")
+        ax.set_ylim(-0.02, 1.02)
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("wrong labels predicted\nas labelled")
+    _shared_legend(figure, axes)
+    return figure
+
+
+def human_confusion(counts: dict[str, np.ndarray], class_names: list[str]) -> Figure:
+    """How people mislabel each class: a panel per level, rows true classes, columns given labels, diagonal left out.
+
+    counts  level -> (10, 10) counts, rows true; colour and number are the percentage of the true class, from 1 % on.
+    """
+    figure = Figure(figsize=(9.4, 3.9), layout="constrained")
+    axes = figure.subplots(1, len(counts), sharey=True, squeeze=False)[0]
+    for ax, (level, matrix) in zip(axes, counts.items(), strict=True):
+        share = 100 * np.asarray(matrix) / np.sum(matrix, axis=1, keepdims=True)
+        off = np.where(np.eye(len(share), dtype=bool), np.nan, share)
+        top = np.nanmax(off)
+        ax.imshow(off, cmap="Blues", vmin=0, vmax=top)
+        for i, j in zip(*np.nonzero(np.nan_to_num(off) >= 1), strict=True):
+            colour = "white" if off[i, j] > 0.6 * top else "black"
+            ax.text(j, i, f"{off[i, j]:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
+        ax.set_title(f"{level}: {100 - np.trace(matrix) / np.sum(matrix) * 100:.0f} % wrong")
+        ax.set_xticks(range(len(class_names)), class_names, rotation=90, fontsize="small")
+        ax.set_yticks(range(len(class_names)), class_names, fontsize="small")
+        ax.set_xlabel("given label")
+    axes[0].set_ylabel("true class")
+    return figure
+
+
+def agreement(table: pd.DataFrame, people: str = "people") -> Figure:
+    """What can be measured against what is true: a panel per level, a mark per run and set of labels.
+
+    table  `elrkit.human_noise.agreement`; people  as in `human_memorization`. On the diagonal agreement tells the
+    truth; right of the dotted line a network agrees with more labels than are right.
+    """
+    shapes = {"training": "o", "held-out": "s", "test": "^"}
+    levels = [level for level in ("aggregate", "random1", "worst") if level in set(table["level"])]
+    figure = Figure(figsize=(9.4, 3.9), layout="constrained")
+    axes = figure.subplots(1, max(1, len(levels)), sharex=True, sharey=True, squeeze=False)[0]
+    low = float(table[["agreement", "accuracy"]].min().min()) - 0.04 if len(table) else 0.0
+    for ax, level in zip(axes, levels, strict=False):
+        ax.plot([low, 1.02], [low, 1.02], color=GREY, linewidth=0.8)
+        part = table[table["level"] == level]
+        ax.axvline(1 - part.loc[part["people"], "wrong"].mean(), color=GREY, linestyle=":", linewidth=1.2)
+        for (human, loss), (colour, _) in LEVEL_STYLES.items():
+            for labels, shape in shapes.items():
+                marks = part[(part["people"] == human) & (part["loss"] == loss) & (part["labels"] == labels)]
+                if len(marks):
+                    ax.plot(marks["agreement"], marks["accuracy"], shape, color=colour, alpha=0.85, markersize=6,
+                            markerfacecolor=colour if human else "white",
+                            label=f"{LOSS_NAMES[loss]}, {people if human else 'symmetric'}, {labels}")  # fmt: skip
+        ax.set(title=level, xlabel="agreement with given labels", xlim=(low, 1.02), ylim=(low, 1.02))
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(PercentFormatter(1.0))
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("accuracy on true labels")
+    _shared_legend(figure, axes)
+    return figure
+
+
+def wrong_labels_found(rows: pd.DataFrame, looks: tuple[float, ...]) -> Figure:
+    """How many of the wrong labels a person has met after looking at a share of all: a panel per level.
+
+    rows  `elrkit.audit_study.named`, with the column found: shares at `looks`. Lines are means over seeds, bands lowest
+    to highest; where a line crosses the dotted one, half of the wrong labels are found.
+    """
+    styles = dict(
+        zip(rows["finder"].unique(), [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (VERMILION, ":"), (GREY, "-")],
+            strict=False)
+    )  # fmt: skip
+    levels = [level for level in ("aggregate", "random1", "worst") if level in set(rows["level"])]
+    figure = Figure(figsize=(9.4, 3.6), layout="constrained")
+    axes = figure.subplots(1, max(1, len(levels)), sharex=True, sharey=True, squeeze=False)[0]
+    for ax, level in zip(axes, levels, strict=False):
+        part = rows[rows["level"] == level]
+        ax.axhline(0.5, color=GREY, linestyle=":", linewidth=1.2)
+        for finder, (colour, dash) in styles.items():
+            found = np.array(part.loc[part["finder"] == finder, "found"].tolist())
+            if len(found):
+                ax.plot(looks, found.mean(axis=0), color=colour, linestyle=dash, linewidth=1.8, label=finder)
+                ax.fill_between(looks, found.min(axis=0), found.max(axis=0), color=colour, alpha=0.18, linewidth=0)
+        wrong = (part["wrong"] / part["images"]).mean()
+        ax.set(title=f"{level}, {100 * wrong:.0f} % wrong", xlabel="labels looked at", xlim=(0, 1), ylim=(0, 1.02))
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(PercentFormatter(1.0))
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("wrong labels found")
+    _shared_legend(figure, axes)
+    return figure
+
+
+def _shared_legend(figure: Figure, axes) -> None:
+    """One legend below all panels, each label once."""
+    entries = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if entries:
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize="small")
+
+
 def related_losses(rows: pd.DataFrame) -> Figure:
     """Test accuracy and memorized labels of each loss, a column per noise rate.
 

@@ -17,7 +17,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -203,7 +203,9 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
     for record in records:
         config = RunConfig(**record["config"])
         curves = record["curves"]
-        row = {"run_id": record["run_id"], **record["config"], "status": record["status"], "scale": scale(config)}
+        # Through RunConfig, so that fields which are younger than the record hold what was done then.
+        row = {"run_id": record["run_id"], **config.model_dump(mode="json")}
+        row |= {"status": record["status"], "scale": scale(config)}
         row["noise_realized"] = record["data"].get("realized_noise_rate")
         row |= {name: record["data"].get(name) for name in ("train_images", "held_out_images", "test_images")}
         if record["status"] == "finished":
@@ -247,7 +249,8 @@ def curves(records: Iterable[dict]) -> pd.DataFrame:
     parts = []
     for record in records:
         part = pd.DataFrame(record["curves"])
-        fields = pd.DataFrame([record["config"]] * len(part), index=part.index)
+        config = RunConfig(**record["config"])  # fields younger than the record hold what was done then
+        fields = pd.DataFrame([config.model_dump(mode="json")] * len(part), index=part.index)
         fields = fields.drop(columns=[c for c in fields if c in part])
         parts.append(pd.concat([part, fields], axis=1).assign(run_id=record["run_id"]))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -257,10 +260,17 @@ def _median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2] if values else math.nan
 
 
+def claim(config: RunConfig) -> AbstractContextManager[bool]:
+    """Hold the run against other processes; False if another one trains it."""
+    return lock(state_dir(config))
+
+
 @contextmanager
-def claim(config: RunConfig) -> Iterator[bool]:
-    """Hold the run against other processes; yields False if another one trains it. The lock dies with its process."""
-    folder = state_dir(config)
+def lock(folder: Path) -> Iterator[bool]:
+    """Hold a folder, made where it is missing, against other processes; yields False if another one holds it.
+
+    The lock dies with its process.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as file:
         try:
@@ -372,7 +382,7 @@ def train_missing(
     jobs = max(1, min(jobs, len(todo)))
     options = {**options, "jobs": jobs}
     threads = threads or _default_threads(todo, jobs)
-    with _stop_on_signal() as stopped:
+    with stop_on_signal() as stopped:
 
         def should_stop() -> bool:
             return stopped.is_set() or (deadline is not None and time.monotonic() > deadline)
@@ -402,7 +412,7 @@ def _cores() -> int:
 
 
 @contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
+def stop_on_signal() -> Iterator[threading.Event]:
     """SIGTERM and SIGINT set the event instead of ending the process; a second one acts as usual."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -5,6 +5,7 @@ seed and the epoch (`elrkit.data.draw_epoch`), so a checkpoint needs no generato
 """
 
 import contextlib
+import copy
 import hashlib
 import io
 import json
@@ -59,8 +60,9 @@ class Problem:
     """What a run trains on: which images of the dataset, the labels it is given, and the true ones.
 
     index (n,) positions in the dataset's training images; given, truth (n,) int64 labels; held_out_index and
-    held_out_given likewise for the held-out images (empty when nothing is held out); test_given (m,) test labels with
-    noise of the same kind, as the paper's code counted accuracy; realized_rate: the share of `given` that is wrong.
+    held_out_given, held_out_truth likewise for the held-out images (empty when nothing is held out); test_given (m,)
+    test labels with noise of the same kind, as the paper's code counted accuracy (people have labelled no test images:
+    there they are the true ones); realized_rate: the share of `given` that is wrong.
     """
 
     index: np.ndarray
@@ -68,6 +70,7 @@ class Problem:
     truth: np.ndarray
     held_out_index: np.ndarray
     held_out_given: np.ndarray
+    held_out_truth: np.ndarray
     test_given: np.ndarray
     realized_rate: float
 
@@ -97,7 +100,7 @@ def set_up(config: RunConfig, dataset: data.Dataset, root: str | Path | None = N
         return noisy
 
     if config.noise == "human":
-        human = noise.load_human_labels(config.noise_convention, _human_labels_file(root), clean=labels)
+        human = noise.load_human_labels(config.noise_convention, human_labels_file(root), clean=labels)
         given = human[index]
         test_given = dataset.test_labels.numpy().copy()
     else:
@@ -109,11 +112,13 @@ def set_up(config: RunConfig, dataset: data.Dataset, root: str | Path | None = N
     kept = ~held_out
     wrong = given[kept] != truth[index][kept]
     return Problem(
-        index[kept], given[kept], truth[index][kept], index[held_out], given[held_out], test_given, float(wrong.mean())
-    )
+        index[kept], given[kept], truth[index][kept], index[held_out], given[held_out], truth[index][held_out],
+        test_given, float(wrong.mean()),
+    )  # fmt: skip
 
 
-def _human_labels_file(root: str | Path | None) -> Path:
+def human_labels_file(root: str | Path | None = None) -> Path:
+    """Where CIFAR-10N's labels are below the data root; raises DataError when they are not there."""
     folder = data.data_root(root)
     names = ("cifar10n.npz", "CIFAR-10_human.pt")
     for name in names:
@@ -179,6 +184,24 @@ def predict(model: nn.Module, images: data.DeviceImages, precision: str = "float
     return torch.cat(parts)
 
 
+@torch.no_grad()
+def move_average(averaged: nn.Module, model: nn.Module, decay: float, taken: int) -> None:
+    """Move `averaged` toward `model` after a step, `taken` steps having been averaged before; no wait for the device.
+
+    a <- a + max(1 - decay, 1 / (taken + 1)) (w - a): the plain mean of the first 1 / (1 - decay) steps, so that the
+    initial weights leave no trace, then an exponential moving average (Polyak and Juditsky, 1992; Tarvainen and
+    Valpola, 2017). Batch-norm statistics are averaged with the weights: they move as slowly, and recomputing them for
+    the averaged weights would cost a pass over the training images at each evaluation.
+    """
+    share = max(1 - decay, 1 / (taken + 1))
+    pairs = list(zip(averaged.state_dict().values(), model.state_dict().values(), strict=True))
+    floats = [(a, w) for a, w in pairs if a.is_floating_point()]
+    torch._foreach_lerp_([a for a, _ in floats], [w for _, w in floats], share)
+    for a, w in pairs:
+        if not a.is_floating_point():  # the count of batches
+            a.copy_(w)
+
+
 class _Trainer:
     """The state of one run: built from the config, moved by `step`, saved and restored whole."""
 
@@ -199,6 +222,7 @@ class _Trainer:
         self.held_out_images = data.DeviceImages(dataset.train_images[held_out], dataset.mean, dataset.std, device)
         self.given, self.truth = (torch.from_numpy(y).to(device) for y in (problem.given, problem.truth))
         self.held_out_given = torch.from_numpy(problem.held_out_given).to(device)
+        self.held_out_truth = torch.from_numpy(problem.held_out_truth).to(device)
         self.test_truth = dataset.test_truth.to(device)
         self.test_given = torch.from_numpy(problem.test_given).to(device)
         n, classes = len(problem.index), dataset.num_classes
@@ -213,6 +237,7 @@ class _Trainer:
             channels = dataset.train_images.shape[3]
             self.model = models.build(config.model, classes, channels, config.width, config.stem_stride).to(device)
         self.network = torch.compile(self.model) if compiled else self.model
+        self.averaged = copy.deepcopy(self.model).requires_grad_(False) if config.weight_average else None
         self.elr = losses.ELRLoss(n, classes, config.beta, config.lam).to(device) if config.loss == "elr" else None
         if config.optimizer == "adam":
             self.optimizer = torch.optim.Adam(
@@ -296,6 +321,9 @@ class _Trainer:
             scale = scaler.get_scale()
             scaler.update()
             self.skipped_steps += scaler.get_scale() < scale
+        if self.averaged is not None:
+            taken = self.epoch * self.steps + self.step_in_epoch
+            move_average(self.averaged, self.model, config.weight_average, taken)
         self.loss_sum += loss * len(index)
         self.batch_predictions[index] = logits.argmax(dim=1)
         bad = torch.where(loss.isfinite(), self.steps, self.step_in_epoch)
@@ -324,9 +352,15 @@ class _Trainer:
             top5 = logits.topk(5, dim=1).indices == self.test_truth[:, None]
             row["test_top5"] = top5.any(dim=1).double().mean().item()
         row["test_top1_noisy"] = (predicted == self.test_given).double().mean().item()
+        if self.averaged is not None:
+            guess = predict(self.averaged, self.test_images, config.precision).argmax(dim=1)
+            row["test_top1_averaged"] = (guess == self.test_truth).double().mean().item()
         if len(self.held_out_images):
             guess = predict(self.model, self.held_out_images, config.precision).argmax(dim=1)
             row["held_out_top1_noisy"] = (guess == self.held_out_given).double().mean().item()
+            row["held_out_top1"] = (guess == self.held_out_truth).double().mean().item()
+            outcomes = label_outcomes(guess, self.held_out_given, self.held_out_truth)
+            row |= {f"held_out_{name}": value for name, value in outcomes.items()}
         last = self.epoch + 1 == config.epochs
         if last or (self.epoch + 1) % config.eval_every == 0:
             guess = predict(self.model, self.images, config.precision).argmax(dim=1)
@@ -358,6 +392,7 @@ class _Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "elr": self.elr.state_dict() if self.elr else None,
+            "averaged": self.averaged.state_dict() if self.averaged is not None else None,
             **{name: getattr(self, name) for name in self.STATE + self.STATE_TENSORS},
         }
 
@@ -370,6 +405,8 @@ class _Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.elr:
             self.elr.load_state_dict(state["elr"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
         for name in self.STATE:
             setattr(self, name, state[name])
         for name in self.STATE_TENSORS:
@@ -661,6 +698,7 @@ def _outcome(trainer: _Trainer, record: dict) -> dict:
     return {
         "run_id": record["run_id"],
         "model": trainer.model.state_dict(),
+        "averaged": trainer.averaged.state_dict() if trainer.averaged is not None else None,
         "targets": trainer.elr.targets.cpu() if trainer.elr else None,
         "probabilities": logits.softmax(dim=1).cpu(),
         "index": torch.from_numpy(trainer.problem.index),
@@ -670,8 +708,8 @@ def _outcome(trainer: _Trainer, record: dict) -> dict:
 
 
 def load_outcome(state_dir: str | Path) -> dict:
-    """outcome.pt of a finished run: `model` (state_dict), `targets` and `probabilities` (n, classes), `index`, `given`,
-    `truth` (n,), `run_id`. Read without unpickling code."""
+    """outcome.pt of a finished run: `model` and `averaged` (state_dict; None without an average), `targets` and
+    `probabilities` (n, classes), `index`, `given`, `truth` (n,), `run_id`. Read without unpickling code."""
     return _read(Path(state_dir) / "outcome.pt")
 
 

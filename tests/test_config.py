@@ -47,6 +47,7 @@ def fields_of_valid_configs(draw):
         "sam_rho": st.floats(0, 5),
         "sam_adaptive": st.booleans(),
         "sam_double_update": st.booleans(),
+        "weight_average": st.floats(0, 1, exclude_max=True),
         "sam_double_update_of": st.sampled_from(["both", "batch_norm"]),
         "schedule": st.sampled_from(["multistep", "cosine", "constant"]),
         "milestones": st.lists(st.integers(0, 500), unique=True, max_size=4).map(sorted),
@@ -211,6 +212,7 @@ ERRORS = [
     ({"sam_rho": -1}, "sam_rho=-1: allowed is a finite number with 0 <= sam_rho"),
     ({"sam_adaptive": "perhaps"}, "sam_adaptive='perhaps': allowed is true or false"),
     ({"sam_rho": 0.1, "sam_double_update": 3}, "sam_double_update=3: allowed is true or false"),
+    ({"weight_average": 1}, "weight_average=1: allowed is a finite number with 0 <= weight_average < 1"),
     (
         {"sam_rho": 0.1, "sam_double_update": True, "sam_double_update_of": "targets"},
         "sam_double_update_of='targets' with loss='ce': allowed is loss='elr' alone",

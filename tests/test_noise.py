@@ -1,5 +1,6 @@
 """Label noise against matrices, counts and a sequential loop written apart; human labels, also from hostile files."""
 
+import json
 import math
 import os
 import pickle
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elrkit import noise
+from elrkit.config import HUMAN_NOISE_RATES
 
 KINDS = [
     ("none", None),
@@ -280,6 +282,15 @@ def test_realized_matrix():
         noise.realized_matrix([0, 2], [0, 1], 2)
 
 
+def test_transition_counts_by_brute_force():
+    rng = np.random.default_rng(0)
+    true, noisy = rng.integers(0, 3, (2, 50))
+    counts = noise.transition_counts(true, noisy, 3)
+    for i in range(3):
+        for j in range(3):
+            assert counts[i, j] == sum(t == i and y == j for t, y in zip(true, noisy, strict=True))
+
+
 # Human labels: small files with the published keys.
 
 CLEAN = np.arange(40) % 10
@@ -386,6 +397,37 @@ def test_damaged_human_label_files_are_told(tmp_path):
     assert_refused(tmp_path / "labels.npz", "worst: float64 of shape (40,); allowed are whole numbers")
 
 
+def test_human_labels_are_counted_whatever_file_holds_them(tmp_path):
+    torch.save(published(), tmp_path / "labels.pt")
+    np.savez(tmp_path / "labels.npz", clean=CLEAN, **LEVELS)
+    names = "abcdefghij"
+    counts = noise.human_label_counts(tmp_path / "labels.pt", CLEAN, names)
+    assert counts == noise.human_label_counts(tmp_path / "labels.npz", CLEAN, names)
+    assert json.loads(json.dumps(counts)) == counts
+    assert np.sum(counts["counts"]["worst"]) == counts["images"] == 40
+    assert np.trace(counts["counts"]["worst"]) == np.sum(LEVELS["worst"] == CLEAN)
+    path = tmp_path / "counts.json"
+    assert noise.read_human_counts(path) is None
+    path.write_text(json.dumps(counts))
+    back = noise.read_human_counts(path)
+    assert back["class_names"] == list(names)
+    assert back["counts"].keys() == {"aggregate", "random1", "worst"}
+    for level, matrix in back["counts"].items():
+        np.testing.assert_array_equal(matrix, noise.transition_counts(CLEAN, LEVELS[level], 10))
+    for damage in (b"{", b"[]", path.read_bytes().replace(b'"images": 40', b'"images": 41')):
+        path.write_bytes(damage)
+        with pytest.raises(ValueError, match=r"counts\.json: not counts of human labels .*elrkit human-labels$"):
+            noise.read_human_counts(path)
+
+
+def test_the_committed_counts_are_the_published_shares_of_errors():
+    counts = noise.read_human_counts()
+    assert len(counts["counts"]) == 3
+    for level, matrix in counts["counts"].items():
+        assert matrix.sum(axis=1).tolist() == [5_000] * 10  # CIFAR-10's classes
+        assert 1 - np.trace(matrix) / 50_000 == pytest.approx(HUMAN_NOISE_RATES[level], abs=6e-5)
+
+
 def test_real_human_labels_have_the_published_shares_of_errors():
     root = Path(os.environ.get("ELRKIT_DATA", ""))
     if not (root / "cifar10n.npz").is_file() or not (root / "cifar-10-batches-py").is_dir():
@@ -399,5 +441,7 @@ def test_real_human_labels_have_the_published_shares_of_errors():
         labels = noise.load_human_labels(name, root / "cifar10n.npz", clean)
         assert labels.shape == (50_000,)
         assert round(100 * np.mean(labels != clean), 2) == percent
+    counts = noise.human_label_counts(root / "cifar10n.npz", clean, noise.read_human_counts()["class_names"])
+    assert counts == json.loads(noise.HUMAN_COUNTS_FILE.read_text())
     with pytest.raises(ValueError, match="the images are in another order"):
         noise.load_human_labels("worst", root / "cifar10n.npz", clean[::-1])

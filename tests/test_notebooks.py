@@ -19,11 +19,20 @@ TINY = dict(noise_rates=[0.3], seeds=[0, 1], epochs=2, train_size=200, batch_siz
 DIGITS = {"scales": ["digits"], "train": True, "epochs": 2, "jobs": 1}
 SMALL = DIGITS | {"seeds": [0]}
 OTHER_PARAMETERS = {
+    "audit": {
+        "scales": ["digits"],
+        "train": True,
+        "seeds": [0, 1],
+        "levels": ["worst"],
+        "images": 200,
+        "fold_epochs": 1,
+    },
     "cost": {"epochs": 150},
     "early_learning": TINY | {"losses": ["elr"], "measured_on": "batches"},
     "feed": {"split": "product", "fit": "pad", "drop_labels": ["Skip"], "min_images": 20},
     "forensics": SMALL | {"noise_rates": [0.3], "epochs": 1},
     "hyperparameters": DIGITS | {"size_random": 10, "size_grid": 4, "resamples": 3},
+    "human_noise": SMALL | {"levels": ["worst"]},
     "ledger": {"source": "liu2020"},
     "made": {"dataset": "digits"},
     "networks": {"num_classes": 10},

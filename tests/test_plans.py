@@ -102,6 +102,21 @@ def test_the_digits_stand_in_for_every_question():
     assert {config.noise for config in plans.plan("human-noise", "digits")} == {"asymmetric", "symmetric"}
 
 
+@pytest.mark.parametrize("scale", plans.SCALES)
+def test_each_means_against_human_noise_has_a_run_that_differs_in_it_alone(scale):
+    configs = plans.plan("human-noise", scale, seeds=[0], levels=["worst"])
+    there = set(ids(configs))
+    elr = next(c for c in configs if (c.loss, c.noise) == ("elr", configs[0].noise))
+    cosine = next(c for c in configs if c.schedule == "cosine" and not c.sam_rho)
+    assert cosine.weight_average == 0.999
+    for one, other in ((elr, {"sam_rho": 0.05}), (elr, {"loss": "ce"}), (cosine, {"sam_rho": 0.05})):
+        assert one.with_(**other).run_id in there
+    assert elr.with_(split="held_out").run_id in there
+    assert elr.with_(loss="ce", split="held_out").run_id in there
+    same = cosine.with_(schedule="multistep", milestones=elr.milestones, gamma=elr.gamma, weight_average=0.0)
+    assert same == elr
+
+
 def test_the_declared_part_of_the_grid_is_a_part_of_it():
     part = plans.plan("sweep-subgrid")
     assert set(ids(part)) <= set(ids(plans.plan("sweep-grid")))

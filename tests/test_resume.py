@@ -25,6 +25,7 @@ RECIPES = {
     "elr": {"loss": "elr", "augmentation": "fresh", "schedule": "cosine", "restart_epochs": 3},
     "elr+sam": {"loss": "elr", "sam_rho": 0.1, "schedule": "multistep", "milestones": (1,)},
     "adam": {"loss": "sce", "optimizer": "adam", "lr": 0.001, "augmentation": "frozen", "precision": "bfloat16"},
+    "averaged": {"loss": "elr", "sam_rho": 0.1, "weight_average": 0.7},
     "float16": {"loss": "elr", "precision": "float16_fresh_scaler", "split": "held_out"},
 }
 

@@ -190,6 +190,13 @@ def test_table(record, digits):
     assert {"run_id", "test_top1", *RunConfig.model_fields} <= set(empty.columns)
 
 
+def test_a_field_that_is_younger_than_a_record_holds_what_was_done_then(record):
+    """Else an older and a newer record of one setting would count as different settings."""
+    older = {**record, "config": {k: v for k, v in record["config"].items() if k != "weight_average"}}
+    for frame in (runs.table([older, record]), runs.curves([older, record])):
+        assert (frame["weight_average"] == 0).all()
+
+
 def test_curves(record, digits):
     diverged, plain = train.fit(tiny(lr=1e30), dataset=digits), train.fit(tiny(), dataset=digits)
     assert diverged["curves"] == {}

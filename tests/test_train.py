@@ -105,6 +105,10 @@ def test_the_last_epoch_s_numbers_are_the_final_network_s(digits, tmp_path):
     assert curves["test_loss"] == pytest.approx(-np.mean(log_softmax(z)[np.arange(450), truth]), rel=1e-5)
     held_out = logits_of(digits.train_images[problem.held_out_index]).argmax(axis=1)
     assert curves["held_out_top1_noisy"] == np.mean(held_out == problem.held_out_given)
+    assert curves["held_out_top1"] == np.mean(held_out == digits.train_labels.numpy()[problem.held_out_index])
+    held_out_wrong = problem.held_out_given != problem.held_out_truth
+    memorized = (held_out == problem.held_out_given)[held_out_wrong]
+    assert curves["held_out_wrong_memorized"] == pytest.approx(np.mean(memorized))
     z = logits_of(digits.train_images[problem.index])
     np.testing.assert_allclose(outcome["probabilities"].numpy(), np.exp(log_softmax(z)), atol=1e-5)
     wrong = problem.given != problem.truth
@@ -282,6 +286,47 @@ def test_evaluations_of_the_training_images_are_as_rare_as_asked(digits):
     assert [value is not None for value in curves["wrong_memorized"]] == [False, True, False, True, True]
     for name in ("test_top1", "batches_wrong_memorized", "train_loss"):
         assert None not in curves[name]
+
+
+def test_the_average_is_that_of_the_weights_after_each_step(digits):
+    """By its definition: weights 1/t while t steps or fewer than 1 / (1 - decay) are in it, then exponential."""
+    trainer = trainer_of(tiny(weight_average=0.75, epochs=3), digits)
+    history = []
+    for _ in range(6):
+        trainer.step()
+        history.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
+        if trainer.step_in_epoch == trainer.steps:
+            trainer.end_epoch(0.1)
+            trainer.start_epoch()
+    # The plain mean of four steps, then a quarter of each new one: the shares by hand.
+    shares = [0.25 * 0.75**2] * 4 + [0.25 * 0.75, 0.25]
+    assert sum(shares) == 1
+    for name, value in trainer.averaged.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            assert value == 6
+        else:  # batch-norm statistics too
+            expected = sum(share * state[name].double() for share, state in zip(shares, history, strict=True))
+            np.testing.assert_allclose(value.numpy(), expected.numpy(), rtol=1e-4, atol=1e-6)
+    assert not any(parameter.requires_grad for parameter in trainer.averaged.parameters())
+
+
+def test_an_average_changes_nothing_in_the_training_and_is_tested_beside_it(digits, tmp_path):
+    config = tiny(loss="elr", epochs=3)
+    plain = fit(config, dataset=digits)
+    record = fit(config.with_(weight_average=0.9), dataset=digits, state_dir=tmp_path)
+    curves = dict(record["curves"])
+    assert len(curves.pop("test_top1_averaged")) == 3
+    assert curves == plain["curves"]
+    assert record["weights_sha256"] == plain["weights_sha256"]
+    assert record["run_id"] != plain["run_id"]
+    assert config.with_(weight_average=0.0).run_id == config.run_id
+    outcome = train.load_outcome(tmp_path)
+    model = models.build("small_resnet", 10, 1, 4, 1)
+    model.load_state_dict(outcome["averaged"])
+    images = data.DeviceImages(digits.test_images, digits.mean, digits.std, "cpu")
+    guess = train.predict(model, images).argmax(dim=1)
+    assert record["curves"]["test_top1_averaged"][-1] == np.mean((guess == digits.test_labels).numpy())
+    assert not all(outcome["averaged"][name].equal(value) for name, value in outcome["model"].items())
 
 
 def test_progress_counts_up(digits, monkeypatch):

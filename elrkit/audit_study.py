@@ -1,0 +1,490 @@
+"""How well `elrkit.audit` finds wrong labels, beside cleanlab: a study a noise level and seed, one JSON file each.
+
+    python -m elrkit audit-study        the studies of the report: human labels of CIFAR-10, three levels, three seeds
+
+Three trainings of the small net on the same labels give the scores: ELR's targets; cross-entropy on folds, whose
+out-of-fold probabilities are what cleanlab works on, for exactly as many images trained as ELR; and cross-entropy on
+all images at its best epoch, whose loss is the simplest score. Finished parts stay in the state folder, so a stopped
+study goes on where it was. Results lie in `results/audit`, beside the run records.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike
+from sklearn.model_selection import StratifiedKFold
+
+from elrkit import audit, data, models, runs, train
+from elrkit.config import HUMAN_NOISE_RATES, ConfigError, RunConfig, as_list
+from elrkit.paper import t_interval
+
+SCHEMA = 1
+LEVELS = ("worst", "random1", "aggregate")
+TEST_IMAGES = 2_000  # choose the best epoch of cross-entropy; more would only take time
+LOOKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+
+log = logging.getLogger(__name__)
+
+
+class Study(NamedTuple):
+    """One comparison: which labels, how many images, how long the nets of the folds train.
+
+    On the digits, which have no labels by people, labels are flipped within pairs of classes at the level's rate.
+    """
+
+    level: str
+    seed: int
+    dataset: str = "cifar10"
+    images: int = 15_000
+    folds: int = 5
+    fold_epochs: int = 8
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}-{self.level}-{self.images}x{self.folds}x{self.fold_epochs}-seed{self.seed}"
+
+    @property
+    def elr_epochs(self) -> int:
+        """ELR trains on all images as often as the folds' nets together: (folds - 1) fold_epochs times."""
+        return (self.folds - 1) * self.fold_epochs
+
+
+def studies(
+    scale: str = "cpu",
+    seeds: Sequence[int] = (0, 1, 2),
+    levels: Sequence[str] = LEVELS,
+    images: int = 15_000,
+    fold_epochs: int = 8,
+) -> list[Study]:
+    """The studies of a scale, cpu (human labels of CIFAR-10) or digits, seeds outermost. Raises ConfigError."""
+    if scale not in ("cpu", "digits"):
+        raise ConfigError(f"scale={scale!r}: allowed are cpu, digits; the audit is not compared at the paper's scale")
+    seeds, levels = as_list("seeds", seeds), as_list("levels", levels)
+    for level in levels:
+        if level not in HUMAN_NOISE_RATES:
+            raise ConfigError(f"levels={levels}: allowed are {', '.join(HUMAN_NOISE_RATES)}")
+    if scale == "digits":
+        images = min(images, 1347)
+    if images < 200 or images > 50_000 or fold_epochs < 1:
+        raise ConfigError(f"images={images}, fold_epochs={fold_epochs}: allowed are 200 to 50000 images, from 1 epoch")
+    dataset = {"cpu": "cifar10", "digits": "digits"}[scale]
+    return [Study(level, seed, dataset, images, fold_epochs=fold_epochs) for seed in seeds for level in levels]
+
+
+# The trainings --------------------------------------------------------------------------------------------------------
+
+
+def problem(study: Study, root: str | Path | None = None) -> data.Dataset:
+    """The study's images with their given labels and, apart, the true ones; 2,000 clean test images."""
+    whole = data.load(study.dataset, root)
+    if study.dataset == "digits":
+        noise = dict(noise="asymmetric", noise_rate=HUMAN_NOISE_RATES[study.level])
+    else:
+        noise = dict(noise="human", noise_convention=study.level)
+    drawn = RunConfig(dataset=study.dataset, train_size=study.images, noise_seed=study.seed, **noise)
+    chosen = train.set_up(drawn, whole, root)
+    test = slice(TEST_IMAGES)
+    return replace(
+        whole, train_images=whole.train_images[torch.from_numpy(chosen.index)],
+        train_labels=torch.from_numpy(chosen.given), train_truth=torch.from_numpy(chosen.truth),
+        test_images=whole.test_images[test], test_labels=whole.test_labels[test], test_truth=whole.test_truth[test],
+    )  # fmt: skip
+
+
+def recipe(study: Study, loss: str, epochs: int) -> RunConfig:
+    """The training of all parts: the small net, learning rate a tenth after 40 % of the epochs, again after 80 %."""
+    digits = study.dataset == "digits"
+    small = dict(lr=0.03, batch_size=64) if digits else dict(
+        lr=0.05, batch_size=128, augmentation="flip", precision="bfloat16"
+    )  # fmt: skip
+    milestones = tuple(sorted({epochs * 2 // 5, epochs * 4 // 5} - {0}))
+    return RunConfig(
+        dataset=study.dataset, loss=loss, epochs=epochs, schedule="multistep", milestones=milestones, gamma=0.1,
+        eval_every=epochs, seed=study.seed, **small,
+    )  # fmt: skip
+
+
+def fold_rows(labels: ArrayLike, folds: int, seed: int) -> list[np.ndarray]:
+    """Positions (n_k,) of each fold's images, classes alike by given label, each image in one fold."""
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    return [rows for _, rows in splitter.split(np.zeros(len(labels)), np.asarray(labels))]
+
+
+def run(
+    study: Study,
+    *,
+    root: str | Path | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_part: Callable[[str, dict], None] = lambda part, record: None,
+) -> dict:
+    """Train what is missing of a study and return its record, plain JSON values; raises `train.Stopped`.
+
+    on_part  told of each part that is there: elr, fold 1 of 5, ..., cross-entropy; with the record of its training
+    """
+    cleanlab = _cleanlab_version()  # before hours of training
+    dataset = problem(study, root)
+    given, truth = dataset.train_labels.numpy(), dataset.train_truth.numpy()
+    folder = runs.state_root() / "audit" / study.name
+
+    def part(name: str, config: RunConfig, labelled: data.Dataset) -> tuple[dict, dict]:
+        record, outcome = _trained(config, labelled, folder, should_stop)
+        on_part(name, record)
+        return record, outcome
+
+    elr, elr_outcome = part("elr", recipe(study, "elr", study.elr_epochs), dataset)
+    fold_records, out_of_fold = [], np.zeros((len(given), dataset.num_classes))
+    config = recipe(study, "ce", study.fold_epochs)
+    for number, rows in enumerate(fold_rows(given, study.folds, study.seed), 1):
+        without = _without(dataset, rows)
+        record, outcome = part(f"fold {number} of {study.folds}", config, without)
+        fold_records.append(record)
+        out_of_fold[rows] = _probabilities(config, without, outcome["model"])
+    ce, ce_outcome = part("cross-entropy", config, dataset)
+    best = 1 + int(np.argmax(ce["curves"]["test_top1"]))
+    ce_parts = [ce]
+    if best < config.epochs:
+        # An epoch's order and learning rate depend on its number alone, so this is the same training, stopped there.
+        record, ce_outcome = part("cross-entropy to its best epoch", config.with_(epochs=best), dataset)
+        ce_parts.append(record)
+    rows = compare(elr_outcome["targets"], out_of_fold, ce_outcome["probabilities"], given, truth)
+    seconds = {"elr": [elr], "out_of_fold": fold_records, "ce": ce_parts}
+    return {
+        "schema": SCHEMA,
+        "study": study._asdict(),
+        "data": {
+            "fingerprint": dataset.fingerprint(),
+            "images": len(given),
+            "wrong": int((given != truth).sum()),
+            "test_images": len(dataset.test_labels),
+        },
+        "configs": {"elr": elr["config"], "folds and ce": ce["config"]},
+        "images_trained": {
+            "elr": len(given) * study.elr_epochs,
+            "out_of_fold": sum(r["data"]["train_images"] for r in fold_records) * study.fold_epochs,
+            "ce": len(given) * study.fold_epochs,
+        },
+        "ce_best_epoch": best,
+        "test_top1": {"elr": elr["curves"]["test_top1"][-1], "ce_best": max(ce["curves"]["test_top1"])},
+        "rows": rows,
+        "device": elr["device"],
+        "execution": elr["execution"],
+        "versions": elr["versions"] | {"cleanlab": cleanlab},
+        "timing": {
+            "seconds": {name: round(sum(r["timing"]["seconds"] for r in parts), 1) for name, parts in seconds.items()},
+            "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        },
+    }
+
+
+def _trained(
+    config: RunConfig, dataset: data.Dataset, folder: Path, should_stop: Callable[[], bool]
+) -> tuple[dict, dict]:
+    """Record and outcome of one part, from its folder or by training it; the folder is named by all that decides it."""
+    state = folder / f"{config.run_id}-{dataset.fingerprint()}"
+    path = state / "record.json"
+    if not (path.exists() and (state / "outcome.pt").exists()):
+        record = train.fit(config, dataset=dataset, state_dir=state, should_stop=should_stop)
+        if record["status"] != "finished":
+            raise data.DataError(f"{config.describe()}: diverged ({record['diverged']}); the study cannot go on")
+        _write(path, json.dumps(record))
+        train.Checkpoints(state).discard()
+    return json.loads(path.read_text()), train.load_outcome(state)
+
+
+def _without(dataset: data.Dataset, rows: np.ndarray) -> data.Dataset:
+    """`dataset` without the training images at `rows`, which become its test images, labels as given."""
+    kept = torch.ones(len(dataset.train_labels), dtype=torch.bool)
+    kept[torch.from_numpy(rows)] = False
+    return replace(
+        dataset, train_images=dataset.train_images[kept], train_labels=dataset.train_labels[kept],
+        train_truth=dataset.train_truth[kept], test_images=dataset.train_images[~kept],
+        test_labels=dataset.train_labels[~kept], test_truth=dataset.train_truth[~kept],
+    )  # fmt: skip
+
+
+def _probabilities(config: RunConfig, dataset: data.Dataset, weights: dict) -> np.ndarray:
+    """Class probabilities (m, C) of the dataset's test images by a trained part's network, on the CPU."""
+    channels = dataset.train_images.shape[3]
+    model = models.build(config.model, dataset.num_classes, channels, config.width, config.stem_stride)
+    model.load_state_dict(weights)
+    images = data.DeviceImages(dataset.test_images, dataset.mean, dataset.std, "cpu")
+    return train.predict(model, images, config.precision).softmax(dim=1).double().numpy()
+
+
+def _cleanlab_version() -> str:
+    try:
+        return version("cleanlab")
+    except ModuleNotFoundError:
+        raise ConfigError("the comparison needs the package cleanlab: pip install 'elrkit[test]'") from None
+
+
+# The comparison -------------------------------------------------------------------------------------------------------
+
+
+def compare(
+    targets: ArrayLike, out_of_fold: ArrayLike, ce: ArrayLike, labels: ArrayLike, truth: ArrayLike
+) -> list[dict]:
+    """All ways to find the wrong labels, measured; one dict each.
+
+    targets, out_of_fold, ce: probabilities (n, C): ELR's targets, out-of-fold ones, and those of cross-entropy at its
+    best epoch; labels, truth: (n,) integers. Keys: source (elr, out_of_fold, both: the two combined, ce, chance), score
+    (a method of `audit.label_scores`, or cleanlab's), list (natural: another class is more probable than the label;
+    suspect: more than twice as probable; cleanlab's; all), found: the share of wrong labels among the `LOOKS` most
+    suspicious, and what `audit.measure` returns.
+    """
+    labels, wrong = np.asarray(labels), np.asarray(labels) != np.asarray(truth)
+    rows = []
+
+    def add(source: str, score: str, scores: ArrayLike, name: str = "", listed: ArrayLike | None = None) -> None:
+        found = [0.0]
+        for share in LOOKS[1:]:
+            looked = max(1, round(share * len(wrong)))
+            found.append(audit.precision_at(wrong, scores, share) * looked / int(wrong.sum()))
+        rows.append(
+            {"source": source, "score": score, "list": name, "found": found, **audit.measure(wrong, scores, listed)}
+        )
+
+    targets, out_of_fold = (np.asarray(p, dtype=float) for p in (targets, out_of_fold))
+    for source, p in {"elr": targets, "out_of_fold": out_of_fold, "both": audit.combine(targets, out_of_fold)}.items():
+        for method in get_args(audit.Method):
+            if method == "odds":
+                scores = audit.label_scores(p, labels, method)
+                add(source, method, scores, "suspect", audit.suspect_list(p, labels))
+                add(source, method, scores, "natural", audit.natural_list(p, labels))
+            else:
+                add(source, method, audit.label_scores(p, labels, method))
+        scores, listed = audit.cleanlab_baseline(p, labels)
+        add(source, "cleanlab", scores, "cleanlab", listed)
+    # One minus the label's probability orders as the loss does.
+    add("ce", "self_confidence", audit.label_scores(ce, labels, "self_confidence"), "natural",
+        audit.natural_list(ce, labels))  # fmt: skip
+    add("chance", "none", np.zeros(len(wrong)), "all", np.ones(len(wrong), dtype=bool))
+    return rows
+
+
+# The files ------------------------------------------------------------------------------------------------------------
+
+
+def folder() -> Path:
+    """Where the studies' files are: `audit` beside the folder of run records."""
+    return runs.results_root().parent / "audit"
+
+
+def path_of(study: Study) -> Path:
+    return folder() / f"{study.name}.json"
+
+
+def save(record: dict) -> Path:
+    """Write a study's record atomically, a line for each row, and return its path."""
+    rows = ",\n".join(f"  {json.dumps(_short(row), allow_nan=False)}" for row in record["rows"])
+    lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in record.items() if key != "rows"]
+    path = path_of(Study(**record["study"]))
+    _write(path, "{\n" + ",\n".join(lines) + f',\n "rows": [\n{rows}\n ]\n}}\n')
+    return path
+
+
+def find(study: Study) -> dict | None:
+    """The record of this study, or None; a damaged file is reported by name and counts as none."""
+    path = path_of(study)
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        if record["schema"] != SCHEMA or Study(**record["study"]) != study:
+            raise ValueError(f"it is no record of {study.name}, schema {SCHEMA}")
+        rows = {"source", "score", "list", "found", "average_precision", "effort_half", "effort_half_random"}
+        if not record["rows"] or not all(rows <= row.keys() for row in record["rows"]):
+            raise ValueError("a row is not complete")
+        return record
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        log.warning("skipped %s: %s", path, str(error).splitlines()[0])
+        return None
+
+
+def gather(wanted: Sequence[Study], train: bool = False) -> pd.DataFrame:
+    """One row for each way of finding wrong labels in each of these studies that has a record; prints how many have.
+
+    With `train`, the missing studies are made first, on one thread. Columns: Study's fields and `compare`'s keys.
+    """
+    if train:
+        make_missing(wanted)
+    records = [record for study in wanted if (record := find(study))]
+    print(f"{len(records)} of {len(wanted)} studies are there")
+    rows = [
+        {**record["study"], "wrong": record["data"]["wrong"], **row} for record in records for row in record["rows"]
+    ]
+    return pd.DataFrame(rows, columns=None if rows else [*Study._fields, "wrong", "source", "score", "list", "found"])
+
+
+def make_missing(
+    wanted: Sequence[Study],
+    budget_seconds: float | None = None,
+    on_part: Callable[[Study, str, dict], None] = lambda study, part, record: None,
+) -> list[Study]:
+    """Make the studies that have no record, one after the other on one thread; return those still missing.
+
+    Stops cleanly, checkpoints written, at the end of the budget, on SIGTERM and on Ctrl-C; call again to go on.
+    """
+    deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with runs.stop_on_signal() as stopped:
+
+            def should_stop() -> bool:
+                return stopped.is_set() or (deadline is not None and time.monotonic() > deadline)
+
+            for study in wanted:
+                if should_stop():
+                    break
+                with runs.lock(runs.state_root() / "audit" / study.name) as mine:
+                    if not mine or find(study):
+                        continue
+                    try:
+                        record = run(
+                            study,
+                            should_stop=should_stop,
+                            on_part=lambda part, record, study=study: on_part(study, part, record),
+                        )
+                    except train.Stopped:
+                        break
+                    save(record)
+    finally:
+        torch.set_num_threads(before)
+    return [study for study in wanted if find(study) is None]
+
+
+def _short(row: dict) -> dict:
+    def short(value):
+        return round(value, 6) if isinstance(value, float) else value
+
+    return {k: [short(v) for v in value] if isinstance(value, list) else short(value) for k, value in row.items()}
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        new.write_text(text, "utf-8")
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+# Tables ---------------------------------------------------------------------------------------------------------------
+
+FINDERS = {  # (source, score, list) -> its name in tables and figures; each with the package's own default
+    ("elr", "odds", "suspect"): "ELR targets",
+    ("out_of_fold", "cleanlab", "cleanlab"): "cleanlab, out-of-fold CE",
+    ("both", "odds", "suspect"): "ELR targets and out-of-fold CE",
+    ("ce", "self_confidence", "natural"): "CE loss, best epoch",
+    ("chance", "none", "all"): "chance",
+}
+
+
+def named(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `gather` that `FINDERS` names, with that name in the column `finder`."""
+    keys = list(zip(rows["source"], rows["score"], rows["list"], strict=True))
+    kept = rows.assign(finder=[FINDERS.get(key) for key in keys])
+    return kept[kept["finder"].notna()]
+
+
+def interval_text(values: Iterable[float], form: str = "{:.3f}") -> str:
+    """Mean with its 95 % t interval over seeds in brackets; of one seed the value alone; nothing for none."""
+    values = np.asarray([v for v in values if v is not None and not np.isnan(v)], dtype=float)
+    if not len(values):
+        return ""
+    mean, low, high = t_interval(values)
+    return form.format(mean) + (f" ({form.format(low)} to {form.format(high)})" if len(values) > 1 else " (1 seed)")
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """The named finders of one scale as a person reads them: a row per level and finder, intervals over seeds.
+
+    Precision is the share of really wrong labels among the most suspicious 1, 5 and 10 %; F1 is of each finder's own
+    list (chance lists everything).
+    """
+    columns = {
+        "average_precision": "average precision", "precision_at_1": "precision at 1 %",
+        "precision_at_5": "at 5 %", "precision_at_10": "at 10 %", "f1": "F1 of its list",
+    }  # fmt: skip
+    table = []
+    for (level, finder), part in named(rows).groupby(["level", "finder"], sort=False):
+        texts = {text: interval_text(part[column]) for column, text in columns.items()}
+        table.append({"level": level, "finder": finder, **texts, "seeds": part["seed"].nunique()})
+    return pd.DataFrame(table, columns=["level", "finder", *columns.values(), "seeds"])
+
+
+def lists(rows: pd.DataFrame, source: str = "elr") -> pd.DataFrame:
+    """The lists made from one source of probabilities: a row per level and list, means and intervals over seeds."""
+    columns = {"listed_share": "share listed", "precision": "precision", "recall": "recall", "f1": "F1"}
+    kept = rows[(rows["source"] == source) & (rows["list"] != "")]
+    table = [
+        {"level": level, "list": name, **{text: interval_text(part[column]) for column, text in columns.items()}}
+        for (level, name), part in kept.groupby(["level", "list"], sort=False)
+    ]
+    return pd.DataFrame(table, columns=["level", "list", *columns.values()])
+
+
+def other_scores(rows: pd.DataFrame) -> pd.DataFrame:
+    """Average precision of every score on every source: a row per level and source, a column per score."""
+    kept = rows[(rows["list"] != "natural") & ~rows["source"].isin(["ce", "chance"])]
+    if kept.empty:
+        return pd.DataFrame()
+    groups = kept.groupby(["level", "source", "score"], sort=False)["average_precision"]
+    return groups.agg(interval_text).unstack("score")
+
+
+def differences(rows: pd.DataFrame, measures: Sequence[str] = ("average_precision", "f1")) -> pd.DataFrame:
+    """Finder minus cleanlab within a seed (same images, labels and folds): a row per level, finder and measure.
+
+    Columns: level, finder, measure, mean, low, high (95 % t interval; NaN for one seed), seeds, verdict (above, below,
+    undecided, one seed).
+    """
+    base = FINDERS[("out_of_fold", "cleanlab", "cleanlab")]
+    kept = named(rows)
+    found = []
+    for (level, finder), part in kept[kept["finder"].isin(list(FINDERS.values())[:3])].groupby(
+        ["level", "finder"], sort=False
+    ):
+        if finder == base:
+            continue
+        theirs = kept[(kept["level"] == level) & (kept["finder"] == base)].set_index("seed")
+        for measure in measures:
+            points = (part.set_index("seed")[measure] - theirs[measure]).dropna().to_numpy(dtype=float)
+            if not len(points):
+                continue
+            mean, low, high = t_interval(points)
+            verdict = "above" if low > 0 else "below" if high < 0 else "undecided"
+            one = len(points) == 1
+            found.append(
+                {"level": level, "finder": finder, "measure": measure, "mean": mean, "low": np.nan if one else low,
+                 "high": np.nan if one else high, "seeds": len(points), "verdict": "one seed" if one else verdict}
+            )  # fmt: skip
+    columns = ["level", "finder", "measure", "mean", "low", "high", "seeds", "verdict"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def saving(rows: pd.DataFrame) -> list[str]:
+    """What the list of one ELR run saves, in a sentence per level: labels to look at to fix half of the wrong ones."""
+    sentences = []
+    kept = named(rows)
+    for level, part in kept[kept["finder"] == FINDERS[("elr", "odds", "suspect")]].groupby("level", sort=False):
+        looks, random = interval_text(part["effort_half"], "{:,.0f}"), part["effort_half_random"].mean()
+        n, wrong = int(part["images"].iloc[0]), part["wrong"].mean()
+        share = part["effort_half"].mean() / random
+        sentences.append(
+            f"{level}: of {n:,} products {wrong:,.0f} are misfiled. To fix half of these a person looks at {looks} "
+            f"with the list of one ELR run, and at {random:,.0f} without it: {100 * share:.0f} % of the work."
+        )
+    return sentences

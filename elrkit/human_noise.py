@@ -1,0 +1,224 @@
+"""Labels that people made (CIFAR-10N) in tables: accuracy beside the leaderboard, what each means adds, how people err,
+and how far agreement with given labels strays from the truth.
+
+All functions take the result of `elrkit.runs.table` for runs of the plan `human-noise` at one scale, and return
+DataFrames. On the digits, labels flipped within pairs of classes stand for people's; `people` tells them from symmetric
+noise of the same nominal rate, by which levels are told apart.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from elrkit.config import HUMAN_NOISE_RATES
+from elrkit.paper import t_interval
+
+LEVELS = ("aggregate", "random1", "worst")
+LOSSES = {"ce": "CE", "elr": "ELR"}
+
+# What was changed in ELR's multi-step training, and what it is compared with: one means a row, then all of them.
+MEANS = (
+    ("SAM", "ELR with SAM", "ELR"),
+    ("cosine restarts", "ELR, cosine", "ELR"),
+    ("averaged weights", "ELR, cosine, averaged", "ELR, cosine"),
+    ("all three", "ELR with SAM, cosine, averaged", "ELR"),
+)
+
+
+def level_of(rate: float) -> str:
+    """The level whose share of wrong labels is nearest: published shares differ from the counted ones in a digit."""
+    return min(LEVELS, key=lambda level: abs(HUMAN_NOISE_RATES[level] - rate))
+
+
+def finished(runs: pd.DataFrame) -> pd.DataFrame:
+    """The finished runs with the columns level and people: whether labels are people's, or what stands for them."""
+    runs = runs[runs["status"] == "finished"]
+    return runs.assign(level=runs["noise_rate"].map(level_of), people=runs["noise"] != "symmetric")
+
+
+def methods(runs: pd.DataFrame) -> pd.DataFrame:
+    """Last-epoch test accuracy of each training on people's labels: level, seed, method, test_top1.
+
+    A run whose weights were averaged counts twice: its network as trained, and the averaged one.
+    """
+    kept = finished(runs)
+    kept = kept[kept["people"] & (kept["split"] == "all")]
+    rows = []
+    for _, run in kept.iterrows():
+        name = LOSSES[run["loss"]] + (" with SAM" if run["sam_rho"] else "")
+        name += ", cosine" if run["schedule"] == "cosine" else ""
+        cell = {"level": run["level"], "seed": run["seed"]}
+        rows.append({**cell, "method": name, "test_top1": run["test_top1"]})
+        if run["weight_average"]:
+            rows.append({**cell, "method": f"{name}, averaged", "test_top1": run["test_top1_averaged"]})
+    return pd.DataFrame(rows, columns=["level", "seed", "method", "test_top1"])
+
+
+def leaderboard(published: pd.DataFrame, by_scale: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Test accuracy in percent: the published rows of Wei et al. (mean ± standard deviation), then ours by scale.
+
+    published: `paper.load_published`; by_scale: scale -> runs. Columns: whose, method, and a text for each level: mean,
+    95 % t interval over seeds, seeds.
+    """
+    rows = []
+    theirs = published[(published["source"] == "wei2022") & (published["quantity"] == "test_top1")]
+    for method, part in theirs.groupby("method", sort=False):
+        cells = {level_of(r.noise_rate): f"{r.mean:.2f} ± {r.std:.2f}" for r in part.itertuples(index=False)}
+        rows.append({"whose": "Wei et al.", "method": method, **cells})
+    order = ("CE", "CE with SAM", "ELR", *(better for _, better, _ in MEANS[:-1]), "ELR with SAM, cosine", MEANS[-1][1])
+    for scale, runs in by_scale.items():
+        ours = methods(runs)
+        for method in sorted(set(ours["method"]), key=order.index):
+            part = ours[ours["method"] == method]
+            cells = {level: _text(100 * group["test_top1"], "{:.2f}") for level, group in part.groupby("level")}
+            rows.append({"whose": f"ours, {scale} scale", "method": method, **cells})
+    return pd.DataFrame(rows, columns=["whose", "method", *LEVELS], dtype=object).fillna("not run yet")
+
+
+def gains(runs: pd.DataFrame) -> pd.DataFrame:
+    """What each means of `MEANS` adds to ELR's test accuracy, in points, within a seed: a text per level."""
+    table = methods(runs).pivot_table(index=["level", "seed"], columns="method", values="test_top1")
+    rows = []
+    for name, better, base in MEANS:
+        cells = {}
+        if {better, base} <= set(table.columns):
+            points = (100 * (table[better] - table[base])).dropna()
+            cells = {level: _text(group, "{:+.2f}") for level, group in points.groupby(level="level")}
+        rows.append({"means": name, "compared": f"{better} against {base}", **cells})
+    return pd.DataFrame(rows, columns=["means", "compared", *LEVELS], dtype=object).fillna("not run yet")
+
+
+def confusion_facts(counts: dict[str, np.ndarray], class_names: Iterable[str]) -> pd.DataFrame:
+    """How people's labels are wrong, from `noise.read_human_counts`: a row per level, in percent.
+
+    wrong: of all labels; cleanest, dirtiest: the classes with the smallest and largest share of wrong labels; one
+    mistake: the share of the wrong labels that make the commonest mistake of their true class (1 of 9 under symmetric
+    noise); commonest: the three largest entries beside the diagonal.
+    """
+    names = list(class_names)
+    rows = []
+    for level in (level for level in LEVELS if level in counts):
+        matrix = np.asarray(counts[level])
+        off = matrix - np.diag(matrix.diagonal())
+        shares = off.sum(axis=1) / matrix.sum(axis=1)
+        low, high = int(shares.argmin()), int(shares.argmax())
+        top = np.argsort(-off, axis=None, kind="stable")[:3]
+        pairs = [(i, j, matrix[i, j] / matrix[i].sum()) for i, j in zip(*np.unravel_index(top, off.shape), strict=True)]
+        rows.append(
+            {
+                "level": level,
+                "wrong": f"{100 * off.sum() / matrix.sum():.1f} %",
+                "cleanest class": f"{names[low]} {100 * shares[low]:.1f} %",
+                "dirtiest class": f"{names[high]} {100 * shares[high]:.1f} %",
+                "one mistake": f"{100 * off.max(axis=1).sum() / off.sum():.0f} %",
+                "commonest mistakes": "; ".join(f"{names[i]} as {names[j]} {100 * s:.0f} %" for i, j, s in pairs),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def agreement(runs: pd.DataFrame) -> pd.DataFrame:
+    """Agreement with given labels beside accuracy on true ones, at the last epoch: a row per run and set of labels.
+
+    Only plain trainings (multi-step, no SAM). Columns: level, people, loss, seed, labels (training; held-out, where a
+    tenth was held out; test, where test labels were made wrong too), agreement, accuracy (fractions), wrong: the share
+    of wrong labels among the training images, and predicted_wrong: the share of wrong held-out labels that are
+    predicted as labelled, though the network has not seen them.
+    """
+    kept = finished(runs)
+    kept = kept[(kept["sam_rho"] == 0) & (kept["schedule"] == "multistep")]
+    rows = []
+    for run in kept.to_dict("records"):
+        wrong = run["noise_realized"]
+        cell = {"level": run["level"], "people": run["people"], "loss": run["loss"], "seed": run["seed"]}
+        cell |= {"wrong": wrong, "predicted_wrong": np.nan}
+        right = (1 - wrong) * run["right_correct"]
+        seen = {"agreement": right + wrong * run["wrong_memorized"], "accuracy": right + wrong * run["wrong_correct"]}
+        if run["split"] == "held_out":
+            held = {"agreement": run["held_out_top1_noisy"], "accuracy": run["held_out_top1"]}
+            rows.append(cell | {"labels": "held-out", **held, "predicted_wrong": run["held_out_wrong_memorized"]})
+            continue
+        rows.append(cell | {"labels": "training", **seen})
+        if run["noise"] != "human":  # people have labelled no test images
+            tested = {"agreement": run["test_top1_noisy"], "accuracy": run["test_top1"]}
+            rows.append(cell | {"labels": "test", **tested})
+    columns = ["level", "people", "loss", "seed", "labels", "agreement", "accuracy", "wrong", "predicted_wrong"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def agreement_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The result of `agreement` as a person reads it: means and 95 % intervals over seeds, in percent and points."""
+    rows = []
+    for (people, level, labels, loss), part in table.groupby(["people", "level", "labels", "loss"]):
+        rows.append(
+            {
+                "noise": "people" if people else "symmetric", "level": level, "labels": labels, "loss": LOSSES[loss],
+                "agreement with given labels": _text(100 * part["agreement"], "{:.1f}"),
+                "accuracy on true labels": _text(100 * part["accuracy"], "{:.1f}"),
+                "agreement minus accuracy": _text(100 * (part["agreement"] - part["accuracy"]), "{:+.1f}"),
+                "right training labels": f"{100 * (1 - part['wrong'].mean()):.1f}",
+            }
+        )  # fmt: skip
+    columns = ["noise", "level", "labels", "loss", "agreement with given labels", "accuracy on true labels"]
+    return pd.DataFrame(rows, columns=[*columns, "agreement minus accuracy", "right training labels"])
+
+
+def ranking(table: pd.DataFrame) -> list[str]:
+    """Whether agreement ranks CE and ELR as the truth does: a sentence per kind of noise and set of labels.
+
+    Counted over levels, by the mean difference within seeds, from the result of `agreement`.
+    """
+    sentences: list[str] = []
+    if not {"ce", "elr"} <= set(table["loss"]):
+        return sentences
+    wide = table.pivot_table(index=["people", "labels", "level", "seed"], columns="loss")[["agreement", "accuracy"]]
+    ahead = pd.DataFrame({name: wide[name]["elr"] - wide[name]["ce"] for name in ("agreement", "accuracy")}).dropna()
+    for (people, labels), part in ahead.groupby(level=["people", "labels"]):
+        means = part.groupby(level="level").mean()
+        same = int((np.sign(means["agreement"]) == np.sign(means["accuracy"])).sum())
+        sentences.append(
+            f"{'people' if people else 'symmetric'}, {labels} labels: agreement puts CE and ELR in the order of the "
+            f"truth at {same} of {len(means)} levels"
+        )
+    return sentences
+
+
+def predictable(table: pd.DataFrame) -> pd.DataFrame:
+    """Of wrong labels that a network has not seen, the share it predicts as labelled: errors that can be foreseen.
+
+    From the result of `agreement`, in percent: a row per level, a column per loss.
+    """
+    held = table[table["labels"] == "held-out"].dropna(subset=["predicted_wrong"])
+    rows = {
+        level: {LOSSES[loss]: _text(100 * p["predicted_wrong"], "{:.1f}") for loss, p in part.groupby("loss")}
+        for level, part in held.groupby("level")
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").reindex([level for level in LEVELS if level in rows])
+
+
+def needed_foresight(agreement: float, wrong: Iterable[float]) -> pd.DataFrame:
+    """What an agreement with labels takes when some of them are wrong; all in percent.
+
+    A network that agrees with every right label and foresees a share f of the wrong ones agrees with
+    100 - wrong + f wrong / 100 percent of all labels, so f is at least (agreement - (100 - wrong)) / wrong.
+    """
+    rows = []
+    for share in wrong:
+        foreseen = max(0.0, 100 * (agreement - (100 - share)) / share)
+        rows.append(
+            {"labels wrong": share, "most without foresight": 100 - share, "agreement": agreement,
+             "wrong labels to foresee, at least": foreseen}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _text(values: Iterable[float], form: str) -> str:
+    values = np.asarray(list(values), dtype=float)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return "not run yet"
+    mean, low, high = t_interval(values)
+    if len(values) == 1:
+        return f"{form.format(mean)} (1 seed)"
+    return f"{form.format(mean)} ({form.format(low)} to {form.format(high)}), {len(values)} seeds"

@@ -1,0 +1,145 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The list of labels to look at
+#
+# The paper closes with an application: where the network's class differs from a product's, a person looks
+# {cite:p}`galatolo2021`. {cite:t}`liu2020` list the training images whose ELR target disagrees with the label. How good
+# is such a list, and does it need ELR? Labels that people made, with known truth {cite:p}`wei2022`, can tell.
+#
+# Five ways to order the same labels, the most suspicious first:
+#
+# * **ELR targets**: the strongest rival's target against the label's, from one ELR run.
+# * **cleanlab** {cite:p}`northcutt2021`: self-confidence of out-of-fold probabilities, five nets trained with
+#   cross-entropy (CE), each on four fifths of the images. Its list is `find_label_issues` with `both`. The five nets together
+#   train on exactly as many images as the ELR run.
+# * **Both**: the geometric mean of ELR's targets and those probabilities, for twice the cost.
+# * **CE loss**: of one net trained on all images, at its best epoch. The epoch is chosen on clean test images, which a
+#   shop does not have, so this row is flattered.
+# * **Chance**: any order.
+
+# %%
+from elrkit import audit_study, config, plots
+from IPython.display import display
+
+# %matplotlib inline
+
+# %% tags=["parameters"]
+scales = ["cpu"]  # what to show: cpu (CIFAR-10 with labels by people), digits
+train = False  # also make the missing studies of these scales, on one thread
+levels = ["worst", "random1", "aggregate"]  # of people's labels
+seeds = [0, 1, 2]
+images = 15000  # training images of a study
+fold_epochs = 8  # epochs of each fold's net; ELR trains four times as many
+
+# %%
+wanted = {
+    scale: audit_study.studies(scale, seeds, levels, images, fold_epochs)
+    for scale in config.as_list("scales", scales)
+}
+for scale, studies in wanted.items():
+    one = studies[0]
+    print(
+        f"{scale} scale: {len(studies)} studies of {one.images:,} images, "
+        f"{one.folds} folds of {one.fold_epochs} epochs, ELR {one.elr_epochs} epochs"
+    )
+
+# %% tags=["nbval-ignore-output", "remove-output"]
+rows = {}
+for scale, studies in wanted.items():
+    print(scale, end=": ")
+    rows[scale] = audit_study.gather(studies, train)
+shown = {scale: table for scale, table in rows.items() if len(table)}
+
+# %% tags=["nbval-ignore-output"]
+for scale, studies in wanted.items():
+    made = len(rows[scale].groupby(["level", "seed"])) if len(rows[scale]) else 0
+    if made < len(studies):
+        print(
+            f"{scale} scale: {made} of {len(studies)} studies are there, the others are not run yet"
+        )
+
+# %% [markdown]
+# ## How many of the wrong labels are found
+#
+# A person goes down the list. The further a curve lies above the diagonal, the less has to be looked at. On the digits,
+# labels flipped within pairs of classes stand for people's.
+
+# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Share of wrong labels found against share of labels looked at, a panel per level of noise, a line for each of ELR targets, cleanlab, both combined, the loss of cross-entropy, and chance."}}
+for scale, table in shown.items():
+    print(f"{scale} scale")
+    named = audit_study.named(table)
+    display(plots.wrong_labels_found(named, audit_study.LOOKS))
+if not shown:
+    print("not run yet")
+
+# %% [markdown]
+# ## The saving in plain words
+
+# %% tags=["nbval-ignore-output"]
+for scale, table in shown.items():
+    for sentence in audit_study.saving(table):
+        print(f"{scale} scale, {sentence}")
+if not shown:
+    print("not run yet")
+
+# %% [markdown]
+# ## In numbers
+#
+# Precision is the share of really wrong labels among the most suspicious 1, 5 and 10 %; F1 is of the list that each way
+# would show (ours: a rival class more than twice as probable as the label; CE: another class more probable; chance: all
+# labels). Means with 95 % t intervals over seeds, which draw the images, the folds and the trainings anew.
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+for scale, table in shown.items():
+    print(f"{scale} scale")
+    display(audit_study.summary(table).style.hide(axis="index"))
+
+# %% [markdown]
+# The difference to cleanlab within a seed, so on the same images, labels and folds. *Above* and *below* mean that the
+# whole interval lies on that side.
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+for scale, table in shown.items():
+    print(f"{scale} scale")
+    difference = audit_study.differences(table)
+    display(difference.style.hide(axis="index").format(precision=3))
+
+# %% [markdown]
+# ## Which list of ELR's
+#
+# Liu et al.'s natural list takes each label that differs from the most probable class. Ours asks that another class be
+# more than twice as probable. F1, precision and recall of the lists from the same ELR targets, and of cleanlab's from
+# them:
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+for scale, table in shown.items():
+    print(f"{scale} scale")
+    display(audit_study.lists(table).style.hide(axis="index"))
+
+# %% [markdown]
+# The choice of score matters as well. Average precision of each score on each source of probabilities; `cleanlab` is its
+# own self-confidence.
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+for scale, table in shown.items():
+    print(f"{scale} scale")
+    display(audit_study.other_scores(table))
+
+# %% [markdown]
+# ```{admonition} Make the list for your own labels
+# :class: tip
+# `python -m elrkit audit` trains ELR on a dataset, or takes a finished run, and writes the list as CSV and as a page
+# to go through with the keyboard. `python -m elrkit audit-study` makes the studies of this chapter.
+# ```

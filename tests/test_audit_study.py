@@ -1,0 +1,211 @@
+"""The comparison with cleanlab: equal cost, no image scored by a net that has seen it, figures against scikit-learn."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score, f1_score
+
+from elrkit import __main__, audit, audit_study, train
+from elrkit.audit_study import Study
+from elrkit.config import ConfigError
+
+TINY = Study("worst", 0, "digits", images=200, folds=3, fold_epochs=3)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """One tiny study: (its record, the configs that were trained, in order, with their images)."""
+    trained, inner = [], train.fit
+
+    def fit(config, *, dataset, **options):
+        trained.append((config, dataset))
+        return inner(config, dataset=dataset, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ELRKIT_STATE", str(tmp_path_factory.mktemp("state")))
+        patch.setattr(train, "fit", fit)
+        return audit_study.run(TINY), trained
+
+
+def probabilities(rng, n=120, classes=4):
+    p = rng.random((n, classes)) ** 3 + 1e-3
+    return p / p.sum(axis=1, keepdims=True)
+
+
+def test_figures_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    labels, truth = rng.integers(0, 4, 120), rng.integers(0, 4, 120)
+    truth[:70] = labels[:70]
+    targets, out_of_fold, ce = (probabilities(rng) for _ in range(3))
+    rows = audit_study.compare(targets, out_of_fold, ce, labels, truth)
+    wrong = labels != truth
+    by_key = {(r["source"], r["score"], r["list"]): r for r in rows}
+    assert len(by_key) == len(rows) == 20
+    assert by_key.keys() >= audit_study.FINDERS.keys()
+    both = np.sqrt(targets * out_of_fold)
+    both /= both.sum(axis=1, keepdims=True)
+    for source, p in {"elr": targets, "out_of_fold": out_of_fold, "both": both, "ce": ce}.items():
+        own = p[np.arange(120), labels]
+        row = by_key[source, "self_confidence", "natural" if source == "ce" else ""]
+        assert row["average_precision"] == pytest.approx(average_precision_score(wrong, 1 - own))
+        order = np.argsort(own)
+        found = [wrong[order[: max(1, round(share * 120))]].sum() / wrong.sum() for share in audit_study.LOOKS[1:]]
+        assert row["found"] == pytest.approx([0.0, *found])
+        natural = by_key[source, "self_confidence" if source == "ce" else "odds", "natural"]
+        assert natural["f1"] == pytest.approx(f1_score(wrong, p.argmax(axis=1) != labels))
+    scores, listed = audit.cleanlab_baseline(out_of_fold, labels)
+    row = by_key["out_of_fold", "cleanlab", "cleanlab"]
+    assert row["f1"] == pytest.approx(f1_score(wrong, listed))
+    assert row["average_precision"] == pytest.approx(average_precision_score(wrong, scores))
+    chance = by_key["chance", "none", "all"]
+    share = wrong.mean()
+    assert chance["average_precision"] == chance["precision_at_5"] == pytest.approx(share)
+    assert chance["f1"] == pytest.approx(2 * share / (1 + share))
+    assert chance["effort_half"] == chance["effort_half_random"]
+
+
+def test_all_parts_train_on_the_given_labels_and_cost_the_same(made):
+    record, trained = made
+    problem = audit_study.problem(TINY)
+    wrong = problem.train_labels != problem.train_truth
+    assert record["data"]["wrong"] == int(wrong.sum()) > 0
+    assert [config.loss for config, _ in trained[:5]] == ["elr", "ce", "ce", "ce", "ce"]
+    assert {config.noise for config, _ in trained} == {"none"}  # the labels are wrong already
+    elr, *folds, ce = trained[:5]
+    assert elr[1].train_labels.equal(problem.train_labels)
+    assert ce[1].train_labels.equal(problem.train_labels)
+    spent = sum(len(dataset.train_labels) * config.epochs for config, dataset in folds)
+    assert spent == len(elr[1].train_labels) * elr[0].epochs == 200 * 2 * 3
+    assert record["images_trained"] == {"elr": spent, "out_of_fold": spent, "ce": 200 * 3}
+
+
+def test_each_image_is_scored_by_the_one_net_that_has_not_seen_it(made):
+    labels = np.arange(200) % 10
+    folds = audit_study.fold_rows(labels, 3, seed=5)
+    assert sorted(np.concatenate(folds)) == list(range(200))
+    assert all(abs(np.bincount(labels[rows]) - 20 / 3).max() < 1 for rows in folds)
+    assert not np.array_equal(folds[0], audit_study.fold_rows(labels, 3, seed=6)[0])
+    problem = audit_study.problem(TINY)
+    rows = audit_study.fold_rows(problem.train_labels, 3, TINY.seed)
+    for (_, dataset), held_out in zip(made[1][1:4], rows, strict=True):
+        kept = np.setdiff1d(np.arange(200), held_out)
+        assert dataset.train_images.equal(problem.train_images[kept])
+        assert dataset.train_labels.equal(problem.train_labels[kept])
+        assert dataset.test_images.equal(problem.train_images[held_out])
+
+
+def test_cross_entropy_at_its_best_epoch_is_the_longer_training_stopped_there(made):
+    record, trained = made
+    config, dataset = trained[4]
+    curve = train.fit(config, dataset=dataset)["curves"]["test_top1"]
+    best = record["ce_best_epoch"]
+    assert curve[best - 1] == max(curve) == record["test_top1"]["ce_best"]
+    shorter = train.fit(config.with_(epochs=2), dataset=dataset)["curves"]["test_top1"]
+    assert shorter == curve[:2]
+    assert len(trained) == 5 + (best < config.epochs)
+    assert all(config.epochs == best for config, _ in trained[5:])
+
+
+def test_a_stopped_study_goes_on_where_it_was(made, monkeypatch):
+    calls, inner, stops = [], train.fit, iter([False] * 30 + [True] + [False] * 10_000)
+    monkeypatch.setattr(train, "fit", lambda config, **options: calls.append(config) or inner(config, **options))
+    with pytest.raises(train.Stopped):
+        audit_study.run(TINY, should_stop=lambda: next(stops))
+    before = len(calls)
+    assert 0 < before < 5
+    record = audit_study.run(TINY, should_stop=lambda: next(stops))
+    assert record["rows"] == made[0]["rows"]
+    assert len(calls) - before == len(made[1]) - (before - 1)  # only the part that was stopped is taken up again
+    assert audit_study.run(TINY)["rows"] == record["rows"]
+    assert len(calls) == len(made[1]) + 1
+
+
+def test_records_survive_the_disk_and_damaged_ones_are_named(made, caplog, capsys):
+    assert audit_study.find(TINY) is None
+    path = audit_study.save(made[0])
+    found = audit_study.find(TINY)
+    assert {k: v for k, v in found.items() if k != "rows"} == {k: v for k, v in made[0].items() if k != "rows"}
+    for ours, theirs in zip(found["rows"], made[0]["rows"], strict=True):
+        assert ours["average_precision"] == pytest.approx(theirs["average_precision"], abs=1e-6)
+    frame = audit_study.gather([TINY, TINY._replace(seed=1)])
+    assert capsys.readouterr().out == "1 of 2 studies are there\n"
+    assert len(frame) == 20
+    assert set(frame["seed"]) == {0}
+    content = path.read_text()
+    for damage in (content[: len(content) // 2], "[]", content.replace('"seed": 0', '"seed": 7', 1)):
+        path.write_text(damage)
+        caplog.clear()
+        assert audit_study.find(TINY) is None
+        assert str(path) in caplog.text
+    assert audit_study.gather([TINY]).empty
+    assert audit_study.summary(audit_study.gather([TINY])).empty
+
+
+def test_the_command_makes_what_is_missing(capsys):
+    command = ["audit-study", "--scale", "digits", "--levels", "worst", "--seeds", "3"]
+    command += ["--images", "200", "--fold-epochs", "1"]
+    assert __main__.main(command) == 0
+    said = capsys.readouterr().out
+    assert "1 studies, 0 there, 1 to make" in said
+    assert "fold 5 of 5" in said
+    study = Study("worst", 3, "digits", 200, fold_epochs=1)
+    assert json.loads(audit_study.path_of(study).read_text())["study"] == study._asdict()
+    assert __main__.main(command) == 0
+    assert "1 studies, 1 there, 0 to make" in capsys.readouterr().out
+    assert __main__.main([*command, "--budget", "soon"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (dict(scale="paper"), "scale='paper': allowed are cpu, digits"),
+        (dict(levels=["awful"]), r"levels=\['awful'\]: allowed are aggregate, random1"),
+        (dict(seeds=[]), r"seeds=\[\]: allowed is a list"),
+        (dict(images=3), "images=3, fold_epochs=8: allowed are 200 to 50000 images"),
+        (dict(fold_epochs=0), "images=15000, fold_epochs=0"),
+    ],
+)
+def test_what_cannot_be_honoured_is_named(arguments, line):
+    with pytest.raises(ConfigError, match=line):
+        audit_study.studies(**arguments)
+
+
+def rows_of(values):
+    """Two finders, their average precision by seed."""
+    names = {"ours": ("elr", "odds", "suspect"), "theirs": ("out_of_fold", "cleanlab", "cleanlab")}
+    return pd.DataFrame(
+        [
+            {"level": "worst", "seed": seed, "images": 1000, "wrong": 400, "average_precision": value, "f1": 0.5,
+             "precision_at_1": 1.0, "precision_at_5": 1.0, "precision_at_10": 1.0, "effort_half": 250.0,
+             "effort_half_random": 500.0} | dict(zip(("source", "score", "list"), names[who], strict=True))
+            for who, by_seed in values.items()
+            for seed, value in enumerate(by_seed)
+        ]
+    )  # fmt: skip
+
+
+def test_differences_are_paired_and_decided_by_their_interval():
+    # Differences 0.1, 0.2, 0.3: mean 0.2, half width t(0.975, 2) 0.1 / sqrt(3) = 4.302653 * 0.0577350.
+    frame = audit_study.differences(rows_of({"ours": [0.6, 0.8, 0.7], "theirs": [0.5, 0.6, 0.4]}))
+    ap = frame[frame["measure"] == "average_precision"].iloc[0]
+    half = 4.302653 * 0.1 / math.sqrt(3)
+    assert (ap["mean"], ap["low"], ap["high"]) == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-6)
+    assert (ap["verdict"], ap["seeds"], ap["finder"]) == ("undecided", 3, "ELR targets")
+    above = audit_study.differences(rows_of({"ours": [0.6, 0.7, 0.5], "theirs": [0.5, 0.59, 0.4]}))
+    assert above.iloc[0]["verdict"] == "above"
+    below = audit_study.differences(rows_of({"ours": [0.4, 0.59, 0.5], "theirs": [0.5, 0.7, 0.6]}))
+    assert below.iloc[0]["verdict"] == "below"
+    one = audit_study.differences(rows_of({"ours": [0.4], "theirs": [0.5]}))
+    assert one.iloc[0]["verdict"] == "one seed"
+    assert math.isnan(one.iloc[0]["low"])
+
+
+def test_the_saving_in_words():
+    (sentence,) = audit_study.saving(rows_of({"ours": [0.6]}))
+    assert sentence == (
+        "worst: of 1,000 products 400 are misfiled. To fix half of these a person looks at 250 (1 seed) with the list "
+        "of one ELR run, and at 500 without it: 50 % of the work."
+    )

@@ -1,0 +1,150 @@
+"""Tables about people's labels, against numbers worked out by hand; figures drawn from runs of the digits."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from elrkit import human_noise, noise, paper, plans, plots, runs, train
+from elrkit.config import HUMAN_NOISE_RATES
+
+
+def row(level="worst", seed=0, **changes):
+    """A finished plain ELR run on people's labels."""
+    fields = {
+        "status": "finished", "noise": "human", "noise_rate": HUMAN_NOISE_RATES[level], "split": "all", "loss": "elr",
+        "sam_rho": 0.0, "schedule": "multistep", "weight_average": 0.0, "seed": seed, "noise_realized": 0.4,
+        "test_top1": 0.8, "test_top1_averaged": np.nan, "test_top1_noisy": 0.8, "right_correct": 0.9,
+        "wrong_memorized": 0.5, "wrong_correct": 0.25, "held_out_top1": np.nan, "held_out_top1_noisy": np.nan,
+        "held_out_wrong_memorized": np.nan,
+    }  # fmt: skip
+    return fields | changes
+
+
+def table(*rows):
+    return pd.DataFrame(list(rows))
+
+
+COSINE = {"schedule": "cosine", "weight_average": 0.999}
+
+
+def test_levels_are_told_by_counted_and_by_published_rates():
+    assert [human_noise.level_of(rate) for rate in (0.0901, 0.0903, 0.1723, 0.4021)] == [
+        "aggregate", "aggregate", "random1", "worst",
+    ]  # fmt: skip
+
+
+def test_an_averaged_run_counts_as_two_networks():
+    found = human_noise.methods(
+        table(
+            row(test_top1=0.8),
+            row(sam_rho=0.05, test_top1=0.81),
+            row(**COSINE, test_top1=0.82, test_top1_averaged=0.83),
+            row(**COSINE, sam_rho=0.05, test_top1=0.84, test_top1_averaged=0.85),
+            row(loss="ce", test_top1=0.6),
+            row(noise="symmetric"), row(split="held_out"), row(status="diverged"),
+        )
+    )  # fmt: skip
+    assert dict(zip(found["method"], found["test_top1"], strict=True)) == {
+        "ELR": 0.8, "ELR with SAM": 0.81, "ELR, cosine": 0.82, "ELR, cosine, averaged": 0.83,
+        "ELR with SAM, cosine": 0.84, "ELR with SAM, cosine, averaged": 0.85, "CE": 0.6,
+    }  # fmt: skip
+
+
+def test_leaderboard_sets_ours_below_the_published_rows():
+    ours = table(row(test_top1=0.8), row(seed=1, test_top1=0.82), row(level="random1", test_top1=0.9))
+    board = human_noise.leaderboard(paper.load_published(), {"cpu": ours, "paper": runs.table([])})
+    theirs = board[board["whose"] == "Wei et al."].set_index("method")
+    assert theirs.loc["ELR", list(human_noise.LEVELS)].tolist() == ["92.38 ± 0.64", "91.46 ± 0.38", "83.58 ± 1.13"]
+    assert len(theirs) == 5
+    (mine,) = board[board["whose"] != "Wei et al."].to_dict("records")
+    # 80 and 82: mean 81, half width t(0.975, 1) sqrt(2) / sqrt(2) = 12.706
+    assert mine == {
+        "whose": "ours, cpu scale", "method": "ELR", "aggregate": "not run yet", "random1": "90.00 (1 seed)",
+        "worst": "81.00 (68.29 to 93.71), 2 seeds",
+    }  # fmt: skip
+
+
+def test_gains_are_paired_by_seed():
+    found = human_noise.gains(
+        table(
+            *(row(seed=s, test_top1=0.8 + s / 100) for s in (0, 1)),
+            *(row(seed=s, **COSINE, test_top1=0.82 + s / 100, test_top1_averaged=0.85) for s in (0, 1)),
+        )
+    ).set_index("means")["worst"]
+    assert found["cosine restarts"] == "+2.00 (+2.00 to +2.00), 2 seeds"
+    assert found["averaged weights"].startswith("+2.50 (")  # 3 and 2 points
+    assert found["SAM"] == found["all three"] == "not run yet"
+
+
+def test_agreement_and_accuracy_follow_from_what_became_of_the_labels():
+    held = {"held_out_top1_noisy": 0.55, "held_out_top1": 0.7, "held_out_wrong_memorized": 0.3}
+    found = human_noise.agreement(table(row(), row(split="held_out", **held), row(noise="symmetric"), row(sam_rho=0.1)))
+    cells = found.set_index(["people", "labels"])
+    assert cells.index.tolist() == [(True, "training"), (True, "held-out"), (False, "training"), (False, "test")]
+    # 60 % right labels, 0.9 of them predicted so; 40 % wrong, half memorized, a quarter seen through
+    assert cells.loc[(True, "training"), ["agreement", "accuracy"]].tolist() == pytest.approx([0.74, 0.64])
+    assert cells.loc[(True, "held-out"), ["agreement", "accuracy"]].tolist() == [0.55, 0.7]
+    assert human_noise.agreement_text(found)["agreement minus accuracy"].tolist() == [
+        "+0.0 (1 seed)", "+10.0 (1 seed)", "-15.0 (1 seed)", "+10.0 (1 seed)",
+    ]  # fmt: skip
+    assert human_noise.predictable(found).loc["worst", "ELR"] == "30.0 (1 seed)"
+
+
+def test_training_agreement_is_counted_from_the_outcome(digits, tmp_path):
+    config = plans.plan("human-noise", "digits", seeds=[0], levels=["worst"], epochs=2)[0]
+    found = human_noise.agreement(runs.table([train.fit(config, dataset=digits, state_dir=tmp_path)]))
+    outcome = train.load_outcome(tmp_path)
+    guess = outcome["probabilities"].argmax(dim=1)
+    measured = found.set_index("labels").loc["training"]
+    assert measured["agreement"] == pytest.approx((guess == outcome["given"]).double().mean().item())
+    assert measured["accuracy"] == pytest.approx((guess == outcome["truth"]).double().mean().item())
+
+
+def test_ranking_says_where_agreement_chooses_the_worse_network():
+    memorizing = {"loss": "ce", "right_correct": 1.0, "wrong_memorized": 0.9, "wrong_correct": 0.05}
+    found = human_noise.agreement(table(row(), row(**memorizing), row("random1"), row("random1", loss="ce")))
+    # worst: CE agrees more (96 against 74 %) and knows less (62 against 64 %); random1: both alike
+    (sentence,) = human_noise.ranking(found)
+    assert sentence.endswith("in the order of the truth at 1 of 2 levels")
+    assert human_noise.ranking(human_noise.agreement(table(row()))) == []
+
+
+def test_the_foresight_that_an_agreement_takes():
+    found = human_noise.needed_foresight(93.4, [5, 10, 20])["wrong labels to foresee, at least"]
+    assert found.tolist() == pytest.approx([0, 34, 67])
+
+
+def test_confusion_facts_of_a_matrix_made_by_hand():
+    matrix = np.diag([80, 90, 100])
+    matrix[0] += [0, 15, 5]
+    matrix[1] += [0, 0, 10]
+    (facts,) = human_noise.confusion_facts({"worst": matrix}, ["a", "b", "c"]).to_dict("records")
+    assert facts == {
+        "level": "worst", "wrong": "10.0 %", "cleanest class": "c 0.0 %", "dirtiest class": "a 20.0 %",
+        "one mistake": "83 %", "commonest mistakes": "a as b 15 %; b as c 10 %; a as c 5 %",
+    }  # fmt: skip
+
+
+def test_every_table_takes_an_empty_store():
+    empty = runs.table([])
+    assert human_noise.methods(empty).empty
+    assert set(human_noise.gains(empty)["worst"]) == {"not run yet"}
+    found = human_noise.agreement(empty)
+    assert human_noise.agreement_text(found).empty
+    assert human_noise.predictable(found).empty
+    assert human_noise.ranking(found) == []
+
+
+def test_figures_have_a_panel_per_level(digits):
+    configs = plans.plan("human-noise", "digits", seeds=[0], levels=["worst", "random1"], epochs=1)
+    plain = [c for c in configs if not c.sam_rho and c.schedule == "multistep"]
+    records = [train.fit(config, dataset=digits) for config in plain]
+    rates = {level: HUMAN_NOISE_RATES[level] for level in ("random1", "worst")}
+    curves = runs.curves([r for r in records if r["config"]["split"] == "all"])
+    axes = plots.human_memorization(curves, rates).axes
+    assert [len(ax.lines) for ax in axes] == [4, 4]
+    axes = plots.agreement(human_noise.agreement(runs.table(records))).axes
+    assert [ax.get_title() for ax in axes] == ["random1", "worst"]
+    counts = noise.read_human_counts()
+    axes = plots.human_confusion(counts["counts"], counts["class_names"]).axes
+    assert axes[2].get_title() == "worst: 40 % wrong"
