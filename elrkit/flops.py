@@ -22,8 +22,6 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from elrkit import models
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -76,6 +74,8 @@ IMAGE_SHAPES = {"digits": (1, 8, 8), "cifar10": (3, 32, 32), "cifar100": (3, 32,
 
 @lru_cache
 def _forward(model: str, classes: int, shape: tuple[int, int, int], width: int | None, stem_stride: int | None) -> int:
+    from elrkit import models  # not before: torchvision takes seconds
+
     return count(models.build(model, classes, shape[0], width, stem_stride), shape)[1]
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from scipy import stats
-from sklearn.model_selection import ParameterGrid, ParameterSampler
 
 from elrkit.config import ConfigError, RunConfig, as_list, cifar10_recipe, cifar100_recipe
 
@@ -161,6 +160,8 @@ def sweep_random(size: int = RANDOM_SWEEP_RUNS) -> list[RunConfig]:
     A tenth of the images is held out with noisy labels, so that selection on it can be compared with the paper's
     selection on the test set. The first `size` draws of one sequence: a larger size adds runs and changes none.
     """
+    from sklearn.model_selection import ParameterSampler  # not before: the other plans need not wait for it
+
     sampler = ParameterSampler(RANDOM_SWEEP, n_iter=size, random_state=0)
     return [_sweep_run(**{k: _short(v) for k, v in draw.items()}) for draw in sampler]
 
@@ -171,6 +172,8 @@ def sweep_grid(size: int | None = None) -> list[RunConfig]:
     As in the published code, Adam's learning rate and weight decay are fixed (1e-4, 1e-5) and it takes no momentum, so
     that its 144 settings are 4 distinct runs.
     """
+    from sklearn.model_selection import ParameterGrid
+
     settings = list(ParameterGrid(GRID_SWEEP))
     random.Random(0).shuffle(settings)
     runs = []

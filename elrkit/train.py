@@ -21,11 +21,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 
 import elrkit
-from elrkit import data, losses, models, noise, sam
+from elrkit import data, losses, noise, sam
 from elrkit.config import RunConfig
 from elrkit.energy import Meter
 
@@ -202,6 +201,12 @@ def move_average(averaged: nn.Module, model: nn.Module, decay: float, taken: int
             a.copy_(w)
 
 
+def _network(config: RunConfig, classes: int, channels: int) -> nn.Module:
+    from elrkit import models  # not before: torchvision takes seconds that readers of records need not wait for
+
+    return models.build(config.model, classes, channels, config.width, config.stem_stride)
+
+
 class _Trainer:
     """The state of one run: built from the config, moved by `step`, saved and restored whole."""
 
@@ -235,7 +240,7 @@ class _Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             channels = dataset.train_images.shape[3]
-            self.model = models.build(config.model, classes, channels, config.width, config.stem_stride).to(device)
+            self.model = _network(config, classes, channels).to(device)
         self.network = torch.compile(self.model) if compiled else self.model
         self.averaged = copy.deepcopy(self.model).requires_grad_(False) if config.weight_average else None
         self.elr = losses.ELRLoss(n, classes, config.beta, config.lam).to(device) if config.loss == "elr" else None
@@ -472,7 +477,7 @@ def fit(
 def predict_test(config: RunConfig, dataset: data.Dataset, outcome: dict) -> Tensor:
     """Logits (n, classes) float32 of the test images by the network of a finished run (`load_outcome`), on the CPU."""
     channels = dataset.test_images.shape[3]
-    model = models.build(config.model, dataset.num_classes, channels, config.width, config.stem_stride)
+    model = _network(config, dataset.num_classes, channels)
     model.load_state_dict(outcome["model"])
     return predict(model, data.DeviceImages(dataset.test_images, dataset.mean, dataset.std, "cpu"), config.precision)
 
@@ -683,6 +688,8 @@ def describe_device(device: torch.device) -> dict:
 
 def versions() -> dict[str, str]:
     """Versions that can change a result."""
+    import torchvision  # see _network
+
     return {
         "elrkit": elrkit.__version__,
         "python": platform.python_version(),
