@@ -18,6 +18,7 @@ import papermill
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 EXECUTED = BUILD / "notebooks"
+SHOWN_AS_TAGGED = {"parameters", "remove-cell", "remove-input", "hide-cell", "hide-input"}
 STAGE = BUILD / "source"
 
 # Cell and notebook metadata that readers and tests use; all else (times, paths, versions) changes at every run.
@@ -77,6 +78,9 @@ def html() -> None:
             for output in cell.get("outputs", []):
                 if output.output_type == "error":
                     sys.exit(f"{path.name}: a cell ended with {output.ename}: {output.evalue}")
+            tags = cell.metadata.setdefault("tags", [])
+            if cell.cell_type == "code" and not SHOWN_AS_TAGGED & set(tags):
+                tags.append("hide-input")  # readers look for results; the code is a click away
         nbformat.write(notebook, STAGE / "notebooks" / path.name)
     command = [
         Path(sys.executable).with_name("jupyter-book"), "build", str(STAGE), "--toc", str(STAGE / "book" / "_toc.yml"),
