@@ -18,7 +18,7 @@ import papermill
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 EXECUTED = BUILD / "notebooks"
-SHOWN_AS_TAGGED = {"parameters", "remove-cell", "remove-input", "hide-cell", "hide-input"}
+SHOWN_AS_TAGGED = {"parameters", "remove-cell", "remove-input", "hide-cell", "hide-input", "show-input"}
 STAGE = BUILD / "source"
 
 # Cell and notebook metadata that readers and tests use; all else (times, paths, versions) changes at every run.

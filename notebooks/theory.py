@@ -53,7 +53,7 @@ if not (
 # The target is a moving average of earlier outputs and is held fixed in the gradient. We compare each step with
 # autograd in double precision.
 
-# %%
+# %% tags=["show-input"]
 z = torch.tensor([1.2, 0.4, -0.7, 0.1], dtype=torch.float64, requires_grad=True)
 y = torch.tensor([0.0, 1.0, 0.0, 0.0], dtype=torch.float64)
 t = torch.tensor([0.6, 0.2, 0.1, 0.1], dtype=torch.float64)
@@ -69,7 +69,7 @@ def agrees(by_hand, function) -> bool:
 # %% [markdown]
 # **Softmax.** $\dfrac{\partial p_k}{\partial z_c} = p_k(\delta_{kc} - p_c)$.
 
-# %%
+# %% tags=["show-input"]
 softmax_jacobian = torch.diag(p) - torch.outer(p, p)
 agrees(softmax_jacobian, lambda z: z.softmax(dim=0))
 
@@ -77,14 +77,14 @@ agrees(softmax_jacobian, lambda z: z.softmax(dim=0))
 # **Cross-entropy.** $\dfrac{\partial}{\partial z_c}\Bigl(-\sum_k y_k \log p_k\Bigr) = -\sum_k y_k (\delta_{kc} - p_c)
 # = p_c - y_c$, because the entries of $y$ sum to one.
 
-# %%
+# %% tags=["show-input"]
 agrees(p - y, lambda z: -(y * z.log_softmax(dim=0)).sum())
 
 # %% [markdown]
 # **Agreement.** $\dfrac{\partial \langle p, t\rangle}{\partial z_c} = \sum_k t_k p_k(\delta_{kc} - p_c)
 # = p_c\bigl(t_c - \langle p, t\rangle\bigr)$: a logit raises the agreement when its target is above the average target.
 
-# %%
+# %% tags=["show-input"]
 agrees(p * (t - p @ t), lambda z: z.softmax(dim=0) @ t)
 
 # %% [markdown]
@@ -93,14 +93,14 @@ agrees(p * (t - p @ t), lambda z: z.softmax(dim=0) @ t)
 #
 # $$ g_c = \frac{\partial R}{\partial z_c} = \frac{p_c}{1 - \langle p, t\rangle} \sum_k (t_k - t_c)\, p_k . $$
 
-# %%
+# %% tags=["show-input"]
 g = p / (1 - p @ t) * ((t[None, :] - t[:, None]) * p[None, :]).sum(dim=1)
 agrees(g, lambda z: torch.log(1 - z.softmax(dim=0) @ t))
 
 # %% [markdown]
 # **Together.** $\nabla_z \mathcal{L} = p - y + \lambda g$, as the function that the rest of this chapter uses has it:
 
-# %%
+# %% tags=["show-input"]
 by_hand = theory.elr_gradient(
     *(x.detach().numpy()[None] for x in (p, y, t)), lam=lam
 )[0]
