@@ -169,6 +169,8 @@ def run(
     configs = plans.plan(name, scale, size)
     common = {"budget_seconds": _budget(budget), "compiled": compiled}
     if ray is None:
+        if todo := runs.missing(configs):
+            runs.announce(todo, jobs)
         return _train(configs, runs.train_missing, jobs=jobs, threads=threads, **common)
     from elrkit.scale import train_missing_on_ray
 

@@ -543,15 +543,23 @@ def load_or_train(configs: Sequence[RunConfig], *, jobs: int | None = None, **op
 
     if todo := missing(configs):
         jobs = jobs or (1 if torch.cuda.is_available() else min(_cores(), len(todo)))
-        hours = estimate_seconds(todo, jobs) / 3600
-        print(f"{len(todo)} runs to train, about {progress.duration(3600 * hours)}", file=sys.stderr, flush=True)
-        if hours > 1:
-            print("smaller: fewer seeds, noise_rates or epochs, or a train_size; stopped runs resume", file=sys.stderr)
+        announce(todo, jobs)
         with progress.display(len(todo)) as on_event:
             left = train_missing(todo, jobs=jobs, on_event=on_event, **options)
         if left:
             raise RuntimeError(f"{len(left)} of {len(todo)} runs have no record, see above; call again to resume them")
     return [read(record_path(config)) for config in configs]
+
+
+def announce(todo: Sequence[RunConfig], jobs: int) -> None:
+    """Say on standard error how long these runs will take here and, where that is hours, how to ask for less."""
+    from elrkit import progress
+
+    seconds = estimate_seconds(todo, jobs)
+    print(f"{len(todo)} runs to train, about {progress.duration(seconds)}", file=sys.stderr, flush=True)
+    if seconds > 3600:
+        print("smaller: fewer seeds, noise rates or epochs, a train_size, or scale digits; a budget stops in time, and "
+              "stopped runs go on where they were", file=sys.stderr, flush=True)  # fmt: skip
 
 
 def gather(configs: Sequence[RunConfig], train: bool = False, jobs: int | None = None) -> list[dict]:

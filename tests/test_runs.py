@@ -224,6 +224,15 @@ def test_scales():
 # Many runs
 
 
+@pytest.mark.parametrize(("seconds", "way_out"), [(3500, False), (3 * 3600, True)])
+def test_a_plan_of_hours_says_so_and_how_to_make_it_smaller(seconds, way_out, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "estimate_seconds", lambda configs, jobs: seconds)
+    runs.announce([tiny(), tiny(seed=1)], 1)
+    said = capsys.readouterr().err
+    assert said.startswith("2 runs to train, about ")
+    assert ("smaller: fewer seeds" in said) == way_out
+
+
 def test_gather_takes_what_is_there_and_trains_when_asked(capsys):
     plan = [tiny(), tiny(seed=1)]
     runs.train_one(plan[1])
