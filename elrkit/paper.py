@@ -11,7 +11,8 @@ A **number** is reproduced when our mean lies within a tolerance of it: our stan
 own scale decide a number.
 
 A **claim** about a difference is decided by the 95 % interval of the difference, seed by seed, everything else equal;
-it needs two seeds. Runs of the small `cpu` scale may decide it too, for their own scale only, and the ledger says so.
+it needs two seeds, and more where the interval reaches across the bound. Runs of the small `cpu` scale may decide it
+too, for their own scale only, and the ledger says so.
 
 Intervals are Student's t over seeds: with three to five seeds a normal interval is too short, and a bootstrap, which
 can only redraw those few values, is shorter still.
@@ -300,7 +301,7 @@ def _difference_margin(rule: str, low: float, high: float, tolerance: float) -> 
 def _against(rule: str, low: float, high: float, tolerance: float) -> bool:
     """Whether the whole interval lies on the other side, so that the claim is refuted and not merely undecided."""
     return {
-        "greater": high <= tolerance,
+        "greater": high <= tolerance + 1e-9,  # strict, so that a bound met exactly refutes
         "not_greater": low > tolerance,
         "within": low > tolerance or high < -tolerance,
     }[rule]
@@ -343,12 +344,11 @@ def _interval_state(found: Finding, rule: str, tolerance: float) -> Finding:
     # "greater" is strict, the other bounds may be met exactly.
     if margin > 1e-9 or (rule != "greater" and margin >= -1e-9):
         return replace(found, state="yes", margin=margin)
-    note = (
-        "the interval lies on the other side of the bound"
-        if _against(rule, found.low, found.high, tolerance)
-        else (f"undecided by {found.seeds} seeds: the interval reaches across the bound")
-    )
-    return replace(found, state="no", margin=margin, note=_join(note, found.note))
+    if _against(rule, found.low, found.high, tolerance):
+        note = "the interval lies on the other side of the bound"
+        return replace(found, state="no", margin=margin, note=_join(note, found.note))
+    note = f"undecided by {found.seeds} seeds: the interval reaches across the bound"
+    return replace(found, margin=margin, note=_join(note, found.note))
 
 
 def _by_level(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame) -> tuple[Finding, str]:

@@ -20,9 +20,10 @@
 # `results/runs`.
 #
 # *Reproduced* and *not reproduced* need at least two seeds, so that there is an interval: Student's t over seeds, because
-# two to five seeds are too few to resample. *Reproduced only with the code's recipe* means that the recipe which the
-# paper describes does not give the number and the recipe which its code ran does. *Untestable* says why in its note. A
-# verdict from small-scale runs says `cpu` under *Scale* and speaks for that scale alone.
+# two to five seeds are too few to resample; an interval that reaches across the bound decides nothing yet. *Reproduced
+# only with the code's recipe* means that the recipe which the paper describes does not give the number and the recipe
+# which its code ran does. *Untestable* says why in its note. A verdict from small-scale runs says `cpu` under *Scale* and
+# speaks for that scale alone.
 
 # %%
 from pathlib import Path

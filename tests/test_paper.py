@@ -325,10 +325,12 @@ def test_wrong_direction(published):
     assert "other side" in row["note"]
 
 
-def test_undecided_is_not_reproduced_and_says_so(published):
+def test_an_interval_across_the_bound_is_no_verdict_and_says_so(published):
     row = claim(published, run(0, test_top1=0.70), run(1, test_top1=0.80), ce(0), ce(1))
-    assert row["verdict"] == "not reproduced"
+    assert (row["verdict"], paper.shown_verdict(row)) == ("not run yet", "no verdict yet")
     assert "undecided by 2 seeds" in row["note"]
+    refuted = claim(published, run(0, test_top1=0.60), run(1, test_top1=0.61), ce(0), ce(1))
+    assert refuted["verdict"] == "not reproduced"
 
 
 def test_direction_exactly_at_tolerance(published):
