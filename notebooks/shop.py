@@ -73,7 +73,7 @@ tables = {scale: table for scale, table in tables.items() if len(table)}
 # The import knows nothing of how a feed was made. It takes products for near-duplicates when their thumbnails' perceptual
 # hashes are close or their titles differ in size and colour alone; the last column holds that against the truth.
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+# %% tags=["nbval-ignore-output", "hide-input", "full-width"]
 shop.put_in([each for made in shops.values() for each in made])
 
 # %% [markdown]
@@ -84,7 +84,7 @@ shop.put_in([each for made in shops.values() for each in made])
 # rows named `clothing` are a real shop's photos: the open feed of {doc}`feed`, taken at its sellers' word, of which 15 %
 # were then misfiled.
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+# %% tags=["nbval-ignore-output", "hide-input", "full-width"]
 for scale, table in tables.items():
     print(f"{scale} scale")
     display(shop.side_by_side(table).style.hide(axis="index"))
