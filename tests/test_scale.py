@@ -36,6 +36,7 @@ def cluster(monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a token that both nodes and the driver know")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else other work on the machine starves the workers (15)
     import ray
     from ray.cluster_utils import Cluster
 
