@@ -262,7 +262,8 @@ def plan(name: str, scale: str = "cpu", size: int | None = None, **options: Any)
     options = {key: as_list(key, value) for key, value in options.items()}
     runs = PLANS[name](**options, **({"size": size} if size else {}))
     if scale == "cpu":
-        smaller = _cpu_sweep if sweep else {"forensics": _cpu_ladder}.get(name, _cpu)
+        fewer = {"forensics": _cpu_fewer_images, "human-noise": _cpu_human}
+        smaller = _cpu_sweep if sweep else fewer.get(name, _cpu)
         runs = [smaller(config) for config in runs]
     elif scale == "digits":
         runs = [_digits(config) for config in runs]
@@ -294,14 +295,19 @@ def _own_rate(config: RunConfig) -> dict[str, float]:
     return {} if config.lr == 0.02 else {"lr": 0.05 * config.lr / 0.02}
 
 
-def _cpu_ladder(config: RunConfig) -> RunConfig:
-    """20,000 images, 40 epochs, and the rung's own augmentation, precision, learning rate and schedule."""
+def _cpu_fewer_images(config: RunConfig) -> RunConfig:
+    """20,000 images, 40 epochs, and the run's own augmentation, precision, learning rate and schedule."""
     kept: dict[str, Any] = {"augmentation": config.augmentation, "precision": config.precision, **_own_rate(config)}
     if config.schedule == "multistep":
         kept["milestones"] = (16, 32)
     # Restarts come every 10 epochs at any scale: 20 epochs stand for 50, so that the last cycle too ends at its foot.
     epochs = 40 if config.epochs == 120 else 20
     return at_cpu_scale(config).with_(train_size=20_000, epochs=epochs, **kept)
+
+
+def _cpu_human(config: RunConfig) -> RunConfig:
+    """20,000 images with flips, 40 epochs: a plan of 90 runs has to be affordable, about five minutes each."""
+    return _cpu_fewer_images(config).with_(augmentation="flip")
 
 
 def _cpu_sweep(config: RunConfig) -> RunConfig:
