@@ -17,11 +17,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import elrkit
 from elrkit import data, losses, noise, sam
@@ -166,8 +167,28 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     """The context in which the network computes; losses are float32 in all of them."""
     if precision == "float32":
         return contextlib.nullcontext()
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float16
-    return torch.autocast(device.type, dtype=dtype)
+    if precision == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return Float16Values() if device.type == "cpu" else torch.autocast(device.type, dtype=torch.float16)
+
+
+class Float16Values(TorchFunctionMode):
+    """What autocast to float16 computes, for CPUs, most of which have no float16 arithmetic and take 25 times as long.
+
+    As in a GPU's tensor cores, products and sums are float32 and their results float16: the weights of convolutions
+    and dense layers and the result of every operation are rounded, and so is, as each goes back through its rounding,
+    its gradient. What exceeds 65,504 becomes infinite, which is what a loss scaler looks for.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.conv2d, torch.nn.functional.linear):
+            args = [_to_float16_and_back(value) for value in args]
+        return _to_float16_and_back(func(*args, **(kwargs or {})))
+
+
+def _to_float16_and_back(value: Any) -> Any:
+    rounds = isinstance(value, Tensor) and value.dtype == torch.float32
+    return value.half().float() if rounds else value
 
 
 @torch.no_grad()
@@ -177,8 +198,11 @@ def predict(model: nn.Module, images: data.DeviceImages, precision: str = "float
     was_training = model.training
     model.eval()
     index = torch.arange(len(images), device=device)
-    with autocast(precision, device):
-        parts = [model(images.batch(part)).float() for part in index.split(EVALUATION_BATCH.get(device.type, 500))]
+    parts = []
+    for part in index.split(EVALUATION_BATCH.get(device.type, 500)):
+        batch = images.batch(part)
+        with autocast(precision, device):
+            parts.append(model(batch).float())
     model.train(was_training)
     return torch.cat(parts)
 
@@ -635,6 +659,7 @@ def _finite(value):
 
 def _record(trainer: _Trainer, dataset: data.Dataset, compiled: bool, diverged: dict | None, jobs: int | None) -> dict:
     config, problem = trainer.config, trainer.problem
+    network_context = autocast(config.precision, trainer.device)
     weights = hashlib.sha256()
     for name, tensor in sorted(trainer.model.state_dict().items()):
         weights.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
@@ -656,7 +681,12 @@ def _record(trainer: _Trainer, dataset: data.Dataset, compiled: bool, diverged: 
         "weights_sha256": weights.hexdigest(),
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "device": describe_device(trainer.device),
-        "execution": {"threads": torch.get_num_threads(), "compiled": compiled, "memory_format": "channels_last"},
+        "execution": {
+            "threads": torch.get_num_threads(),
+            "compiled": compiled,
+            "memory_format": "channels_last",
+            **({"float16": "rounded float32"} if isinstance(network_context, Float16Values) else {}),
+        },
         "versions": versions(),
         "timing": {
             **trainer.timing,

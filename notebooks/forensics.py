@@ -50,7 +50,8 @@ from IPython.display import display
 #
 # At *paper scale* a run is the paper's: ResNet-34, 120 epochs. At *CPU scale* it is a small net on 20,000 images for
 # 40 epochs, with the rung's own augmentation and precision; its level is no comparison with the paper's, the steps
-# between its rungs are the finding. `digits` runs the whole ladder on scikit-learn's digits, which have no fresh crops,
+# between its rungs are the finding. A CPU computes the float16 rung in float32 and rounds every result and gradient to
+# float16, which is what a GPU's tensor cores do. `digits` runs the whole ladder on scikit-learn's digits, which have no fresh crops,
 # so that its first rung is without augmentation.
 
 # %% tags=["parameters"]

@@ -362,7 +362,74 @@ def test_fresh_scaler_skips_and_counts_overflowing_steps(digits):
     assert large.skipped_steps == 0
     record = fit(tiny(precision="float16_fresh_scaler", loss="sce", loss_alpha=1e-3, loss_beta=0.0), dataset=digits)
     assert record["curves"]["skipped_steps"] == [0, 0]
-    assert "skipped_steps" not in fit(tiny(), dataset=digits)["curves"]
+    assert record["execution"]["float16"] == "rounded float32"
+    plain = fit(tiny(), dataset=digits)
+    assert "skipped_steps" not in plain["curves"]
+    assert "float16" not in plain["execution"]
+
+
+# float16 on a CPU
+
+
+def test_a_dense_layer_in_float16_values_is_numpys():
+    """Forward and backward: float32 products and sums of float16 numbers, rounded to float16 at the end."""
+    rng = np.random.default_rng(0)
+    x, w, b, g = (rng.normal(size=shape).astype(np.float32) for shape in ((5, 7), (3, 7), (3,), (5, 3)))
+    layer = nn.Linear(7, 3)
+    layer.load_state_dict({"weight": torch.from_numpy(w), "bias": torch.from_numpy(b)})
+    inputs = torch.from_numpy(x).requires_grad_()
+    with train.autocast("float16_fresh_scaler", torch.device("cpu")):
+        out = layer(inputs)
+    out.backward(torch.from_numpy(g))
+
+    def half(values):
+        return values.astype(np.float16).astype(np.float32)
+
+    assert out.dtype == torch.float32
+    for ours, exact in (
+        (out, half(x) @ half(w).T + half(b)),
+        (inputs.grad, half(g) @ half(w)),
+        (layer.weight.grad, half(g).T @ half(x)),
+        (layer.bias.grad, half(g).sum(0)),
+    ):
+        ours = ours.detach().numpy()
+        assert (ours == half(ours)).all()
+        assert ours == pytest.approx(half(exact), rel=2**-10, abs=1e-6)  # a sum in another order may round elsewhere
+
+
+@pytest.mark.parametrize("scale", [1.0, 65_536.0])
+def test_float16_values_are_those_of_torchs_float16_autocast(digits, scale):
+    """Logits, batch-norm statistics and gradients of the whole net, right to float16's digits; not float32's."""
+
+    def run(context):
+        trainer = trainer_of(tiny(width=16, batch_size=64), digits)
+        images = trainer.images.batch(torch.arange(64), None, None)
+        with context:
+            logits = trainer.model(images)
+        (losses.cross_entropy(logits.float(), trainer.given[:64]) * scale).backward()
+        statistics = [b for b in trainer.model.buffers() if b.is_floating_point()]
+        return logits.detach().float(), statistics, [p.grad / scale for p in trainer.model.parameters()]
+
+    theirs = run(torch.autocast("cpu", dtype=torch.float16))
+    ours = run(train.autocast("float16_fresh_scaler", torch.device("cpu")))
+    exact = run(train.autocast("float32", torch.device("cpu")))
+
+    def distance(a, b):
+        return float((a - b).norm() / b.norm())
+
+    assert 0 < distance(ours[0], exact[0]) < 2e-3
+    assert distance(ours[0], theirs[0]) < 2e-3
+    for a, b in zip(ours[1], theirs[1], strict=True):
+        torch.testing.assert_close(a, b, rtol=2e-3, atol=1e-4)
+    for a, b, c in zip(ours[2], theirs[2], exact[2], strict=True):
+        assert distance(a, b) < max(2 * distance(b, c), 5e-3)
+
+
+def test_float16_values_overflow_and_vanish():
+    big, small = torch.tensor([65_519.0, 65_520.0, -1e5]), torch.tensor([2.0**-24, 2.0**-26])
+    with train.autocast("float16_fresh_scaler", torch.device("cpu")):
+        assert (big * 1).tolist() == [65_504.0, math.inf, -math.inf]
+        assert (small * 1).tolist() == [2.0**-24, 0.0]
 
 
 @pytest.mark.skipif(
