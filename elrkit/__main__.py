@@ -45,12 +45,17 @@ def _budget(text: str | None) -> float | None:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def _train(configs: list[RunConfig], train_missing: Callable[..., list[RunConfig]], **options: Any) -> int:
-    """Train what is missing by `train_missing` (of `runs`, or its counterpart of `scale`), with progress and counts."""
+def _train(
+    configs: list[RunConfig], train_missing: Callable[..., list[RunConfig]], announced: bool = False, **options: Any
+) -> int:
+    """Train what is missing by `train_missing` (of `runs`, or its counterpart of `scale`), with progress and counts;
+    `announced`: first say how long it will take here."""
     todo = runs.missing(configs)
     print(f"{len(configs)} runs, {len(configs) - len(todo)} there, {len(todo)} to train")
     if not todo:
         return 0
+    if announced:
+        runs.announce(todo, options["jobs"])
     with progress.display(len(todo)) as on_event:
         left = train_missing(todo, on_event=on_event, **options)
     print(f"{len(todo) - len(left)} trained, {len(left)} still missing; records in {runs.results_root()}")
@@ -169,9 +174,7 @@ def run(
     configs = plans.plan(name, scale, size)
     common = {"budget_seconds": _budget(budget), "compiled": compiled}
     if ray is None:
-        if todo := runs.missing(configs):
-            runs.announce(todo, jobs)
-        return _train(configs, runs.train_missing, jobs=jobs, threads=threads, **common)
+        return _train(configs, runs.train_missing, announced=True, jobs=jobs, threads=threads, **common)
     from elrkit.scale import train_missing_on_ray
 
     address = None if ray == "here" else ray

@@ -10,9 +10,8 @@ study goes on where it was. Results lie in `results/audit`, beside the run recor
 
 import json
 import logging
-import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -24,13 +23,14 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.model_selection import StratifiedKFold
 
-from elrkit import audit, data, models, runs, train
+from elrkit import audit, data, runs, train
 from elrkit.config import HUMAN_NOISE_RATES, ConfigError, RunConfig, as_list
-from elrkit.paper import t_interval
+from elrkit.paper import interval_text, t_interval
 
 SCHEMA = 1
 LEVELS = ("worst", "random1", "aggregate")
 TEST_IMAGES = 2_000  # choose the best epoch of cross-entropy; more would only take time
+FORM = "{:.3f}"  # of the tables' means and intervals
 LOOKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def run(
         without = _without(dataset, rows)
         record, outcome = part(f"fold {number} of {study.folds}", config, without)
         fold_records.append(record)
-        out_of_fold[rows] = _probabilities(config, without, outcome["model"])
+        out_of_fold[rows] = train.predict_test(config, without, outcome).softmax(dim=1).double().numpy()
     ce, ce_outcome = part("cross-entropy", config, dataset)
     best = 1 + int(np.argmax(ce["curves"]["test_top1"]))
     ce_parts = [ce]
@@ -196,7 +196,7 @@ def _trained(
         record = train.fit(config, dataset=dataset, state_dir=state, should_stop=should_stop)
         if record["status"] != "finished":
             raise data.DataError(f"{config.describe()}: diverged ({record['diverged']}); the study cannot go on")
-        _write(path, json.dumps(record))
+        runs.write_text(path, json.dumps(record))
         train.Checkpoints(state).discard()
     return json.loads(path.read_text()), train.load_outcome(state)
 
@@ -210,15 +210,6 @@ def _without(dataset: data.Dataset, rows: np.ndarray) -> data.Dataset:
         train_truth=dataset.train_truth[kept], test_images=dataset.train_images[~kept],
         test_labels=dataset.train_labels[~kept], test_truth=dataset.train_truth[~kept],
     )  # fmt: skip
-
-
-def _probabilities(config: RunConfig, dataset: data.Dataset, weights: dict) -> np.ndarray:
-    """Class probabilities (m, C) of the dataset's test images by a trained part's network, on the CPU."""
-    channels = dataset.train_images.shape[3]
-    model = models.build(config.model, dataset.num_classes, channels, config.width, config.stem_stride)
-    model.load_state_dict(weights)
-    images = data.DeviceImages(dataset.test_images, dataset.mean, dataset.std, "cpu")
-    return train.predict(model, images, config.precision).softmax(dim=1).double().numpy()
 
 
 def _cleanlab_version() -> str:
@@ -289,7 +280,7 @@ def save(record: dict) -> Path:
     rows = ",\n".join(f"  {json.dumps(_short(row), allow_nan=False)}" for row in record["rows"])
     lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in record.items() if key != "rows"]
     path = path_of(Study(**record["study"]))
-    _write(path, "{\n" + ",\n".join(lines) + f',\n "rows": [\n{rows}\n ]\n}}\n')
+    runs.write_text(path, "{\n" + ",\n".join(lines) + f',\n "rows": [\n{rows}\n ]\n}}\n')
     return path
 
 
@@ -371,16 +362,6 @@ def _short(row: dict) -> dict:
     return {k: [short(v) for v in value] if isinstance(value, list) else short(value) for k, value in row.items()}
 
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        new.write_text(text, "utf-8")
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
-
-
 # Tables ---------------------------------------------------------------------------------------------------------------
 
 FINDERS = {  # (source, score, list) -> its name in tables and figures; each with the package's own default
@@ -399,15 +380,6 @@ def named(rows: pd.DataFrame) -> pd.DataFrame:
     return kept[kept["finder"].notna()]
 
 
-def interval_text(values: Iterable[float], form: str = "{:.3f}") -> str:
-    """Mean with its 95 % t interval over seeds in brackets; of one seed the value alone; nothing for none."""
-    values = np.asarray([v for v in values if v is not None and not np.isnan(v)], dtype=float)
-    if not len(values):
-        return ""
-    mean, low, high = t_interval(values)
-    return form.format(mean) + (f" ({form.format(low)} to {form.format(high)})" if len(values) > 1 else " (1 seed)")
-
-
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """The named finders of one scale as a person reads them: a row per level and finder, intervals over seeds.
 
@@ -420,7 +392,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     }  # fmt: skip
     table = []
     for (level, finder), part in named(rows).groupby(["level", "finder"], sort=False):
-        texts = {text: interval_text(part[column]) for column, text in columns.items()}
+        texts = {text: interval_text(part[column], FORM) for column, text in columns.items()}
         table.append({"level": level, "finder": finder, **texts, "seeds": part["seed"].nunique()})
     return pd.DataFrame(table, columns=["level", "finder", *columns.values(), "seeds"])
 
@@ -430,7 +402,7 @@ def lists(rows: pd.DataFrame, source: str = "elr") -> pd.DataFrame:
     columns = {"listed_share": "share listed", "precision": "precision", "recall": "recall", "f1": "F1"}
     kept = rows[(rows["source"] == source) & (rows["list"] != "")]
     table = [
-        {"level": level, "list": name, **{text: interval_text(part[column]) for column, text in columns.items()}}
+        {"level": level, "list": name, **{text: interval_text(part[column], FORM) for column, text in columns.items()}}
         for (level, name), part in kept.groupby(["level", "list"], sort=False)
     ]
     return pd.DataFrame(table, columns=["level", "list", *columns.values()])
@@ -442,7 +414,7 @@ def other_scores(rows: pd.DataFrame) -> pd.DataFrame:
     if kept.empty:
         return pd.DataFrame()
     groups = kept.groupby(["level", "source", "score"], sort=False)["average_precision"]
-    return groups.agg(interval_text).unstack("score")
+    return groups.agg(lambda values: interval_text(values, FORM)).unstack("score")
 
 
 def differences(rows: pd.DataFrame, measures: Sequence[str] = ("average_precision", "f1")) -> pd.DataFrame:

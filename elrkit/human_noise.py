@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from elrkit.config import HUMAN_NOISE_RATES
-from elrkit.paper import t_interval
+from elrkit.paper import interval_text
 
 LEVELS = ("aggregate", "random1", "worst")
 LOSSES = {"ce": "CE", "elr": "ELR"}
@@ -214,11 +214,5 @@ def needed_foresight(agreement: float, wrong: Iterable[float]) -> pd.DataFrame:
 
 
 def _text(values: Iterable[float], form: str) -> str:
-    values = np.asarray(list(values), dtype=float)
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return "not run yet"
-    mean, low, high = t_interval(values)
-    if len(values) == 1:
-        return f"{form.format(mean)} (1 seed)"
-    return f"{form.format(mean)} ({form.format(low)} to {form.format(high)}), {len(values)} seeds"
+    values = pd.Series(list(values), dtype=float).dropna()
+    return interval_text(values, form) + (f", {len(values)} seeds" if len(values) > 1 else "")

@@ -19,7 +19,7 @@ can only redraw those few values, is shorter still.
 """
 
 import html
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from math import inf, nan, sqrt
@@ -153,6 +153,18 @@ def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, flo
         return float(values.mean()), -inf, inf
     half = stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * values.std(ddof=1) / sqrt(len(values))
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def interval_text(values: Iterable[float | None], form: str = "{:.2f}", none: str = "not run yet") -> str:
+    """Mean and 95 % t interval over seeds as text: `91.20 (90.80 to 91.60)`, of one seed `91.20 (1 seed)`.
+
+    Values that are missing (None, NaN) do not count; without any the text is `none`.
+    """
+    known = np.array([value for value in values if value is not None and not np.isnan(value)], dtype=float)
+    if not len(known):
+        return none
+    mean, low, high = map(form.format, t_interval(known))
+    return f"{mean} (1 seed)" if len(known) == 1 else f"{mean} ({low} to {high})"
 
 
 def tolerance(values: np.ndarray, their_std: float = nan) -> float:
@@ -751,10 +763,7 @@ def selected_and_last(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFra
     liu = liu[liu["loss"].isin(["ce", "elr"])].set_index(CELL)["mean"]
 
     def mean(values: pd.Series, sign: str = "") -> str:
-        if values.empty:
-            return "not run yet"
-        middle, low, high = t_interval(100 * values.to_numpy(dtype=float))
-        return f"{middle:{sign}.2f}" + (f" ({low:{sign}.2f} to {high:{sign}.2f})" if len(values) > 1 else "")
+        return interval_text(100 * values, f"{{:{sign}.2f}}")
 
     columns = [
         "scale",

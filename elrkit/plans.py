@@ -272,6 +272,11 @@ def plan(name: str, scale: str = "cpu", size: int | None = None, **options: Any)
     return list({config.run_id: config for config in runs}.values())
 
 
+def at_scales(name: str, scales: Sequence[str] | str, **options: Any) -> dict[str, list[RunConfig]]:
+    """`plan` at each of these scales, with the same options; `scales` may be papermill's text of a list."""
+    return {scale: plan(name, scale, **options) for scale in as_list("scales", scales)}
+
+
 def at_cpu_scale(config: RunConfig) -> RunConfig:
     """The same question for the small net: 30 epochs on all images, no augmentation, about ten minutes on one core."""
     schedule = {"milestones": (12, 24), "gamma": 0.1} if config.schedule == "multistep" else {}

@@ -117,17 +117,22 @@ def save(record: dict) -> Path:
     """Write a record atomically and return its path."""
     check(record, "record")
     path = record_path(RunConfig(**record["config"]))
+    write_text(path, _compact_json(record))
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, and its folder where that is missing, so that a reader finds the old text or the new one whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(new, "w") as file:
-            file.write(_compact_json(record))
+        with open(new, "w", encoding="utf-8") as file:
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
-    return path
 
 
 def _compact_json(record: dict) -> str:

@@ -15,7 +15,6 @@ and go on training (``python -m elrkit clean``).
 import dataclasses
 import json
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -30,7 +29,7 @@ from scipy.optimize import brentq
 
 from elrkit import audit, catalogue, data, feedmaker, plans, runs, train
 from elrkit.config import ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig, cifar10_recipe, cifar100_recipe
-from elrkit.paper import t_interval
+from elrkit.paper import interval_text
 
 log = logging.getLogger(__name__)
 
@@ -264,10 +263,7 @@ def read(path: Path) -> dict | None:
 
 
 def _write_json(value: dict, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
-    new.replace(path)
+    runs.write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def run(
@@ -432,10 +428,9 @@ def leakage_answer(table: pd.DataFrame, published: float) -> str:
     values = table.set_index(["split", "leak", "arm"]).loc[[best], "agreement"]
     verdict = "reaches" if means.loc[best, "agreement"] >= published else "does not reach"
     return (
-        f"the highest agreement is {percent(values)} % ({arm}, split by {split}, "
-        f"{100 * means.loc[best, 'near_duplicates']:.0f} % of the test products with a near-duplicate in training), "
-        f"where the accuracy is {100 * means.loc[best, 'accuracy']:.1f} %; "
-        f"it {verdict} the paper's {100 * published:g} %"
+        f"the highest agreement is {interval_text(100 * values, '{:.1f} %')}, of {arm}, split by {split}, with a "
+        f"near-duplicate of {100 * means.loc[best, 'near_duplicates']:.0f} % of the test products in training; the "
+        f"accuracy there is {100 * means.loc[best, 'accuracy']:.1f} %; it {verdict} the paper's {100 * published:g} %"
     )
 
 
@@ -457,11 +452,8 @@ def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def percent(values: Sequence[float]) -> str:
-    """Mean of shares over seeds with its 95 % t interval, as text in percent; empty without a value."""
-    if not len(values):
-        return ""
-    mean, low, high = (100 * value for value in t_interval(values))
-    return f"{mean:.1f}" if len(values) == 1 else f"{mean:.1f} ({low:.1f} to {high:.1f})"
+    """`interval_text` of shares over seeds, in percent; empty without a value."""
+    return interval_text(100 * np.asarray(values, dtype=float), "{:.1f}", none="")
 
 
 # ------------------------------------------------------------------------------------------------ clean and go on

@@ -131,9 +131,8 @@ for place, rate in enumerate(noise_rates):
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Shares of right and wrong CIFAR-10 labels by prediction, over the epochs, one column per loss."}}
 for scale in ("paper", "cpu"):
-    wanted = plans.plan("early-learning", scale)
-    found = [record for record in map(runs.find, wanted) if record]
-    print(f"{scale} scale: {len(found)} of {len(wanted)} runs are there")
+    print(f"{scale} scale: ", end="")
+    found = runs.gather(plans.plan("early-learning", scale))
     cifar = runs.curves(found)
     for rate in sorted(cifar.noise_rate.unique()) if found else []:
         display(plots.early_learning(cifar[cifar.noise_rate == rate], "batches"))

@@ -37,13 +37,9 @@ epochs = None  # shorten or lengthen every run to these; None: the scale's
 jobs = None  # runs at a time; None: one per core, one on a GPU
 
 # %%
-scales = config.as_list("scales", scales)
-wanted = {
-    scale: plans.plan(
-        "human-noise", scale, seeds=seeds, levels=levels, epochs=epochs
-    )
-    for scale in scales
-}
+wanted = plans.at_scales(
+    "human-noise", scales, seeds=seeds, levels=levels, epochs=epochs
+)
 for scale, configs in wanted.items():
     print(f"{scale} scale: {len(configs)} runs, first: {configs[0].describe()}")
 
@@ -86,7 +82,7 @@ human_noise.leaderboard(paper.load_published(), tables).style.hide(axis="index")
 # training of its own: both networks come from one run.
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-for scale in scales:
+for scale in wanted:
     print(f"{scale} scale")
     display(human_noise.gains(tables[scale]).style.hide(axis="index"))
 

@@ -30,7 +30,7 @@
 # %%
 # %matplotlib inline
 import pandas as pd
-from elrkit import config, paper, plans, plots, runs
+from elrkit import paper, plans, plots, runs
 from IPython.display import display
 
 # %% tags=["parameters"]
@@ -42,17 +42,13 @@ epochs = None  # None: the plan's
 jobs = None  # runs at a time; None: one per core, one on a GPU
 
 # %%
-scales = config.as_list("scales", scales)
-wanted = {
-    scale: plans.plan(
-        "related-losses",
-        scale,
-        seeds=seeds,
-        noise_rates=noise_rates,
-        epochs=epochs,
-    )
-    for scale in scales
-}
+wanted = plans.at_scales(
+    "related-losses",
+    scales,
+    seeds=seeds,
+    noise_rates=noise_rates,
+    epochs=epochs,
+)
 for scale, configs in wanted.items():
     print(f"{scale} scale: {len(configs)} runs")
 
@@ -66,7 +62,7 @@ for scale, configs in wanted.items():
 
 # %%
 first = {}
-for c in wanted[scales[0]]:
+for c in next(iter(wanted.values())):
     own = "its authors'" if c.weight_decay != 1e-3 else "the paper's"
     first.setdefault((plots.LOSS_NAMES[c.loss], own), c.model_dump())
 settings = pd.DataFrame(first).drop(index=["seed", "noise_seed", "noise_rate"])

@@ -33,7 +33,6 @@
 # %%
 # %matplotlib inline
 from elrkit import compare, paper, plans, plots, runs
-from elrkit.config import as_list
 from IPython.display import display
 
 # %% [markdown]
@@ -52,12 +51,9 @@ epochs = None  # None: the plan's, else of every run
 jobs = None  # runs at a time; None: one per core, one on a GPU
 
 # %%
-planned = {
-    scale: plans.plan(
-        "sam", scale, seeds=seeds, noise_rates=noise_rates, epochs=epochs
-    )
-    for scale in as_list("scales", scales)
-}
+planned = plans.at_scales(
+    "sam", scales, seeds=seeds, noise_rates=noise_rates, epochs=epochs
+)
 for scale, configs in planned.items():
     print(f"{scale} scale: {len(configs)} runs, first {configs[0].describe()}")
 

@@ -24,7 +24,7 @@
 
 # %%
 # %matplotlib inline
-from elrkit import config, paper, plans, plots, runs
+from elrkit import paper, plans, plots, runs
 
 # %% tags=["parameters"]
 scales = ["paper", "cpu"]  # what to show: paper, cpu, digits
@@ -35,11 +35,9 @@ epochs = None  # None: the scale's own
 jobs = None  # runs at a time; None: one per core, one on a GPU
 
 # %%
-options = dict(noise_rates=noise_rates, seeds=seeds, epochs=epochs)
-wanted = {
-    scale: plans.plan("table1", scale, **options)
-    for scale in config.as_list("scales", scales)
-}
+wanted = plans.at_scales(
+    "table1", scales, noise_rates=noise_rates, seeds=seeds, epochs=epochs
+)
 for scale, configs in wanted.items():
     print(f"{scale} scale: {len(configs)} runs")
 

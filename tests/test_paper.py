@@ -187,6 +187,14 @@ def test_nothing_run(published, claims):
     assert len(measured) == 32 + 72 - 8 + 3
 
 
+def test_intervals_read_as_text():
+    assert paper.interval_text([]) == paper.interval_text([None, nan]) == "not run yet"
+    assert paper.interval_text([], none="") == ""
+    assert paper.interval_text([91.204]) == paper.interval_text([nan, 91.204]) == "91.20 (1 seed)"
+    # t(0.975, 2) = 4.3027, so 60 +- 4.3027 * 10 / sqrt(3)
+    assert paper.interval_text([50, 60, 70, None], "{:+.1f}") == "+60.0 (+35.2 to +84.8)"
+
+
 def test_t_interval_is_the_textbook_one():
     # Mean 5, deviation 2, n 4: half-width t(0.975, 3 degrees) * 2 / sqrt(4) = 3.182446 from a printed table.
     mean, low, high = paper.t_interval([3, 5 - sqrt(2), 7, 5 + sqrt(2)])
@@ -564,9 +572,9 @@ def test_selection_beside_the_last_epoch(published):
     assert (first["scale"], first["last epoch, all images"], first["selected minus last"]) == (
         "cpu",
         "not run yet",
-        "+10.00",
+        "+10.00 (1 seed)",
     )
-    assert second["last epoch, all images"] == "82.00"
+    assert second["last epoch, all images"] == "82.00 (1 seed)"
     assert second["selected epoch"].startswith("83.00 (")
     assert second["selected minus last"].startswith("+3.00 (")
     assert (second["Liu et al."], second["seeds"]) == ("91.16", 2)

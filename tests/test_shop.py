@@ -179,10 +179,8 @@ def test_commands_report_what_is_missing(store, capsys):
     assert "0 of 7 fine-tunings" in capsys.readouterr().out
 
 
-def test_intervals_are_students():
-    assert shop.percent([0.5]) == "50.0"
+def test_shares_read_in_percent():
     assert shop.percent([]) == ""
-    # t(0.975, 2) = 4.3027, so 60 +- 4.3027 * 10 / sqrt(3)
     assert shop.percent([0.5, 0.6, 0.7]) == "60.0 (35.2 to 84.8)"
 
 
