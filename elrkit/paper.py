@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from math import inf, nan, sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -92,6 +93,19 @@ PAPER_DATASET = {
 # Table 1 of the paper trains on all images; Liu et al. hold out a tenth and keep the best epoch on it.
 SPLIT = {"galatolo2021": ("all",), "liu2020": ("held_out",), "wei2022": ("all",)}
 LOSSES = ("ce", "elr", "sce", "nce_rce")
+# As the ledger calls what the tables of `paper` name.
+DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "cdon": "the shop's images"}
+SCHEDULES = {"multistep": "multi-step", "cosine": "cosine"}
+QUANTITIES = {
+    "test_top1_variance": "variance of the test accuracy",
+    "test_top1_gain": "gain in test accuracy",
+    "combinations": "settings tried",
+    "gpu_hours": "hours of computing",
+    "best_lambda": "best λ",
+    "best_beta": "best β",
+    "total_computation": "operations in all",
+    "wrong_labels": "share of wrong labels",
+}
 
 PUBLISHED_COLUMNS = (
     *("id", "source", "table", "dataset", "quantity", "unit", "noise_kind", "noise_rate", "loss", "schedule"),
@@ -180,9 +194,10 @@ def tolerance(values: np.ndarray, their_std: float = nan) -> float:
 def decide(claims: pd.DataFrame, published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """One row per claim and per published number, with its verdict (one of `VERDICTS`) and what it rests on.
 
-    Columns: id, kind ("claim" or "number"), source, text, where, chapter, verdict; published, ours, low, high (the 95 %
-    interval), tolerance, all in `unit`; seeds, scale ("paper", "cpu" or empty), run_ids (tuple), note. A claim about
-    several cells shows its weakest cell. `published` of a claim is that same difference in the published table.
+    Columns: id, kind ("claim" or "number"), source, text, where, chapter, verdict; published, published_std, ours, low,
+    high (the 95 % interval), tolerance, all in `unit`; seeds, scale ("paper", "cpu" or empty), run_ids (tuple), note.
+    A claim about several cells shows its weakest cell, which the note names. `published` of a claim is the same
+    difference, in the same cell, in the published table.
 
     Raises LedgerError when `runs` lacks a column.
     """
@@ -208,6 +223,7 @@ class Finding:
     scale: str = ""
     run_ids: tuple[str, ...] = ()
     margin: float = inf  # how far inside (positive) or outside the bound, in points; orders the cells of a claim
+    cell: tuple[tuple[str, Any], ...] = ()  # names and values of the cell of a claim that this is about
 
 
 # Published numbers
@@ -225,9 +241,17 @@ def _number_row(number: pd.Series, runs: pd.DataFrame) -> dict:
         found, verdict = _combine(found, coded)
         tolerance = code_tolerance if verdict == VERDICTS[2] else tolerance
     noise = "clean" if number["noise_kind"] == "none" else f"{number['noise_kind']} {100 * number['noise_rate']:g} %"
-    text = f"{number['dataset']}, {noise}, {number['method']}" if number["quantity"] in MEASURES else number["quantity"]
+    if np.isnan(number["noise_rate"]):  # the shop's own, which nobody counted
+        noise = ""
+    parts = [
+        QUANTITIES.get(number["quantity"], "top 5" if number["quantity"] == "test_top5" else ""),
+        DATASETS.get(number["dataset"], number["dataset"]), noise, number["method"],
+        SCHEDULES.get(number["schedule"], ""),
+    ]  # fmt: skip
+    text = ", ".join(filter(None, parts))
     return _row(number, "number", text, number["where"], "", verdict, found) | {
         "published": number["mean"],
+        "published_std": number["std"],
         "tolerance": tolerance,
         "unit": number["unit"],
         "note": _join(found.note, number["note"]),
@@ -240,7 +264,7 @@ def _why_untestable(number: pd.Series) -> str:
     if number["quantity"] not in MEASURES:
         return f"{number['quantity']} is not measured by runs"
     if number["loss"] not in LOSSES:
-        return f"{number['method']} is not among the losses here; listed to compare with"
+        return f"not tested here: {number['method']} is not among the losses; listed to compare with"
     return ""
 
 
@@ -290,8 +314,9 @@ def _claim_row(claim: pd.Series, published: pd.DataFrame, runs: pd.DataFrame) ->
     arguments = parse(claim["arguments"], claim["id"])
     found, verdict = RULES[claim["rule"]](claim, arguments, published, runs)
     theirs = nan
-    if claim["rule"] in DIFFERENCES:
-        theirs = _published_difference(claim, arguments, published).ours
+    if claim["rule"] in DIFFERENCES or claim["rule"].startswith("published_"):
+        shown = {name: (value,) for name, value in found.cell} if found.seeds else arguments
+        theirs = _published_difference(claim, shown, published).ours
     where = f"Section {claim['section']}" if claim["section"][0].isdigit() else claim["section"]
     return _row(claim, "claim", claim["text"], where, claim["chapter"], verdict, found) | {
         "published": theirs,
@@ -372,7 +397,8 @@ def _by_level(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: 
         rows = _select(runs, _at_scale(recipe, scale, fixed["dataset"][0]) | where)
         groups = _settings(_finished(rows, measure))
         if not groups:
-            return Finding("open", _left_out(rows))
+            small = _select(runs, _at_scale(recipe, "cpu", fixed["dataset"][0]) | where)
+            return Finding("open", _join(_left_out(rows), "" if small.empty else "runs of cpu scale decide no level"))
         chosen = max(groups, key=_preference)
         mean, low, high = t_interval(100 * chosen[measure].to_numpy(dtype=float))
         found = Finding("open", _left_out(rows), mean, low, high, len(chosen), scale, tuple(chosen["run_id"]))
@@ -388,12 +414,18 @@ def _over_scales(
     claim: pd.Series, arguments: dict, case: Callable[[dict, dict, str], Finding], scales: tuple[str, ...]
 ) -> tuple[Finding, str]:
     """The verdict at the first scale whose runs decide the claim; the described recipe first, then the code's."""
+
+    def in_all(recipe: dict, scale: str) -> Finding:
+        cells = [(fixed, case(fixed, recipe, scale)) for fixed in _cases(arguments)]
+        named = [tuple((name, value) for name, (value,) in fixed.items()) for fixed, _ in cells]
+        return _all_cases([replace(found, cell=cell) for (_, found), cell in zip(cells, named, strict=True)])
+
     open_findings = []
     for scale in scales:
-        found = _all_cases([case(fixed, DESCRIBED, scale) for fixed in _cases(arguments)])
+        found = in_all(DESCRIBED, scale)
         coded = Finding("open")
         if found.state != "yes" and claim["source"] in CODE:
-            coded = _all_cases([case(fixed, CODE[claim["source"]], scale) for fixed in _cases(arguments)])
+            coded = in_all(CODE[claim["source"]], scale)
         found, verdict = _combine(found, coded)
         if verdict != VERDICTS[4]:
             return replace(found, note=_join("at cpu scale only" if scale == "cpu" else "", found.note)), verdict
@@ -408,11 +440,13 @@ def _all_cases(findings: list[Finding]) -> Finding:
     shown = [f for f in findings if f.state == state]
     weakest = min(shown, key=lambda finding: finding.margin) if state != "open" else max(shown, key=lambda f: f.seeds)
     if len(findings) > 1:
-        count = states.count("yes")
-        weakest = replace(
-            weakest,
-            note=_join(f"holds in {count} of {len(states)} cells, {states.count('open')} not run", weakest.note),
-        )
+        undecided = sum(finding.state == "open" and bool(finding.run_ids) for finding in findings)
+        counts = {"undecided": undecided, "not run": states.count("open") - undecided}
+        counts = [f"{count} {what}" for what, count in counts.items() if count]
+        cells = ", ".join([f"holds in {states.count('yes')} of {len(states)} cells", *counts])
+        changing = {name for name in dict(weakest.cell) if len({dict(f.cell).get(name) for f in findings}) > 1}
+        where = ", ".join(_cell_text(name, value) for name, value in weakest.cell if name in changing)
+        weakest = replace(weakest, note=_join(cells, f"shown: {where}" if weakest.run_ids else "", weakest.note))
     return replace(weakest, run_ids=tuple(dict.fromkeys(run for finding in findings for run in finding.run_ids)))
 
 
@@ -438,7 +472,8 @@ def _by_published(
     found = _published_difference(claim, arguments, published)
     rule = claim["rule"].removeprefix("published_")
     margin = _difference_margin(rule, found.low, found.high, claim["tolerance"])
-    return found, VERDICTS[0] if margin >= 0 else VERDICTS[1]
+    nothing_of_ours = replace(found, ours=nan, low=nan, high=nan)
+    return nothing_of_ours, VERDICTS[0] if margin >= 0 else VERDICTS[1]
 
 
 def _published_difference(claim: pd.Series, arguments: dict, published: pd.DataFrame) -> Finding:
@@ -634,6 +669,7 @@ def _row(entry: pd.Series, kind: str, text: str, where: str, chapter: str, verdi
         "chapter": chapter,
         "verdict": verdict,
         "published": nan,
+        "published_std": nan,
         "ours": found.ours,
         "low": found.low,
         "high": found.high,
@@ -667,6 +703,12 @@ def _value(text: str) -> float | bool | str:
         return float(text)
     except ValueError:
         return text
+
+
+def _cell_text(name: str, value: Any) -> str:
+    if name == "noise_rate":
+        return f"{100 * value:g} % noise" if value else "clean"
+    return DATASETS.get(value, SCHEDULES.get(value, str(value)))
 
 
 def _join(*notes: str) -> str:
@@ -832,11 +874,13 @@ def ledger_html(decided: pd.DataFrame, chapters: set[str], folder: str = "") -> 
         text = html.escape(row.text)
         if row.chapter in chapters:
             text = f'<a href="{folder}{row.chapter}.html">{text}</a>'
-        unit = "" if row.unit == "%" else f" {row.unit}"
-        ours = "" if np.isnan(row.ours) else f"{row.ours:.2f}{unit}"
+        unit = "" if row.unit in ("1", "not stated") else f" {row.unit}"
+        form = ".2f" if row.unit in ("%", "points") else ",.10g"
+        ours = "" if np.isnan(row.ours) else f"{row.ours:{form}}{unit}"
         if np.isfinite(row.low) and np.isfinite(row.high):
-            ours += f" ({row.low:.2f} to {row.high:.2f})"
-        published = "" if np.isnan(row.published) else f"{row.published:g}{unit}"
+            ours += f" ({row.low:{form}} to {row.high:{form}})"
+        spread = "" if np.isnan(row.published_std) else f" ± {row.published_std:{form}}"
+        published = "" if np.isnan(row.published) else f"{row.published:{form}}{spread}{unit}"
         small = html.escape(". ".join(filter(None, (f"{row.source}, {row.where}", row.note))))
         if row.run_ids:
             links = (f'<a href="{folder}made.html#run-{run_id}">{run_id}</a>' for run_id in row.run_ids)

@@ -48,7 +48,8 @@ print(
 )
 
 # %% tags=["nbval-ignore-output"]
-decided.groupby(["kind", "verdict"]).size().unstack(fill_value=0)
+shown = decided.apply(paper.shown_verdict, axis=1).rename("verdict")
+decided.groupby(["kind", shown]).size().unstack(fill_value=0)
 
 # %% tags=["nbval-ignore-output", "remove-cell"]
 # The front page of the report shows this table.
@@ -78,6 +79,24 @@ HTML(paper.ledger_html(decided[decided.kind == "number"], chapters))
 for kind in ("claim", "number"):
     rows = decided[decided.kind == kind]
     counts = rows.apply(paper.shown_verdict, axis=1).value_counts()
+    if kind == "claim":
+        by_training = rows[rows.run_ids.map(bool)]
+        for scale in ("paper", "cpu"):
+            for verdict in ("reproduced", "not reproduced"):
+                chosen = (by_training.scale == scale) & (
+                    by_training.verdict == verdict
+                )
+                glue(
+                    f"{scale}_{verdict.replace(' ', '_')}",
+                    int(chosen.sum()),
+                    display=False,
+                )
+        without = rows[~rows.run_ids.map(bool)].verdict
+        glue(
+            "without_runs",
+            int(without.isin(["reproduced", "not reproduced"]).sum()),
+            display=False,
+        )
     for verdict in (*paper.VERDICTS, "no verdict yet"):
         glue(
             f"{kind}_{verdict.replace(' ', '_').replace(chr(39), '')}",
