@@ -2,9 +2,9 @@
 
     python -m elrkit audit-study        the studies of the report: human labels of CIFAR-10, three levels, three seeds
 
-Three trainings of the small net on the same labels give the scores: ELR's targets; cross-entropy on folds, whose
-out-of-fold probabilities are what cleanlab works on, for exactly as many images trained as ELR; and cross-entropy on
-all images at its best epoch, whose loss is the simplest score. Finished parts stay in the state folder, so a stopped
+Three trainings of the small net on the same labels, each of exactly as many images, give the scores: ELR's targets;
+cross-entropy on folds, whose out-of-fold probabilities are what cleanlab works on; and cross-entropy on all images,
+taken at its best epoch, whose loss is the simplest score. Finished parts stay in the state folder, so a stopped
 study goes on where it was. Results lie in `results/audit`, beside the run records.
 """
 
@@ -27,7 +27,7 @@ from elrkit import audit, data, runs, train
 from elrkit.config import HUMAN_NOISE_RATES, ConfigError, RunConfig, as_list
 from elrkit.paper import interval_text, t_interval
 
-SCHEMA = 1
+SCHEMA = 2  # 1 trained the cross-entropy for a quarter of ELR's epochs
 LEVELS = ("worst", "random1", "aggregate")
 TEST_IMAGES = 2_000  # choose the best epoch of cross-entropy; more would only take time
 FORM = "{:.3f}"  # of the tables' means and intervals
@@ -149,6 +149,7 @@ def run(
         record, outcome = part(f"fold {number} of {study.folds}", config, without)
         fold_records.append(record)
         out_of_fold[rows] = train.predict_test(config, without, outcome).softmax(dim=1).double().numpy()
+    config = recipe(study, "ce", study.elr_epochs)
     ce, ce_outcome = part("cross-entropy", config, dataset)
     best = 1 + int(np.argmax(ce["curves"]["test_top1"]))
     ce_parts = [ce]
@@ -167,11 +168,11 @@ def run(
             "wrong": int((given != truth).sum()),
             "test_images": len(dataset.test_labels),
         },
-        "configs": {"elr": elr["config"], "folds and ce": ce["config"]},
+        "configs": {"elr": elr["config"], "folds": fold_records[0]["config"], "ce": ce["config"]},
         "images_trained": {
             "elr": len(given) * study.elr_epochs,
             "out_of_fold": sum(r["data"]["train_images"] for r in fold_records) * study.fold_epochs,
-            "ce": len(given) * study.fold_epochs,
+            "ce": len(given) * study.elr_epochs,
         },
         "ce_best_epoch": best,
         "test_top1": {"elr": elr["curves"]["test_top1"][-1], "ce_best": max(ce["curves"]["test_top1"])},
@@ -311,10 +312,15 @@ def gather(wanted: Sequence[Study], train: bool = False) -> pd.DataFrame:
         make_missing(wanted)
     records = [record for study in wanted if (record := find(study))]
     print(f"{len(records)} of {len(wanted)} studies are there")
-    rows = [
+    return rows(records)
+
+
+def rows(records: Sequence[dict]) -> pd.DataFrame:
+    """The rows of these studies' records in one table, as `gather` returns it."""
+    table = [
         {**record["study"], "wrong": record["data"]["wrong"], **row} for record in records for row in record["rows"]
     ]
-    return pd.DataFrame(rows, columns=None if rows else [*Study._fields, "wrong", "source", "score", "list", "found"])
+    return pd.DataFrame(table, columns=None if table else [*Study._fields, "wrong", "source", "score", "list", "found"])
 
 
 def make_missing(
@@ -392,7 +398,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     }  # fmt: skip
     table = []
     for (level, finder), part in named(rows).groupby(["level", "finder"], sort=False):
-        texts = {text: interval_text(part[column], FORM) for column, text in columns.items()}
+        texts = {text: interval_text(part[column], FORM, none="", one="") for column, text in columns.items()}
         table.append({"level": level, "finder": finder, **texts, "seeds": part["seed"].nunique()})
     return pd.DataFrame(table, columns=["level", "finder", *columns.values(), "seeds"])
 
@@ -402,7 +408,11 @@ def lists(rows: pd.DataFrame, source: str = "elr") -> pd.DataFrame:
     columns = {"listed_share": "share listed", "precision": "precision", "recall": "recall", "f1": "F1"}
     kept = rows[(rows["source"] == source) & (rows["list"] != "")]
     table = [
-        {"level": level, "list": name, **{text: interval_text(part[column], FORM) for column, text in columns.items()}}
+        {
+            "level": level,
+            "list": name,
+            **{text: interval_text(part[column], FORM, none="", one="") for column, text in columns.items()},
+        }
         for (level, name), part in kept.groupby(["level", "list"], sort=False)
     ]
     return pd.DataFrame(table, columns=["level", "list", *columns.values()])
@@ -414,7 +424,7 @@ def other_scores(rows: pd.DataFrame) -> pd.DataFrame:
     if kept.empty:
         return pd.DataFrame()
     groups = kept.groupby(["level", "source", "score"], sort=False)["average_precision"]
-    return groups.agg(lambda values: interval_text(values, FORM)).unstack("score")
+    return groups.agg(lambda values: interval_text(values, FORM, none="", one="")).unstack("score")
 
 
 def differences(rows: pd.DataFrame, measures: Sequence[str] = ("average_precision", "f1")) -> pd.DataFrame:
@@ -448,15 +458,18 @@ def differences(rows: pd.DataFrame, measures: Sequence[str] = ("average_precisio
 
 
 def saving(rows: pd.DataFrame) -> list[str]:
-    """What the list of one ELR run saves, in a sentence per level: labels to look at to fix half of the wrong ones."""
+    """How many labels a person looks at to fix half of the wrong ones, a sentence per level: with each finder, in any
+    order, and with a list without a fault."""
     sentences = []
-    kept = named(rows)
-    for level, part in kept[kept["finder"] == FINDERS[("elr", "odds", "suspect")]].groupby("level", sort=False):
-        looks, random = interval_text(part["effort_half"], "{:,.0f}"), part["effort_half_random"].mean()
-        n, wrong = int(part["images"].iloc[0]), part["wrong"].mean()
-        share = part["effort_half"].mean() / random
-        sentences.append(
-            f"{level}: of {n:,} products {wrong:,.0f} are misfiled. To fix half of these a person looks at {looks} "
-            f"with the list of one ELR run, and at {random:,.0f} without it: {100 * share:.0f} % of the work."
+    for level, part in named(rows).groupby("level", sort=False):
+        n, wrong, random = int(part["images"].iloc[0]), part["wrong"].mean(), part["effort_half_random"].mean()
+        looks = {finder: some["effort_half"] for finder, some in part.groupby("finder") if finder != "chance"}
+        texts = [f"{interval_text(looks[f], '{:,.0f}')} by {f}" for f in FINDERS.values() if f in looks]
+        sentence = (
+            f"{level}: of {n:,} labels {wrong:,.0f} are wrong. To fix half of these a person looks at "
+            f"{'; '.join(texts)}; {random:,.0f} in any order; {np.ceil(wrong / 2):,.0f} with a list without a fault."
         )
+        if (elr := FINDERS["elr", "odds", "suspect"]) in looks:
+            sentence += f" The list of one ELR run leaves {100 * looks[elr].mean() / random:.0f} % of the work."
+        sentences.append(sentence)
     return sentences

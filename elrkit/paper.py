@@ -169,16 +169,19 @@ def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, flo
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
-def interval_text(values: Iterable[float | None], form: str = "{:.2f}", none: str = "not run yet") -> str:
+def interval_text(
+    values: Iterable[float | None], form: str = "{:.2f}", none: str = "not run yet", one: str = " (1 seed)"
+) -> str:
     """Mean and 95 % t interval over seeds as text: `91.20 (90.80 to 91.60)`, of one seed `91.20 (1 seed)`.
 
-    Values that are missing (None, NaN) do not count; without any the text is `none`.
+    Values that are missing (None, NaN) do not count; without any the text is `none`. `one` stands in place of the
+    interval of a single seed; tables that count the seeds in a column of their own leave it empty.
     """
     known = np.array([value for value in values if value is not None and not np.isnan(value)], dtype=float)
     if not len(known):
         return none
     mean, low, high = map(form.format, t_interval(known))
-    return f"{mean} (1 seed)" if len(known) == 1 else f"{mean} ({low} to {high})"
+    return mean + one if len(known) == 1 else f"{mean} ({low} to {high})"
 
 
 def tolerance(values: np.ndarray, their_std: float = nan) -> float:
@@ -805,7 +808,7 @@ def selected_and_last(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFra
     liu = liu[liu["loss"].isin(["ce", "elr"])].set_index(CELL)["mean"]
 
     def mean(values: pd.Series, sign: str = "") -> str:
-        return interval_text(100 * values, f"{{:{sign}.2f}}")
+        return interval_text(100 * values, f"{{:{sign}.2f}}", one="")
 
     columns = [
         "scale",

@@ -458,7 +458,8 @@ def leakage(table: pd.DataFrame, published: float, wrong: float) -> Figure:
     """What near-duplicates across the split do to agreement with the shop's labels, and to accuracy.
 
     table      `elrkit.shop.table` of the shops of one scale; lines join the means over seeds of the splits by product,
-               bars run from the lowest to the highest seed; hollow marks are the split by group
+               bars run from the lowest to the highest seed; hollow marks are the split by group, drawn above the split
+               by product of the same feed
     published  the paper's agreement with SAM, in [0, 1]
     wrong      share of wrong labels, in [0, 1]: what is above 1 - wrong needs errors that can be foreseen, or copies
     """
@@ -472,7 +473,8 @@ def leakage(table: pd.DataFrame, published: float, wrong: float) -> Figure:
             ax.errorbar(by_product["near_duplicates"].mean(), mean, [mean - low, high - mean], color=colour, ls=dash,
                         marker=marker, ms=5, lw=1.6, capsize=2, label=arm)  # fmt: skip
             apart = part[part["split"] == "group"]
-            ax.plot(apart["near_duplicates"], apart[column], ls="", marker=marker, ms=8, mfc="none", color=colour)
+            same_feed = apart["leak"].map(by_product["near_duplicates"].mean()).fillna(apart["leak"] / 100)
+            ax.plot(same_feed, apart[column], ls="", marker=marker, ms=8, mfc="none", color=colour)
         ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         ax.grid(alpha=0.25)
@@ -485,9 +487,9 @@ def leakage(table: pd.DataFrame, published: float, wrong: float) -> Figure:
         axes[0].axhline(1 - wrong, color=GREY, lw=1, label=f"labels that are right: {100 - 100 * wrong:.3g} %"),
     ]
     axes[0].legend(handles=lines, fontsize="small", loc="lower right")
-    axes[1].plot([], [], ls="", marker="o", ms=8, mfc="none", color=GREY, label="hollow: split by group")
+    axes[1].plot([], [], ls="", marker="o", ms=8, mfc="none", color=GREY, label="hollow: same feed, split by group")
     axes[1].legend(fontsize="small", loc="best")
-    figure.supxlabel("test products with a near-duplicate in training", fontsize="medium")
+    figure.supxlabel("test products with a near-duplicate in training when split by product", fontsize="medium")
     return figure
 
 

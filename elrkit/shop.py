@@ -415,22 +415,37 @@ def put_in(chosen: Sequence[Shop]) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame({"": ["not made yet"]})
     groups = pd.DataFrame(rows).groupby(["shop", "split by", "leak asked"], sort=False)
-    return groups.agg("mean").assign(seeds=groups.size()).round(1).reset_index()
+    whole = ["subcategories", "products", "kept"]
+    means = groups.agg("mean").assign(seeds=groups.size()).round(1).reset_index()
+    return means.astype({name: int for name in whole if (means[name] % 1 == 0).all()})
 
 
 def leakage_answer(table: pd.DataFrame, published: float) -> str:
-    """In words: the highest agreement of these runs, where it was, and whether it reaches `published` (a share)."""
+    """In words: the highest agreement of these runs, where it was, what near-duplicates have to do with it, and whether
+    it reaches `published` (a share)."""
     if table.empty:
         return "not run yet"
     means = table.groupby(["split", "leak", "arm"])[["agreement", "accuracy", "near_duplicates"]].mean()
     best = means["agreement"].idxmax()
     split, _, arm = best
-    values = table.set_index(["split", "leak", "arm"]).loc[[best], "agreement"]
+    of_best = table.set_index(["split", "leak", "arm"]).loc[[best]]
+    values = of_best["agreement"]
     verdict = "reaches" if means.loc[best, "agreement"] >= published else "does not reach"
+    parts = of_best[["agreement_leaked", "agreement_apart"]].mean()
+    with_and_without = ""
+    if parts.notna().all():
+        with_and_without = (
+            f"; with a near-duplicate in training it agrees on {100 * parts.iloc[0]:.1f} % of the test products, "
+            f"without on {100 * parts.iloc[1]:.1f} %"
+        )
+    by_group = table[(table["split"] == "group") & (table["leak"] == best[1]) & (table["arm"] == arm)]["agreement"]
+    if split == "product" and len(by_group):
+        with_and_without += f"; the same feed split by group: {interval_text(100 * by_group, '{:.1f} %')}"
     return (
         f"the highest agreement is {interval_text(100 * values, '{:.1f} %')}, of {arm}, split by {split}, with a "
         f"near-duplicate of {100 * means.loc[best, 'near_duplicates']:.0f} % of the test products in training; the "
         f"accuracy there is {100 * means.loc[best, 'accuracy']:.1f} %; it {verdict} the paper's {100 * published:g} %"
+        + with_and_without
     )
 
 
@@ -452,8 +467,8 @@ def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def percent(values: Sequence[float]) -> str:
-    """`interval_text` of shares over seeds, in percent; empty without a value."""
-    return interval_text(100 * np.asarray(values, dtype=float), "{:.1f}", none="")
+    """`interval_text` of shares over seeds, in percent, for tables that count the seeds; empty without a value."""
+    return interval_text(100 * np.asarray(values, dtype=float), "{:.1f}", none="", one="")
 
 
 # ------------------------------------------------------------------------------------------------ clean and go on

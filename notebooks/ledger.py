@@ -28,7 +28,7 @@
 # %%
 from pathlib import Path
 
-from elrkit import paper, runs
+from elrkit import findings, paper, runs
 from IPython.display import HTML
 
 # %% tags=["parameters"]
@@ -68,6 +68,23 @@ glue(
     display=False,
 )
 HTML(paper.ledger_html(claim_rows, chapters))
+
+# %% tags=["nbval-ignore-output", "remove-cell"]
+# So does the front page: what each chapter's runs say so far.
+titles = {
+    "early_learning": "Early learning",
+    "table1": "Table 1",
+    "sam": "Sharpness-aware minimization",
+    "human_noise": "Labels that people got wrong",
+    "audit": "The list of labels to look at",
+    "shop": "A shop whose truth is known",
+}
+said = findings.sentences()
+glue(
+    "findings",
+    HTML(findings.as_html(said, titles, "../notebooks/")),
+    display=False,
+)
 
 # %% [markdown]
 # ## Numbers

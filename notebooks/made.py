@@ -14,13 +14,15 @@
 # %% [markdown]
 # # How this was made
 #
-# Every number and figure comes from a record: one JSON file per training, named by the hash of its settings, with its
-# seed, realized noise, curves, versions, device and time. Records of CIFAR are committed under `results/runs`; the
+# Every result of training comes from a record: one JSON file per run, named by the hash of its settings, with its
+# seed, realized noise, curves, versions, device and time. Records of CIFAR are committed under `results/runs`, beside those of
+# the studies of {doc}`audit` (`results/audit`) and of the shops (`results/shop`); the
 # digits' are made when the report is built, on the reader's machine. `make report` runs each notebook with papermill and
 # renders the book; `requirements.lock` pins every package with its hash.
 
 # %%
-from elrkit import runs, train
+import pandas as pd
+from elrkit import plans, runs, train
 
 # %% tags=["parameters"]
 dataset = None  # only the records of this dataset; None: all
@@ -51,14 +53,51 @@ used.agg(
 # This page itself was built with
 
 # %% tags=["nbval-ignore-output"]
-train.versions()
+print(", ".join(f"{name} {version}" for name, version in train.versions().items()))
+
+# %% [markdown]
+# ## What the scales are
+#
+# The first run of each plan, whose others differ in loss, noise, seed or the chapter's own question. Milestones are the epochs
+# after which the learning rate is multiplied by *factor*. The small net's first convolution has stride 2. The studies of
+# {doc}`audit` train it on 15,000 images for 32 epochs, with flips; the shops of {doc}`shop` on 200 photos a subcategory.
+
+# %% tags=["full-width", "hide-input"]
+names = {
+    "model": "network",
+    "train_size": "images",
+    "epochs": "epochs",
+    "lr": "learning rate",
+    "milestones": "milestones",
+    "gamma": "factor",
+    "augmentation": "augmentation",
+    "precision": "precision",
+}
+scales = [
+    {"plan": plan, "scale": scale, **plans.plan(plan, scale)[0].model_dump()}
+    for plan in plans.PLANS
+    for scale in ("paper", "cpu")
+]
+frame = pd.DataFrame(scales)[["plan", "scale", *names]]
+frame["train_size"] = [
+    "all" if size is None or size != size else f"{size:,.0f}"
+    for size in frame["train_size"]
+]
+frame["milestones"] = [
+    ", ".join(map(str, m)) if isinstance(m, tuple) else ""
+    for m in frame["milestones"]
+]
+frame.rename(columns=names).style.hide(axis="index").format(
+    {"learning rate": "{:g}", "factor": "{:g}"}, na_rep=""
+)
 
 # %% [markdown]
 # ## All runs
 #
-# `python -m elrkit runs --csv` prints this table with any column of a record.
+# `python -m elrkit runs --csv` prints this table with any column of a record. Labels of a shop and labels by people are wrong
+# before the run sees them, so that the former's noise reads *none*.
 
-# %% tags=["nbval-ignore-output", "hide-output"]
+# %% tags=["nbval-ignore-output", "full-width", "hide-input"]
 columns = [
     "run_id",
     "dataset",
@@ -68,6 +107,10 @@ columns = [
     "loss",
     "schedule",
     "sam_rho",
+    "lam",
+    "lr",
+    "train_images",
+    "epochs",
     "seed",
     "scale",
     "status",
@@ -75,5 +118,19 @@ columns = [
 shown = table[[*columns, "test_top1", "wrong_memorized", "seconds"]].sort_values(
     ["dataset", "scale", "noise_rate", "loss"]
 )
+shown["train_images"] = shown["train_images"].map("{:,}".format)
+shown["seconds"] = shown["seconds"].round().map("{:,.0f}".format)
 anchor = '<span id="run-{0}">{0}</span>'.format  # what the ledger links to
-shown.style.hide(axis="index").format(precision=3).format({"run_id": anchor})
+shown.rename(columns=lambda name: name.replace("_", " ")).style.hide(
+    axis="index"
+).format(
+    {
+        "run id": anchor,
+        "noise rate": "{:g}",
+        "sam rho": "{:g}",
+        "lr": "{:g}",
+        "lam": "{:g}",
+    },
+    precision=3,
+    na_rep="",
+)

@@ -111,7 +111,7 @@ for scale in dict.fromkeys(rows.scale):
 # with the `paper` scale alone.
 
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+# %% tags=["nbval-ignore-output", "hide-input", "full-width"]
 def with_interval(row, name):
     text = f"{row[name]:.1f}" if row[name] == row[name] else ""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
@@ -134,14 +134,13 @@ shown = pd.DataFrame(
         ],
         "seen through": [with_interval(row, "seen") for _, row in rows.iterrows()],
         "seeds": rows.seeds,
-        "Liu et al.": rows.liu,
+        "Liu et al.": rows.liu.where(rows.scale == "paper"),
     }
 )
 shown.style.hide(axis="index").format(precision=2, na_rep="")
 
 # %% [markdown]
-# Which loss has the highest mean at the last epoch, and whether its lead over each of the others excludes zero is for
-# the intervals above to say:
+# The highest mean at the last epoch so far; the intervals above say whether the lead is real.
 
 # %% tags=["nbval-ignore-output"]
 for (scale, rate), group in rows.groupby(["scale", "noise_rate"], sort=False):

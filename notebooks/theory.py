@@ -216,8 +216,7 @@ theory.figure_course(courses)
 #
 # ## Over noise and dimension
 #
-# The sliders of this chapter, as a figure: the share of wrong labels $\Delta / 2$ downwards, the dimension relative to
-# the number of examples to the right.
+# The share of wrong labels $\Delta / 2$ downwards, the dimension relative to the number of examples to the right.
 
 # %%
 table = theory.sweep(
@@ -234,7 +233,10 @@ last = (
     .groupby(["delta", "ratio", "lam"])[["wrong_memorized", "test"]]
     .mean()
 )
-last.unstack("lam").round(2)
+names = {"wrong_memorized": "memorized", "test": "test accuracy"}
+last.rename(columns=names).rename_axis(
+    index={"delta": "Δ", "ratio": "dimension / n", "lam": "λ"}
+).unstack("λ").round(2)
 
 # %% mystnb={"figure": {"name": "fig-linear-multiples", "caption": "The linear model over noise and dimension; lines are means over the seeds, bands their range. The panels marked (theorem) lie in the range of Theorem 1."}, "image": {"alt": "Nine panels. Cross-entropy memorizes all wrong labels when the dimension is 0.9 or 2 times the number of examples, about half when it is a quarter. ELR memorizes almost none, except at 40 percent wrong labels in the highest dimension, where both losses start with most wrong labels memorized.", "width": "100%"}}
 theory.figure_multiples(table)

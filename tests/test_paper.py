@@ -581,9 +581,9 @@ def test_selection_beside_the_last_epoch(published):
     assert (first["scale"], first["last epoch, all images"], first["selected minus last"]) == (
         "cpu",
         "not run yet",
-        "+10.00 (1 seed)",
+        "+10.00",
     )
-    assert second["last epoch, all images"] == "82.00 (1 seed)"
+    assert second["last epoch, all images"] == "82.00"
     assert second["selected epoch"].startswith("83.00 (")
     assert second["selected minus last"].startswith("+3.00 (")
     assert (second["Liu et al."], second["seeds"]) == ("91.16", 2)

@@ -1,0 +1,124 @@
+"""What the records say so far: a sentence or two for each chapter, for the front page. Nothing is typed by hand.
+
+Each is computed at the larger scale that has runs, and names it; a chapter without runs says so.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+
+import pandas as pd
+
+from elrkit import audit_study, human_noise, paper, plans, runs, shop
+from elrkit.paper import interval_text
+
+SCALES = ("paper", "cpu")
+NAMES = {"ce": "cross-entropy", "elr": "ELR"}
+NONE = "not run yet"
+
+
+def sentences() -> list[tuple[str, str]]:
+    """(chapter, text) for each chapter whose question the records answer, in the order of the book."""
+    return [
+        ("early_learning", _first(early_learning, "early-learning")),
+        ("table1", _first(table1, "table1")),
+        ("sam", _first(sam, "sam")),
+        ("human_noise", _first(human_labels, "human-noise")),
+        ("audit", audit()),
+        ("shop", shops()),
+    ]
+
+
+def as_html(found: Iterable[tuple[str, str]], titles: dict[str, str], folder: str = "") -> str:
+    """The sentences as an HTML list; each begins with a link to its chapter, titled as in `titles`."""
+    links = ((f'<a href="{folder}{name}.html">{escape(titles[name])}</a>', escape(text)) for name, text in found)
+    return f"<ul>{''.join(f'<li>{link}: {text}</li>' for link, text in links)}</ul>"
+
+
+def _first(sentence: Callable[[pd.DataFrame], str], plan: str) -> str:
+    """The sentence about the first scale at which the plan's runs suffice for one."""
+    for scale in SCALES:
+        records = [record for config in plans.plan(plan, scale) if (record := runs.find(config))]
+        table = runs.table(records)
+        table = table[(table["status"] == "finished") & (table["split"] == "all")] if len(table) else table
+        text = sentence(table) if len(table) else ""
+        if text:
+            return f"{text} ({scale} scale)"
+    return NONE
+
+
+def _percent(values: Sequence[float]) -> str:
+    return interval_text((100 * value for value in values), "{:.1f} %")
+
+
+def _points(table: pd.DataFrame, column: str, high: object, low: object) -> str:
+    """Test accuracy of one arm less another's, in points, within a seed and cell; empty without a pair."""
+    cells = table.pivot_table(index=["noise_rate", "seed"], columns=column, values="test_top1")
+    if not {high, low} <= set(cells.columns):
+        return ""
+    return interval_text(100 * (cells[high] - cells[low]), "{:+.1f}", none="")
+
+
+def early_learning(table: pd.DataFrame) -> str:
+    """What ELR keeps from being memorized, at 20 % noise."""
+    rows = table[table["noise_rate"] == 0.2]
+    parts = [
+        f"{NAMES[loss]} ends with {_percent(group['wrong_memorized'])} of the wrong labels memorized and "
+        f"{_percent(group['test_top1'])} test accuracy"
+        for loss, group in rows.groupby("loss")
+    ]
+    return "CIFAR-10 with 20 % of the labels redrawn: " + "; ".join(parts) if len(parts) == 2 else ""
+
+
+def table1(table: pd.DataFrame) -> str:
+    """ELR minus cross-entropy in points, cell by cell."""
+    parts = []
+    for (dataset, schedule), group in table.groupby(["dataset", "schedule"], sort=False):
+        by_rate = {rate: _points(cell, "loss", "elr", "ce") for rate, cell in group.groupby("noise_rate")}
+        cells = [f"{gain} at {100 * rate:g} %" for rate, gain in by_rate.items() if gain]
+        if cells:
+            parts.append(f"{paper.DATASETS[dataset]}, {paper.SCHEDULES[schedule]}: {', '.join(cells)} noise")
+    return "ELR minus cross-entropy, points of test accuracy. " + ". ".join(parts) if parts else ""
+
+
+def sam(table: pd.DataFrame) -> str:
+    """SAM minus SGD, all else equal, and SGD with twice the epochs minus SGD."""
+    shortest = table["epochs"].min()
+    parts = []
+    for loss, group in table.groupby("loss"):
+        rho = group["sam_rho"].max()
+        alone = _points(group[group["epochs"] == shortest], "sam_rho", rho, 0.0) if rho else ""
+        twice = _points(group[group["sam_rho"] == 0], "epochs", 2 * shortest, shortest)
+        if alone:
+            longer = f", twice the epochs, which cost as much, {twice}" if twice else ""
+            parts.append(f"to {NAMES[loss]} SAM adds {alone}{longer}")
+    text = "; ".join(parts)
+    return f"With all else equal {text} points of test accuracy, where the paper has 14.6" if text else ""
+
+
+def human_labels(table: pd.DataFrame) -> str:
+    """ELR minus cross-entropy on people's labels."""
+    people = table[(table["noise"] == "human") & (table["sam_rho"] == 0) & (table["schedule"] == "multistep")]
+    by_rate = {rate: _points(cell, "loss", "elr", "ce") for rate, cell in people.groupby("noise_rate")}
+    cells = [
+        f"{gain} on {human_noise.level_of(rate)} ({100 * rate:.0f} % wrong)" for rate, gain in by_rate.items() if gain
+    ]
+    return "ELR minus cross-entropy on labels by people, points: " + ", ".join(cells) if cells else ""
+
+
+def audit() -> str:
+    """What the list of labels to look at saves."""
+    records = [found for study in audit_study.studies() if (found := audit_study.find(study))]
+    saved = audit_study.saving(audit_study.rows(records)) if records else []
+    return " ".join(f"{text[0].upper()}{text[1:]}" for text in saved) + " (cpu scale)" if saved else NONE
+
+
+def shops() -> str:
+    """Whether near-duplicates explain the paper's agreement with a shop's labels."""
+    published = paper.load_published().set_index("id")["mean"]["galatolo2021-text-cdon-sam"] / 100
+    for scale in SCALES:
+        table = shop.table(shop.shops(scale))
+        table = table[table["kind"] == scale]
+        if len(table):
+            text = shop.leakage_answer(table, published)
+            return f"{text[0].upper()}{text[1:]} ({scale} scale)"
+    return NONE

@@ -1,0 +1,97 @@
+"""The sentences of the front page against hand-made tables, and that they say when nothing was run."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from elrkit import findings, runs
+
+
+def rows(*arms):
+    """A row per arm and seed; test accuracy in percent is the arm's `test` plus the seed."""
+    base = {
+        "dataset": "cifar10", "schedule": "multistep", "noise": "symmetric", "noise_rate": 0.2, "sam_rho": 0.0,
+        "epochs": 30, "wrong_memorized": 0.5,
+    }  # fmt: skip
+    return pd.DataFrame(
+        [
+            {**base, "seed": seed, **arm, "test_top1": (arm["test"] + seed) / 100}
+            for arm in arms
+            for seed in arm["seeds"]
+        ]
+    )
+
+
+CE = {"loss": "ce", "test": 60, "seeds": (0, 1)}
+ELR = {"loss": "elr", "test": 70, "seeds": (0, 1)}
+
+
+def test_differences_are_within_a_seed():
+    assert findings.table1(rows(CE, ELR)) == (
+        "ELR minus cross-entropy, points of test accuracy. CIFAR-10, multi-step: +10.0 (+10.0 to +10.0) at 20 % noise"
+    )
+    alone = rows({**CE, "seeds": (0,)}, {**ELR, "seeds": (1,)})
+    assert findings.table1(alone) == findings.table1(rows(CE)) == ""
+
+
+def test_cells_are_kept_apart():
+    text = findings.table1(rows(CE, ELR, {**CE, "noise_rate": 0.1, "seeds": (0,)},
+                                {**ELR, "noise_rate": 0.1, "test": 61, "seeds": (0,)}))  # fmt: skip
+    assert "+1.0 (1 seed) at 10 %, +10.0 (+10.0 to +10.0) at 20 % noise" in text
+
+
+def test_early_learning_needs_both_losses():
+    other = {**ELR, "noise_rate": 0.4, "test": 90}
+    assert findings.early_learning(
+        rows({**CE, "seeds": (0,)}, {**ELR, "seeds": (0,), "wrong_memorized": 0.1}, other)
+    ) == (
+        "CIFAR-10 with 20 % of the labels redrawn: cross-entropy ends with 50.0 % (1 seed) of the wrong labels "
+        "memorized and 60.0 % (1 seed) test accuracy; ELR ends with 10.0 % (1 seed) of the wrong labels memorized and "
+        "70.0 % (1 seed) test accuracy"
+    )
+    assert findings.early_learning(rows(CE)) == ""
+
+
+def test_sam_beside_the_sgd_that_costs_as_much():
+    sharp = {**ELR, "sam_rho": 0.05, "test": 73, "seeds": (0,)}
+    assert findings.sam(rows(ELR, sharp)) == (
+        "With all else equal to ELR SAM adds +3.0 (1 seed) points of test accuracy, where the paper has 14.6"
+    )
+    longer = {**ELR, "epochs": 60, "test": 72}
+    assert "to ELR SAM adds +3.0 (1 seed), twice the epochs, which cost as much, +2.0 (+2.0 to +2.0) points" in (
+        findings.sam(rows(ELR, sharp, longer))
+    )
+    assert findings.sam(rows(ELR, longer)) == ""
+
+
+def test_peoples_labels_by_level():
+    people = dict(noise="human", noise_rate=0.4021)
+    text = findings.human_labels(
+        rows({**CE, **people}, {**ELR, **people}, {**ELR, **people, "sam_rho": 0.05, "test": 99})
+    )
+    assert text.endswith("points: +10.0 (+10.0 to +10.0) on worst (40 % wrong)")
+
+
+def test_an_empty_store_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("ELRKIT_RESULTS", str(tmp_path / "runs"))
+    said = findings.sentences()
+    assert [text for _, text in said] == ["not run yet"] * len(said)
+    page = findings.as_html(said, {name: f"<{name}>" for name, _ in said}, "../notebooks/")
+    assert page.count("<li>") == page.count('<a href="../notebooks/') == len(said)
+    assert "&lt;sam&gt;" in page
+
+
+def test_the_store_speaks_of_its_largest_scale(monkeypatch):
+    monkeypatch.setenv("ELRKIT_RESULTS", str(Path(__file__).parents[1] / "results" / "runs"))
+    said = dict(findings.sentences())
+    table = runs.table(runs.read_all())
+    scale = "paper" if (table["scale"] == "paper").any() else "cpu"
+    assert said["early_learning"].endswith(f"({scale} scale)")
+    for loss in ("cross-entropy", "ELR"):
+        assert f"{loss} ends with" in said["early_learning"]
+
+
+@pytest.mark.parametrize("sentence", [findings.early_learning, findings.table1, findings.sam, findings.human_labels])
+def test_other_runs_alone_say_nothing(sentence):
+    assert sentence(rows({**ELR, "noise_rate": 0.33})) == ""
