@@ -185,7 +185,7 @@ def _draw_column(axes: "Axes", title: str, parts: list[tuple[str, str, tuple[int
     line = {"color": "#333333", "lw": 0.9}
     for level, (part, text, shape) in enumerate(parts):
         convolved = part not in ("", "head")
-        wide = 0.8 + 0.1 * (log2(shape[0]) - 6) if convolved else 0.8
+        wide = 0.95 + 0.08 * (log2(shape[0]) - 6) if convolved else 0.95
         colour = COLOURS[min(int(log2(finest / shape[1])), len(COLOURS) - 1)] if convolved else "#DDDDDD"
         box = FancyBboxPatch(
             (-wide, level - 0.3), 2 * wide, 0.6, boxstyle="round,pad=0,rounding_size=0.12", fc=colour, ec="#333333"
@@ -200,7 +200,7 @@ def _draw_column(axes: "Axes", title: str, parts: list[tuple[str, str, tuple[int
             axes.add_patch(FancyArrowPatch(*ends, **bow, **line))
     for part in dict.fromkeys(part for part, _, _ in parts if part):
         levels = [level for level, entry in enumerate(parts) if entry[0] == part]
-        axes.plot([-1.25, -1.25], [levels[0] - 0.3, levels[-1] + 0.3], **line)
-        axes.text(-1.32, sum(levels) / len(levels), part, ha="right", va="center", size=8.5)
-    axes.set(xlim=(-1.75, 1.4), ylim=(-0.6, tallest - 0.4), title=title)
+        axes.plot([-1.35, -1.35], [levels[0] - 0.3, levels[-1] + 0.3], **line)
+        axes.text(-1.42, sum(levels) / len(levels), part, ha="right", va="center", size=8.5)
+    axes.set(xlim=(-1.85, 1.5), ylim=(-0.6, tallest - 0.4), title=title)
     axes.set_axis_off()

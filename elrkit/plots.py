@@ -329,7 +329,7 @@ def sweep(
     low, high = accuracy.min(), max(accuracy.max(), accuracy.min() + 1e-9)
     heights["test_top1"] = ((accuracy - low) / (high - low)).to_numpy()
     ticks["test_top1"] = [(place, f"{low + place * (high - low):.1f}") for place in (0, 0.25, 0.5, 0.75, 1)]
-    figure = Figure(figsize=(max(6.0, 1.25 * len(heights) + 1.0), 4.6), layout="constrained")
+    figure = Figure(figsize=(max(6.0, 1.0 * len(heights) + 1.5), 5.4), layout="constrained")
     ax = figure.subplots()
     colours = ScalarMappable(Normalize(accuracy.quantile(0.1), high), colormaps["viridis"])
     columns = np.array(list(heights.values()))
@@ -343,7 +343,7 @@ def sweep(
         ax.axvline(place, color="#333333", lw=0.8)
         for y, text in ticks[name]:
             ax.annotate(text, (place, y), xytext=(-3, 0), textcoords="offset points", ha="right", va="center",
-                        fontsize=7.5, bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.6})  # fmt: skip
+                        fontsize=8.5, bbox={"fc": "white", "ec": "none", "alpha": 0.9, "pad": 0.6})  # fmt: skip
     figure.suptitle(title, fontsize="medium")
     ax.set_xticks(x, [*(names[field] for field in fields), "test accuracy, %"])
     ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)

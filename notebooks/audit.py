@@ -14,6 +14,8 @@
 # %% [markdown]
 # # The list of labels to look at
 #
+# **So far:** {glue:text}`ledger.ipynb::found_audit:s`.
+#
 # The paper closes with an application: where the network's class differs from a product's, a person looks
 # {cite:p}`galatolo2021`. {cite:t}`liu2020` list the training images whose ELR target disagrees with the label. How good
 # is such a list, and does it need ELR? Labels that people made, with known truth {cite:p}`wei2022`, can tell.

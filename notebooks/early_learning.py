@@ -14,6 +14,8 @@
 # %% [markdown]
 # # Early learning, then memorization
 #
+# **So far:** {glue:text}`ledger.ipynb::found_early_learning:s`.
+#
 # A network trained on partly wrong labels first learns what most labels agree on, and only later the wrong labels one
 # by one. {cite:t}`liu2020` call the two phases *early learning* and *memorization*; {cite:t}`galatolo2021` show them in
 # their Figure 2. This chapter makes labels wrong on purpose, trains with cross-entropy (CE) and with early-learning

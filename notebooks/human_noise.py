@@ -14,6 +14,8 @@
 # %% [markdown]
 # # Labels that people got wrong
 #
+# **So far:** {glue:text}`ledger.ipynb::found_human_noise:s`.
+#
 # The paper ends with an open question: the shop estimates that 10 to 20 % of its products are misfiled, and there were
 # no clean labels to test on {cite:p}`galatolo2021`. CIFAR-10N {cite:p}`wei2022` closes the gap. Three people labelled
 # each training image of CIFAR-10, whose true classes are known. *Aggregate* is their majority vote, *random1* the first
@@ -82,7 +84,7 @@ human_noise.leaderboard(paper.load_published(), tables).style.hide(axis="index")
 # training of its own: both networks come from one run.
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-for scale in wanted:
+for scale in shown:
     print(f"{scale} scale")
     display(human_noise.gains(tables[scale]).style.hide(axis="index"))
 

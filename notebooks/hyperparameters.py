@@ -119,7 +119,7 @@ for scale, name in searches:
         f"{len(searches[scale, name])} runs there and finished"
     )
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Parallel coordinates: one axis per hyper-parameter and one for test accuracy, one line per run, coloured by its test accuracy; the settings chosen by test and by noisy held-out accuracy are drawn in black."}}
+# %% tags=["nbval-ignore-output", "full-width"] mystnb={"image": {"alt": "Parallel coordinates: one axis per hyper-parameter and one for test accuracy, one line per run, coloured by its test accuracy; the settings chosen by test and by noisy held-out accuracy are drawn in black."}}
 chosen = {key: sweeps.selection(table) for key, table in found.items()}
 for key, table in found.items():
     if not (fields := sweeps.varied(table)):

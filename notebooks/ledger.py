@@ -70,7 +70,7 @@ glue(
 HTML(paper.ledger_html(claim_rows, chapters))
 
 # %% tags=["nbval-ignore-output", "remove-cell"]
-# So does the front page: what each chapter's runs say so far.
+# So does the front page: what each chapter's runs say so far. Each chapter repeats its own.
 titles = {
     "early_learning": "Early learning",
     "table1": "Table 1",
@@ -85,6 +85,8 @@ glue(
     HTML(findings.as_html(said, titles, "../notebooks/")),
     display=False,
 )
+for name, text in said:
+    glue(f"found_{name}", text, display=False)
 
 # %% [markdown]
 # ## Numbers

@@ -39,15 +39,18 @@ print(f"{len(records)} records")
 # %% [markdown]
 # ## Devices and versions
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "full-width"]
 for name in ("torch", "torchvision", "numpy", "python", "elrkit"):
     table[name] = [record["versions"][name] for record in records]
+table["dataset"] = table["dataset"].str.replace(
+    r"^shop/(\w+)-.*", r"shops, \1", regex=True
+)
 used = table.groupby(
     ["dataset", "scale", "device", "threads", "torch", "python"], dropna=False
 )
 used.agg(
-    runs=("run_id", "size"), hours=("seconds", lambda s: round(s.sum() / 3600, 2))
-).reset_index()
+    runs=("run_id", "size"), hours=("seconds", lambda s: s.sum() / 3600)
+).reset_index().style.hide(axis="index").format({"hours": "{:.2f}"})
 
 # %% [markdown]
 # This page itself was built with

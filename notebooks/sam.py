@@ -14,6 +14,8 @@
 # %% [markdown]
 # # SAM, everything else equal
 #
+# **So far:** {glue:text}`ledger.ipynb::found_sam:s`.
+#
 # The abstract of {cite:t}`galatolo2021` adds "a further 14.6 percentage points" from sharpness-aware minimization (SAM,
 # {cite:t}`foret2021`): with ELR on the shop's images, 78.8 % after training with SGD, 93.4 % with SAM. Their Figure 5 shows
 # cross-entropy (CE) and ELR with SGD and with SAM, four runs each. Along with SAM, though, the published code changed the

@@ -14,6 +14,8 @@
 # %% [markdown]
 # # A shop whose truth is known
 #
+# **So far:** {glue:text}`ledger.ipynb::found_shop:s`.
+#
 # The paper's aim is a web shop with 10 to 20 % of its products in a wrong subcategory. It trains on 63 subcategories of
 # 1,000 thumbnails each, splits them 9:1 at random, and counts how many test products are predicted as the shop filed
 # them; with sharpness-aware minimization that is 93.4 % {cite:p}`galatolo2021`. Two questions stay open there. The test

@@ -14,6 +14,8 @@
 # %% [markdown]
 # # Table 1: test accuracy under label noise
 #
+# **So far:** {glue:text}`ledger.ipynb::found_table1:s`.
+#
 # The paper's Table 1 gives 32 test accuracies: CIFAR-10 and CIFAR-100, no noise and 10, 15 and 20 % symmetric noise,
 # cross-entropy and ELR, a multi-step and a cosine schedule, one run per cell {cite:p}`galatolo2021`. Six of the cells
 # have a counterpart in {cite:t}`liu2020`, whose method it is. This page sets our runs beside both.
