@@ -213,6 +213,7 @@ def audit(run_or_feed: Positional[str], out: Path = Path("audit"), top: int = 10
 
     if re.fullmatch("[0-9a-f]{12}", run_or_feed):
         config = RunConfig(**runs.by_id(run_or_feed)["config"])
+        runs.missing([config])  # refuses a dataset whose content is not what the run was trained on
         dataset = data.load(config.dataset)
     else:
         dataset = data.load(run_or_feed)
@@ -228,6 +229,8 @@ def audit(run_or_feed: Positional[str], out: Path = Path("audit"), top: int = 10
         raise ConfigError(f"run {config.run_id}: trained elsewhere, there is no {outcome}; train it here")
     listed, table, page = audit.audit_outcome(load_outcome(outcome.parent), dataset, out, top)
     print(f"{len(listed)} labels to look at, the most suspicious first: {table}")
+    if page is None:
+        return 0
     print(f"open {page} in a browser; import-feed --decisions applies what you decide there")
     return 0
 
@@ -238,7 +241,7 @@ def import_feed(
     out: Path,
     images: Path = Path(),
     rules: catalogue.FeedRules = catalogue.FeedRules(),  # noqa: B008  (frozen)
-    decisions: Path | None = None,
+    decisions: tuple[Path, ...] = (),
     download_from: tuple[str, ...] = (),
     licence: str = "not stated",
     workers: int = 2,
@@ -250,7 +253,7 @@ def import_feed(
         out: the .npz to write
         images: folder below which the feed's image paths lie
         rules: what to keep
-        decisions: CSV saved by the page of `audit`, applied to the labels
+        decisions: CSV files saved by the page of `audit`, in the order of the reviews, applied to the labels
         download_from: hosts whose image addresses may be fetched; without them none is
         licence: terms of the feed, for the manifest
         workers: processes that decode images
@@ -265,7 +268,7 @@ def import_feed(
 
 @app.command
 def make_feed(
-    dataset: Positional[Path],
+    dataset: Positional[str],
     out: Positional[Path],
     classes: int | None = None,
     products_per_class: int | None = None,
@@ -276,10 +279,10 @@ def make_feed(
     format: Literal["xml", "csv"] = "xml",
     seed: int = 0,
 ) -> int:
-    """Make a shop's feed whose faults are known, from the images of a dataset file.
+    """Make a shop's feed whose faults are known, from the images of any dataset.
 
     Args:
-        dataset: an .npz dataset
+        dataset: cifar10, cifar100, digits, an .npz dataset, or a folder of class folders
         out: folder to write: feed, thumbnails, and the truth
         classes: subcategories (default: all)
         products_per_class: products of each (default: as many as it has images)
@@ -400,7 +403,7 @@ def clean(scale: Scale = "cpu", seeds: tuple[int, ...] = plans.SEEDS, jobs: int 
 
     started, seconds = time.monotonic(), _budget(budget)
     bases = [shop.clean_base(scale, seed) for seed in seeds]
-    _train(bases, runs.train_missing, jobs=jobs, budget_seconds=seconds)
+    _train(bases, runs.train_missing, announced=True, jobs=jobs, budget_seconds=seconds)
     for base in bases:
         summary = shop.clean(base, lambda: seconds is not None and time.monotonic() - started > seconds)
         print(
@@ -418,7 +421,7 @@ def main(arguments: list[str] | None = None) -> int:
         if arguments[:1] == ["train"] and len(arguments) > 1 and not arguments[1].startswith("-"):
             arguments = ["train", *_flags_of_file(Path(arguments[1])), *arguments[2:]]
         return app.cli(prog="python -m elrkit", args=arguments, use_underscores=False) or 0
-    except (ValueError, FileNotFoundError, ConnectionError) as error:  # each in one line that says how to mend it
+    except (ValueError, OSError) as error:  # each in one line that says how to mend it
         print(f"error: {error}", file=sys.stderr)
         return 2
 

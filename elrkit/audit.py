@@ -318,15 +318,20 @@ def _groups(scores: NDArray[np.float64], bad: NDArray[np.bool_]) -> tuple[NDArra
 
 def audit_outcome(
     outcome: dict, dataset: Dataset, out: str | os.PathLike[str], top: int = 1000
-) -> tuple[pd.DataFrame, Path, Path]:
+) -> tuple[pd.DataFrame, Path, Path | None]:
     """The list of labels to look at of a finished run, as ``labels.csv`` and ``review.html`` in the folder `out`.
 
     outcome: of `elrkit.train.load_outcome`; its ELR targets are used, or, of another loss, the last predictions, which
     have seen the labels and find less. dataset: what it was trained on. top: pictures in the page; the CSV lists every
-    label of `suspect_list`. Returns (the listed rows, path of the CSV, path of the page).
+    label of `suspect_list`. Returns (the listed rows, path of the CSV, path of the page or, when nothing is suspicious,
+    None). Raises AuditError when the run was trained on more images than the dataset has.
     """
     probabilities = outcome["targets"] if outcome["targets"] is not None else outcome["probabilities"]
     index, labels = outcome["index"].numpy(), outcome["given"].numpy()
+    if index.max() >= len(dataset.train_images):
+        raise AuditError(
+            f"outcome: of image {index.max()}, where the dataset has {len(dataset.train_images)}; not its run"
+        )
     ids = [dataset.train_ids[i] for i in index] if dataset.train_ids else index
     table = rank(probabilities.numpy(), labels, ids, dataset.class_names)
     listed = table[suspect_list(probabilities.numpy(), labels)[table.index]]
@@ -334,6 +339,9 @@ def audit_outcome(
     out.mkdir(parents=True, exist_ok=True)
     listed.to_csv(out / "labels.csv", index=False)
     shown = listed.head(top)
+    if shown.empty:
+        (out / "review.html").unlink(missing_ok=True)  # of an earlier list
+        return listed, out / "labels.csv", None
     pictures = dataset.train_images[index[shown.index]].numpy()
     if pictures.shape[-1] == 1:
         pictures = np.repeat(pictures, 3, axis=-1)

@@ -73,6 +73,11 @@ def studies(
     for level in levels:
         if level not in HUMAN_NOISE_RATES:
             raise ConfigError(f"levels={levels}: allowed are {', '.join(HUMAN_NOISE_RATES)}")
+    for name, value in (("images", images), ("fold_epochs", fold_epochs)):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ConfigError(f"{name}={value!r}: allowed are whole numbers")
+    if bad := [seed for seed in seeds if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0]:
+        raise ConfigError(f"seeds={bad}: allowed are whole numbers from 0")
     if scale == "digits":
         images = min(images, 1347)
     if images < 200 or images > 50_000 or fold_epochs < 1:

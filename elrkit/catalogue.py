@@ -13,6 +13,7 @@ memory stays bounded whatever the size of the feed, and an import that was kille
 with the same bytes. Only the addresses of hosts that the caller names are ever fetched.
 """
 
+import codecs
 import contextlib
 import csv
 import functools
@@ -35,7 +36,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import imagehash
@@ -45,7 +46,7 @@ import requests
 import urllib3
 from lxml import etree
 from PIL import Image, ImageOps
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from requests.adapters import HTTPAdapter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -71,6 +72,14 @@ CHUNK = 512  # images between two commits
 EXAMPLES = 5  # products named per reason in the manifest
 
 
+def _known_encoding(name: str) -> str:
+    try:
+        codecs.lookup(name)
+    except LookupError:
+        raise ValueError(f"{name!r} is no encoding that Python knows; utf-8-sig, latin-1 and cp1252 are") from None
+    return name
+
+
 class FeedRules(BaseModel):
     """What an import keeps, drops and does; everything in it ends in the manifest.
 
@@ -85,7 +94,7 @@ class FeedRules(BaseModel):
     the shop's tags in XML and their own names in CSV. ``label="@file"``: the file's name is the label."""
     item: str = "product"
     """XML element that holds one product."""
-    encoding: str = "utf-8-sig"
+    encoding: Annotated[str, AfterValidator(_known_encoding)] = "utf-8-sig"
     """Encoding of CSV files (XML declares its own)."""
     delimiter: str = Field(",", min_length=1, max_length=1)
     first_year: int = 2011
@@ -152,7 +161,7 @@ def import_feed(
     *,
     images: str | Path = ".",
     rules: FeedRules = FeedRules(),  # noqa: B008  (frozen)
-    decisions: str | Path | None = None,
+    decisions: str | Path | Sequence[str | Path] = (),
     download_from: Sequence[str] = (),
     licence: str = "not stated",
     workers: int = 2,
@@ -165,8 +174,9 @@ def import_feed(
             (n,) int64, class_names (C,), train_ids and test_ids (n,); rows in an order drawn with the seed.
         images: folder below which the feed's image paths lie; nothing outside it is ever opened.
         rules: what to keep; see ``FeedRules``.
-        decisions: CSV with the columns id, decision (confirm, keep, unsure) and suggested_label, as the audit page
-            saves it: ``confirm`` gives a product its suggested label, ``keep`` its own, for ``unsure`` see the rules.
+        decisions: one CSV or several, of one review after the other, with the columns id, decision (confirm, keep,
+            unsure) and suggested_label, as the audit page saves it: ``confirm`` gives a product its suggested label,
+            ``keep`` the one it has, for ``unsure`` see the rules.
         download_from: hosts (``name`` or ``name:port``) whose image addresses may be fetched; without them none is.
         licence: terms of the feed, for the manifest.
         workers: processes that decode images where there are more than 10,000 (a script that asks for more than one
@@ -194,10 +204,14 @@ def import_feed(
             f"import_feed: columns names {sorted(unknown)}; the parts of a product are {list(XML_COLUMNS)}"
         )
     files = _feed_files(feeds)
+    decided = [Path(path) for path in ([decisions] if isinstance(decisions, str | Path) else decisions)]
+    for path in decided:
+        if not path.is_file():
+            raise FileNotFoundError(f"import_feed: decisions file {path} does not exist; name the CSV that was saved")
     hosts = frozenset(host.lower() for host in download_from)
     source = {
         "feeds": [{"file": name, "bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in files],
-        "decisions": None if decisions is None else _sha256(Path(decisions)),
+        "decisions": [_sha256(path) for path in decided],
         "download_from": sorted(hosts),
         "licence": licence,
     }
@@ -208,7 +222,7 @@ def import_feed(
     with closing(_open_work(work, json.dumps([asked, str(root.resolve())], sort_keys=True))) as db:
         for number, (name, path) in enumerate(files):
             _scan(db, number, name, path, rules, hosts)
-        _apply_decisions(db, decisions, rules)
+        _apply_decisions(db, decided, rules)
         _decode_needed(db, root.resolve(), work / "downloads", rules, workers)
         manifest = _write(db, out, asked, rules)
     (work / "import.sqlite").unlink()
@@ -223,7 +237,7 @@ def rebuild_feed(
     out: str | Path,
     *,
     images: str | Path = ".",
-    decisions: str | Path | None = None,
+    decisions: str | Path | Sequence[str | Path] = (),
     workers: int = 2,
 ) -> dict:
     """Make a dataset again from its manifest, the feed and the images, and check that it is the same.
@@ -376,26 +390,67 @@ def _read_csv(path: Path, rules: FeedRules, columns: Mapping[str, str]) -> Itera
     """Products of one CSV file as {part: text}; None for a row that does not have the header's columns."""
     # surrogateescape lets a wrongly encoded row through, so that it is that row which is rejected, not the file.
     with path.open(encoding=rules.encoding, errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter=rules.delimiter)
+        lines = _Lines(file)
         try:
-            header = [name.strip() for name in next(reader, [])]
+            try:
+                header = [name.strip() for name in next(csv.reader(lines, delimiter=rules.delimiter), [])]
+            except csv.Error as error:
+                raise _FileRefused(f"no CSV in {rules.encoding} ({error})") from None
             needed = {"id", "label", "image"} | (rules.columns or {}).keys()
             missing = sorted({columns.get(part, part) for part in needed} - {*header, "@file"})
             if missing:
-                raise _FileRefused(f"no column {', '.join(missing)}; it has {', '.join(header)[:200] or 'none'}")
+                has = _printable(", ".join(header)) or "none"
+                raise _FileRefused(f"no column {', '.join(missing)}; it has {has}")
             where = {part: header.index(name) for part, name in columns.items() if name in header}
+            reader = csv.reader(lines, delimiter=rules.delimiter)
             while True:
+                lines.taken.clear()
                 try:
                     row = next(reader)
+                    runaway = _runaway(lines.taken, header, rules.delimiter)
                 except StopIteration:
                     return
-                except csv.Error:  # an endless quoted field, for instance: the reader starts afresh at the next line
+                except csv.Error:  # an endless quoted field, for instance
+                    runaway = True
+                if runaway:  # the row's first line alone is lost; those that its quote swallowed are read again
+                    lines.back.extend(reversed(lines.taken[1:]))
+                    reader = csv.reader(lines, delimiter=rules.delimiter)
                     yield None
-                    continue
-                if row:
+                elif row:
                     yield {part: row[i] for part, i in where.items()} if len(row) == len(header) else None
         except UnicodeError:
             raise _FileRefused(f"cannot be read as {rules.encoding}") from None
+
+
+class _Lines:
+    """The lines of a file; `taken`: those since it was last cleared; `back`: those to come again, last one first."""
+
+    def __init__(self, file: Iterable[str]) -> None:
+        self.file, self.taken, self.back = iter(file), [], []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        self.taken.append(self.back.pop() if self.back else next(self.file))
+        return self.taken[-1]
+
+
+def _runaway(lines: list[str], header: list[str], delimiter: str) -> bool:
+    """Whether a record of several lines comes from a quote that was never closed, not from a field with line breaks.
+
+    The line that closes a field holds an odd number of quotes. A quote that was forgotten runs to the end of the file
+    or to a line whose own quotes are balanced; or to a second forgotten one, and then the lines between are rows.
+    """
+    if len(lines) < 2:
+        return False
+    if lines[-1].count('"') % 2 == 0:
+        return True
+    between = lines[1:-1]
+    return bool(between) and all(
+        line.count('"') % 2 == 0 and len(next(csv.reader([line], delimiter=delimiter), [])) == len(header)
+        for line in between
+    )
 
 
 _FRONT_PAGE = re.compile(r"https?://[^/?#]*/?", re.IGNORECASE)
@@ -680,7 +735,7 @@ def _open_work(folder: Path, asked: str) -> sqlite3.Connection:
         except sqlite3.OperationalError as error:
             db.close()
             if "locked" in str(error):
-                raise RuntimeError(
+                raise BlockingIOError(
                     f"import_feed: another import is writing {file}; let it end or choose another name"
                 ) from None
             raise
@@ -689,7 +744,7 @@ def _open_work(folder: Path, asked: str) -> sqlite3.Connection:
         log.info("%s was left by another import (other feed or rules); starting anew", file)
         db.close()
         file.unlink()
-    raise RuntimeError(f"import_feed: {file} cannot be started anew; remove it")
+    raise OSError(f"import_feed: {file} cannot be started anew; remove it")
 
 
 def _int64(text: str) -> int:
@@ -759,45 +814,65 @@ def _printable(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode()[:80]
 
 
-def _apply_decisions(db: sqlite3.Connection, decisions: str | Path | None, rules: FeedRules) -> None:
-    """Labels as a person decided them; each decision that fits nothing is counted, none stops the import."""
-    if decisions is None or db.execute("SELECT 1 FROM meta WHERE key='decisions'").fetchone():
+def _apply_decisions(db: sqlite3.Connection, decisions: list[Path], rules: FeedRules) -> None:
+    """Labels as a person decided them, a later file's decisions after an earlier one's; each decision that fits nothing
+    is counted, none stops the import."""
+    if not decisions or db.execute("SELECT 1 FROM meta WHERE key='decisions'").fetchone():
         return
     labels = {}
     for k, key, name in db.execute("SELECT k, key, name FROM label"):
         labels[key] = k
         labels[name] = -1 if labels.get(name, k) != k else k  # two subcategories of one name: the name says nothing
+    for k, key, name in db.execute("SELECT k, key, name FROM label"):
+        labels.setdefault(_told_apart(name, key), k)  # as the dataset, and so the page, names them
+    rows = [row for path in decisions for row in _decided(path)]
+    gone = set()  # dropped by an earlier decision, so not unknown
     counts = Counter()
     db.execute("BEGIN")
-    with Path(decisions).open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = {"id", "decision", "suggested_label"} - set(reader.fieldnames or ())
-        if missing:
-            db.execute("ROLLBACK")
-            raise ValueError(f"import_feed: decisions file {decisions} has no column {', '.join(sorted(missing))}")
-        for row in reader:
-            id_, decision, suggested = ((row[key] or "").strip() for key in ("id", "decision", "suggested_label"))
-            if not db.execute("SELECT 1 FROM product WHERE id=?", [id_]).fetchone():
-                counts["for an unknown id"] += 1
-            elif decision == "confirm":
-                k = labels.get(suggested)
-                if k is None or k < 0:
-                    counts["with an unknown suggested label"] += 1
-                else:
-                    db.execute("UPDATE product SET label=? WHERE id=?", [k, id_])
-                    counts["confirmed, relabelled"] += 1
-            elif decision == "keep":
-                counts["kept as labelled"] += 1
-            elif decision == "unsure":
-                if rules.unsure == "drop":
-                    db.execute("DELETE FROM product WHERE id=?", [id_])
-                counts[f"unsure, {'dropped' if rules.unsure == 'drop' else 'kept'}"] += 1
+    for id_, decision, suggested in rows:
+        if id_ in gone:
+            counts["for a product that an earlier one dropped"] += 1
+        elif not db.execute("SELECT 1 FROM product WHERE id=?", [id_]).fetchone():
+            counts["for an unknown id"] += 1
+        elif decision == "confirm":
+            k = labels.get(suggested)
+            if k is None or k < 0:
+                counts["with an unknown suggested label"] += 1
             else:
-                counts["not understood (neither confirm, keep nor unsure)"] += 1
+                db.execute("UPDATE product SET label=? WHERE id=?", [k, id_])
+                counts["confirmed, relabelled"] += 1
+        elif decision == "keep":
+            counts["kept as labelled"] += 1
+        elif decision == "unsure":
+            if rules.unsure == "drop":
+                db.execute("DELETE FROM product WHERE id=?", [id_])
+                gone.add(id_)
+            counts[f"unsure, {'dropped' if rules.unsure == 'drop' else 'kept'}"] += 1
+        else:
+            counts["not understood (neither confirm, keep nor unsure)"] += 1
     if dropped := counts["unsure, dropped"]:
         db.execute("INSERT INTO dropped VALUES('decision', 'marked unsure', ?, '[]')", [dropped])
     db.execute("INSERT INTO meta VALUES('decisions', ?)", [json.dumps(counts)])
     db.execute("COMMIT")
+
+
+def _decided(path: Path) -> list[tuple[str, str, str]]:
+    """(id, decision, suggested label) of each row of a decisions file; raises ValueError when it is none."""
+    keys = ("id", "decision", "suggested_label")
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            missing = set(keys) - set(reader.fieldnames or ())
+            if missing:
+                raise ValueError(f"import_feed: decisions file {path} has no column {', '.join(sorted(missing))}")
+            return [tuple((row[key] or "").strip() for key in keys) for row in reader]
+        except csv.Error as error:
+            raise ValueError(f"import_feed: decisions file {path}, line {reader.line_num + 1}: {error}") from None
+
+
+def _told_apart(name: str, key: str) -> str:
+    """The class name of a subcategory whose name another one has too."""
+    return f"{name} ({key})"
 
 
 # Products whose image is not rejected, in the order of the draw within their label.
@@ -1099,7 +1174,7 @@ def _class_names(db: sqlite3.Connection, label: np.ndarray) -> tuple[list[str], 
     known = {k: (key, name) for k, key, name in db.execute("SELECT k, key, name FROM label")}
     pairs = [known[k] for k in keys.tolist()]
     uses = Counter(name for _, name in pairs)
-    names = [name if uses[name] == 1 else f"{name} ({key})" for key, name in pairs]
+    names = [name if uses[name] == 1 else _told_apart(name, key) for key, name in pairs]
     order = np.argsort(names, kind="stable")
     rank = np.empty(len(names), np.int64)
     rank[order] = np.arange(len(names))

@@ -154,8 +154,10 @@ def _npz(path: Path, name: str, mean=None, std=None) -> Dataset:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except Exception as error:  # numpy raises many kinds for damaged archives
-        raise DataError(f"{path}: not a readable .npz of plain arrays ({error})") from None
+    except OSError as error:
+        raise DataError(f"{path}: not readable ({error.strerror or error})") from None
+    except Exception:  # numpy raises many kinds for damaged archives, and advises to execute what it could not read
+        raise DataError(f"{path}: not a readable .npz of plain arrays") from None
     required = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
     if missing := [key for key in required if key not in arrays]:
         raise DataError(f"{path}: lacks {', '.join(missing)}; an .npz dataset holds {', '.join(required)}")

@@ -21,6 +21,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from PIL import Image
 
+from elrkit import data
 from elrkit.catalogue import CSV_COLUMNS, XML_COLUMNS
 
 # The 20 superclasses of CIFAR-100 (A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009).
@@ -198,10 +199,10 @@ def make_feed_from(
     format: Literal["xml", "csv"] = "xml",
     seed: int = 0,
 ) -> dict:
-    """Make a shop's feed from the images of a dataset file (.npz, training and test images together).
+    """Make a shop's feed from the images of a dataset, training and test images together. Raises DataError.
 
     Args:
-        dataset: ``.npz`` with train_images, train_labels, test_images, test_labels, class_names.
+        dataset: what ``elrkit.data.load`` takes: cifar10, cifar100, digits, an ``.npz``, a folder of class folders.
         out: folder to write.
         classes: subcategories to use, whole main categories first (63 of CIFAR-100: twelve superclasses and three
             classes of a thirteenth); by default all.
@@ -214,13 +215,11 @@ def make_feed_from(
         format: xml or csv.
         seed: of everything that is drawn.
     """
-    try:
-        with np.load(dataset, allow_pickle=False) as arrays:
-            images = np.concatenate([arrays["train_images"], arrays["test_images"]])
-            labels = np.concatenate([arrays["train_labels"], arrays["test_labels"]])
-            names = arrays["class_names"].tolist()
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"make_feed: {dataset} is not a dataset of this package ({error})") from None
+    loaded = data.load(str(dataset))
+    images = np.concatenate([loaded.train_images, loaded.test_images])
+    images = np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
+    labels = np.concatenate([loaded.train_labels, loaded.test_labels])
+    names = list(loaded.class_names)
     main = main_categories_of(names)
     chosen = sorted(range(len(names)), key=lambda k: (main[k], names[k]))[:classes]
     position = np.full(len(names), -1)

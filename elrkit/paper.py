@@ -138,7 +138,12 @@ def load_claims(path: Path = PAPER_FOLDER / "claims.csv") -> pd.DataFrame:
     for _, claim in table.iterrows():
         if claim["rule"] not in RULES:
             raise LedgerError(f"{path}: {claim['id']} has the rule {claim['rule']!r}; allowed are {', '.join(RULES)}")
-        parse(claim["arguments"], f"{path}: {claim['id']}")
+        names = {name.split(".", 1)[-1] for name in parse(claim["arguments"], f"{path}: {claim['id']}")}
+        known = {*RunConfig.model_fields, *PUBLISHED_COLUMNS, "measure", "bound"}
+        if claim["rule"] in COMPARING and (unknown := names - known):
+            raise LedgerError(
+                f"{path}: {claim['id']} has the argument {min(unknown)!r}, which no run and no number has"
+            )
     tolerance = pd.to_numeric(table["tolerance"].replace("", "0"), errors="coerce")
     if tolerance.isna().any():
         raise LedgerError(f"{path}: tolerance of {table['id'][tolerance.isna()].iloc[0]} is no number; write points")
@@ -473,6 +478,8 @@ def _by_published(
 ) -> tuple[Finding, str]:
     """Rules published_greater and published_within: a - b of published numbers, in every case that is listed."""
     found = _published_difference(claim, arguments, published)
+    if found.state != "yes":
+        raise LedgerError(f"{claim['id']}: published.csv has no pair of numbers for {claim['arguments']!r}")
     rule = claim["rule"].removeprefix("published_")
     margin = _difference_margin(rule, found.low, found.high, claim["tolerance"])
     nothing_of_ours = replace(found, ours=nan, low=nan, high=nan)
@@ -548,6 +555,7 @@ def _untestable(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs
 
 
 DIFFERENCES = ("greater", "not_greater", "within")
+COMPARING = (*DIFFERENCES, "at_least", "at_most", "published_greater", "published_within")  # rules that choose rows
 RULES = {
     "greater": _by_difference,
     "not_greater": _by_difference,

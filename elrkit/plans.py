@@ -13,7 +13,7 @@ from typing import Any
 
 from scipy import stats
 
-from elrkit.config import ConfigError, RunConfig, as_list, cifar10_recipe, cifar100_recipe
+from elrkit.config import HUMAN_NOISE_RATES, ConfigError, RunConfig, as_list, cifar10_recipe, cifar100_recipe
 
 SCALES = ("cpu", "paper", "digits")
 SEEDS = (0, 1, 2)
@@ -66,7 +66,7 @@ def sam(seeds: Sequence[int] = (*SEEDS, 3), noise_rates: Sequence[float] = (0.2,
 def human_noise(
     seeds: Sequence[int] = SEEDS, levels: Sequence[str] = ("worst", "random1", "aggregate")
 ) -> list[RunConfig]:
-    """CIFAR-10N's three levels: CE, ELR, SAM, ELR with SAM; and symmetric noise of the same rate.
+    """CIFAR-10N's three levels: CE, ELR, SAM, ELR with SAM; on symmetric noise of the same rate CE, ELR, ELR with SAM.
 
     Then, for each level, CE and ELR with a tenth of the images held out under their human labels, which a shop could
     measure itself; and ELR with cosine restarts, without and with SAM, whose weights are also averaged over some 1,000
@@ -81,6 +81,11 @@ def human_noise(
                 runs += [plain, plain.with_(sam_rho=0.05)]
                 # `others` makes the realized rate equal to the human one; `all` would leave a tenth of it right.
                 runs.append(cifar10_recipe(loss, plain.noise_rate, "multistep", seed, noise_convention="others"))
+    for seed in seeds:
+        for level in levels:
+            rate = HUMAN_NOISE_RATES[level]
+            symmetric = cifar10_recipe("elr", rate, "multistep", seed, noise_convention="others")
+            runs.append(symmetric.with_(sam_rho=0.05))
     for seed in seeds:
         for level in levels:
             human = dict(noise="human", noise_convention=level, noise_rate=None)
@@ -252,10 +257,13 @@ def plan(name: str, scale: str = "cpu", size: int | None = None, **options: Any)
     if scale not in SCALES:
         raise ConfigError(f"scale={scale!r}: allowed are {', '.join(SCALES)}")
     sweep = name.startswith("sweep-")
-    if size is not None and (not sweep or size < 1):
+    if size is not None and not sweep:
         raise ConfigError(f"size={size} for plan {name}: allowed is at least 1, for the sweeps alone")
     options = {key: value for key, value in options.items() if value is not None}
     epochs = options.pop("epochs", None)
+    for key, value in (("epochs", epochs), ("size", size)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ConfigError(f"{key}={value!r} for plan {name}: allowed is None or a whole number from 1")
     known = [key for key in inspect.signature(PLANS[name]).parameters if key != "size"]
     if unknown := options.keys() - known:
         raise ConfigError(f"{min(unknown)} for plan {name}: allowed are {', '.join([*known, 'epochs'])}")

@@ -542,11 +542,16 @@ def _same_circumstances(a: dict, b: dict) -> bool:
 def load_or_train(configs: Sequence[RunConfig], *, jobs: int | None = None, **options: Any) -> list[dict]:
     """The records of all these runs, trained where they are missing, with progress and an estimate on standard error.
 
-    jobs  runs at a time; default: the cores on a CPU, one on a GPU. Raises RuntimeError when a run was not finished.
+    jobs  runs at a time; default: the cores on a CPU, one on a GPU. Raises DataError when the images of a missing run
+          are not there, RuntimeError when a run was not finished.
     """
     from elrkit import progress  # it shows this module's events
 
+    if jobs is not None and (not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1):
+        raise ConfigError(f"jobs={jobs!r}: allowed is None or a whole number from 1")
     if todo := missing(configs):
+        for name in {config.dataset for config in todo}:  # one error now, not one for each run
+            _dataset(name)
         jobs = jobs or (1 if torch.cuda.is_available() else min(_cores(), len(todo)))
         announce(todo, jobs)
         with progress.display(len(todo)) as on_event:

@@ -113,7 +113,7 @@ def configs(shop: Shop, epochs: int | None = None) -> dict[str, RunConfig]:
     else:
         base = cifar100_recipe("ce", 0.0, "cosine", shop.seed, dataset=shop.dataset, augmentation="none")
         base = base if shop.kind == "paper" else plans.at_cpu_scale(base)
-    base = base.with_(epochs=epochs or base.epochs)
+    base = base.with_(epochs=base.epochs if epochs is None else epochs)
     elr = ELR_CIFAR10 if shop.kind == "digits" else ELR_CIFAR100
     return {
         name: base.with_(loss=loss, sam_rho=rho, **(elr if loss == "elr" else {})) for name, (loss, rho) in ARMS.items()
@@ -291,6 +291,7 @@ def run(
     if budget_seconds is not None:
         budget_seconds -= time.monotonic() - started
     if todo:
+        runs.announce(todo, jobs)
         runs.train_missing(todo, jobs=jobs, budget_seconds=budget_seconds, on_event=on_event)
     for shop in chosen:
         measure(shop, epochs)

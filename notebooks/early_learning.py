@@ -129,12 +129,14 @@ for place, rate in enumerate(noise_rates):
 # The paper's own figure is for CIFAR-10 at 20 % noise. The figures below show the runs of the plan `early-learning`
 # whose records are in the store: at `cpu` scale a small net (`small_resnet`) trained for 30 epochs without augmentation,
 # at `paper` scale the paper's ResNet-34 and 120 epochs. Curves count predictions on the training batches, as the
-# paper's code did. {doc}`sam` sets the runs with sharpness-aware minimization beside them.
+# paper's code did. The runs of {doc}`sam` with sharpness-aware minimization, as far as they are there, stand beside them.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Shares of right and wrong CIFAR-10 labels by prediction, over the epochs, one column per loss."}}
 for scale in ("paper", "cpu"):
     print(f"{scale} scale: ", end="")
     found = runs.gather(plans.plan("early-learning", scale))
+    sharp = [c for c in plans.plan("sam", scale) if c.sam_rho]
+    found += [record for record in map(runs.find, sharp) if record]
     cifar = runs.curves(found)
     for rate in sorted(cifar.noise_rate.unique()) if found else []:
         display(plots.early_learning(cifar[cifar.noise_rate == rate], "batches"))

@@ -19,8 +19,10 @@
 # from the rule and the tolerance in `paper/claims.csv`, the numbers in `paper/published.csv` and the records in
 # `results/runs`.
 #
-# *Reproduced* and *not reproduced* need at least two seeds, so that there is an interval: Student's t over seeds, because
-# two to five seeds are too few to resample; an interval that reaches across the bound decides nothing yet. *Reproduced
+# Of a claim *reproduced* and *not reproduced* need at least two seeds, so that there is an interval: Student's t over seeds,
+# because two to five seeds are too few to resample; an interval that reaches across the bound decides nothing yet. Of a
+# number they need our mean and the tolerance, the deviations of both sides or at least half a point; the note says where
+# that mean is a single seed. *Reproduced
 # only with the code's recipe* means that the recipe which the paper describes does not give the number and the recipe
 # which its code ran does. *Untestable* says why in its note. A verdict from small-scale runs says `cpu` under *Scale* and
 # speaks for that scale alone.
@@ -37,6 +39,9 @@ source = None  # galatolo2021, liu2020 or wei2022; None: all
 # %%
 claims, published = paper.load_claims(), paper.load_published()
 decided = paper.decide(claims, published, runs.table(runs.read_all()))
+# The bound that a claim is argued from, beside what the simulated shops gave.
+bound = decided.id == "cdon-agreement-bound"
+decided.loc[bound, "note"] += f"; in our simulation: {findings.shops()}"
 if source is not None:
     if source not in set(decided.source):
         raise ValueError(

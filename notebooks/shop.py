@@ -54,6 +54,8 @@ scales, seeds, leaks = (
 )
 shops = {scale: shop.shops(scale, seeds, leaks) for scale in scales}
 for scale, made in shops.items():
+    for each in made:
+        shop.configs(each, epochs)  # refuses what no run can have
     print(f"{scale} scale: {len(made)} shops, {len(shop.ARMS) * len(made)} runs")
 
 # %% tags=["nbval-ignore-output", "remove-output"]

@@ -557,3 +557,58 @@ def test_csv_of_the_page_and_of_python_agree(open_page):
     assert [fields for _, fields in page.evaluate("text => parse(text)", buffer.getvalue())] == rows
     text = page.evaluate("rows => rows.map(row => row.map(quote).join(',') + '\\r\\n').join('')", rows)
     assert list(csv.reader(io.StringIO(text, newline=""), strict=True)) == rows
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_list_is_refused_for_images_the_run_has_not_seen(tmp_path, monkeypatch, capsys):
+    """Positions in a dataset that was imported again belong to other products."""
+    from elrkit import runs
+    from elrkit.__main__ import main
+    from elrkit.config import RunConfig
+
+    monkeypatch.setenv("ELRKIT_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("ELRKIT_RESULTS", str(tmp_path / "results"))
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8), np.arange(60) % 3
+
+    def write(order):
+        ids = np.array([f"p{k}" for k in range(60)])
+        np.savez(
+            tmp_path / "s.npz", train_images=images[order], train_labels=labels[order], train_ids=ids[order],
+            test_images=images[:9], test_labels=labels[:9], test_ids=ids[:9], class_names=np.array(["a", "b", "c"]),
+        )  # fmt: skip
+        runs._dataset.cache_clear()
+
+    write(np.arange(60))
+    config = RunConfig(dataset=str(tmp_path / "s.npz"), loss="elr", noise="none", epochs=1, width=4, batch_size=20)
+    assert runs.train_missing([config]) == []
+    assert main(["audit", config.run_id, "--out", str(tmp_path / "list")]) == 0
+    capsys.readouterr()
+    write(np.random.default_rng(1).permutation(60))
+    assert main(["audit", config.run_id, "--out", str(tmp_path / "other")]) == 2
+    assert "is not what run" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_nothing_suspicious_is_a_list_without_a_page(tmp_path):
+    import torch
+
+    from elrkit.data import Dataset
+
+    sure = torch.eye(3).repeat(4, 1) * 0.9 + 0.03
+    outcome = {"targets": sure, "index": torch.arange(12), "given": sure.argmax(1), "run_id": "x"}
+    images, labels = torch.zeros(12, 8, 8, 3, dtype=torch.uint8), sure.argmax(1)
+    dataset = Dataset(
+        name="x", train_images=images, train_labels=labels, train_truth=labels, test_images=images, test_labels=labels,
+        test_truth=labels, class_names=("a", "b", "c"), mean=(0.5,) * 3, std=(0.5,) * 3,
+    )  # fmt: skip
+    (tmp_path / "review.html").write_text("an earlier list")
+    listed, table, page = audit.audit_outcome(outcome, dataset, tmp_path)
+    assert len(listed) == 0
+    assert table.read_text().startswith("id,")
+    assert page is None
+    assert not (tmp_path / "review.html").exists()
+    with pytest.raises(audit.AuditError, match="of image 12, where the dataset has 12"):
+        audit.audit_outcome(outcome | {"index": torch.arange(1, 13)}, dataset, tmp_path)

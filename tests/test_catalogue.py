@@ -250,6 +250,32 @@ def test_an_endless_quote_costs_a_row_not_the_file(shop):
     assert ids(shop / "out.npz") == {"a", "b"}
 
 
+@pytest.mark.parametrize("at", range(12))
+def test_a_quote_that_is_never_closed_costs_its_own_row(shop, at):
+    titles = [f'"shirt, size {k}"' if k % 3 == 0 else f"shirt {k}" for k in range(12)]
+    titles[at] = '"27 inch'
+    rows = [f"p{k},{title},L{k % 2},{k % 10}.jpg\n" for k, title in enumerate(titles)]
+    manifest = run(shop, "id,title,label,image\n" + "".join(rows), "feed.csv", rules=FeedRules(near_distance=None))
+    assert manifest["counts"]["dropped"] == {"product": {"malformed product": 1}}
+    assert ids(shop / "out.npz") == {f"p{k}" for k in range(12)} - {f"p{at}"}
+
+
+def test_two_quotes_that_are_never_closed_cost_their_own_rows(shop):
+    titles = ["shirt"] * 10
+    titles[2] = titles[6] = '"27 inch'
+    rows = [f"p{k},{title},L{k % 2},{k % 10}.jpg\n" for k, title in enumerate(titles)]
+    manifest = run(shop, "id,title,label,image\n" + "".join(rows), "feed.csv")
+    assert manifest["counts"]["dropped"] == {"product": {"malformed product": 2}}
+    assert ids(shop / "out.npz") == {f"p{k}" for k in range(10)} - {"p2", "p6"}
+
+
+def test_line_breaks_within_quotes_are_no_damage(shop):
+    feed = 'title,id,label,image\n"a\nb ""c"" d\ne",p0,L,0.jpg\n"x\n\ny, z, u, v",p1,M,1.jpg\nw,p2,L,2.jpg\n'
+    manifest = run(shop, feed, "feed.csv")
+    assert manifest["counts"]["dropped"] == {}
+    assert labels_by_id(shop / "out.npz") == {"p0": "L", "p1": "M", "p2": "L"}
+
+
 def test_a_missing_column_names_the_ones_there_are(shop):
     with pytest.raises(
         ValueError, match=r"no column image, label; it has id, photo|no column label, image; it has id, photo"
@@ -270,6 +296,15 @@ def test_wrong_encodings(shop):
     assert labels_by_id(shop / "out.npz") == {"a": "Tröja", "b": "Sko"}
     with pytest.raises(ValueError, match="cannot be read as utf-16"):
         run(shop, b"odd", "feed.csv", rules=FeedRules(encoding="utf-16"))
+
+    (shop / "good.csv").write_text("id,label,image\nc,L,2.jpg\n")
+    wide = rows.decode("latin-1").encode("utf-16")
+    for name, content in {"latin.csv": "id;etikett;färg\n".encode("latin-1"), "wide.csv": wide}.items():
+        (shop / name).write_bytes(content)
+        manifest = checked(import_feed([shop / "good.csv", shop / name], shop / "out.npz", images=shop, workers=1))
+        assert ids(shop / "out.npz") == {"c"}  # the other file is refused, this one is not lost
+    with pytest.raises(ValueError, match="'utf9' is no encoding"):
+        FeedRules(encoding="utf9")
 
     text = xml([product(0, category="Tröja", catid="7"), product(1)])
     manifest = run(shop, text.encode("latin-1"))  # declares UTF-8
@@ -723,8 +758,15 @@ def test_a_feed_from_a_dataset_file_uses_whole_main_categories(tmp_path):
     assert len(list((tmp_path / "shop" / "feed").iterdir())) == 13
     assert report["products"] == 126
     (tmp_path / "no.npz").write_bytes(b"x")
-    with pytest.raises(ValueError, match="is not a dataset"):
+    with pytest.raises(ValueError, match=r"not a readable \.npz of plain arrays$"):
         make_feed_from(tmp_path / "no.npz", tmp_path / "other")
+
+
+def test_a_feed_from_a_named_dataset_of_grey_images(tmp_path):
+    report = make_feed_from("digits", tmp_path / "shop", classes=3, products_per_class=4)
+    assert (report["subcategories"], report["products"]) == (3, 12)
+    manifest = import_feed([tmp_path / "shop" / "feed"], tmp_path / "a.npz", images=tmp_path / "shop", workers=1)
+    assert manifest["counts"]["kept"] == 12
 
 
 # ------------------------------------------------------------------------------------------------ decisions, resume
@@ -760,6 +802,44 @@ def test_decisions_of_a_person_are_applied(shop):
     (shop / "decisions.csv").write_text("id,verdict\n")
     with pytest.raises(ValueError, match="has no column decision, suggested_label"):
         run(shop, feed, decisions=shop / "decisions.csv")
+    (shop / "decisions.csv").write_text(f"id,decision,suggested_label\n{'x' * 200_000},keep,\n")
+    with pytest.raises(ValueError, match=r"decisions.csv, line 2: field larger"):
+        run(shop, feed, decisions=shop / "decisions.csv")
+    with pytest.raises(FileNotFoundError, match=r"decisions file .* does not exist"):
+        run(shop, feed, decisions=shop)
+
+
+def test_a_second_review_adds_to_the_first(shop):
+    head = "id,decision,suggested_label\n"
+    (shop / "first.csv").write_text(
+        f"{head}https://shop.example/p/0,confirm,kind 1\nhttps://shop.example/p/2,confirm,kind 1\n"
+        "https://shop.example/p/4,unsure,kind 1\n"
+    )
+    (shop / "second.csv").write_text(
+        f"{head}https://shop.example/p/2,confirm,kind 0\nhttps://shop.example/p/4,confirm,kind 1\n"
+    )
+    feed = xml([product(k) for k in range(6)])
+    both = [shop / "first.csv", shop / "second.csv"]
+    run(shop, feed, decisions=both)
+    found = labels_by_id(shop / "out.npz")
+    assert [found[f"https://shop.example/p/{k}"] for k in (0, 2, 4)] == ["kind 1", "kind 0", "kind 1"]
+    manifest = run(shop, feed, decisions=both, rules=FeedRules(unsure="drop"))
+    assert manifest["decisions"]["for a product that an earlier one dropped"] == 1
+    assert "https://shop.example/p/4" not in ids(shop / "out.npz")
+
+
+def test_decisions_name_subcategories_of_one_name_as_the_page_does(shop):
+    feed = xml([product(k, category="Shirts", catid=str(k % 2)) for k in range(6)])
+    run(shop, feed)
+    with np.load(shop / "out.npz") as arrays:
+        assert arrays["class_names"].tolist() == ["Shirts (0)", "Shirts (1)"]
+    (shop / "decisions.csv").write_text(
+        "id,decision,suggested_label\nhttps://shop.example/p/0,confirm,Shirts (1)\n"
+        "https://shop.example/p/2,confirm,Shirts\n"
+    )
+    manifest = run(shop, feed, decisions=shop / "decisions.csv")
+    assert manifest["decisions"] == {"confirmed, relabelled": 1, "with an unknown suggested label": 1}
+    assert labels_by_id(shop / "out.npz")["https://shop.example/p/0"] == "Shirts (1)"
 
 
 def test_a_dataset_is_rebuilt_from_its_manifest(made, tmp_path):
@@ -833,7 +913,7 @@ def test_two_imports_do_not_write_one_file(made, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
 
         def second(*arguments):
-            with pytest.raises(RuntimeError, match="another import is writing"):
+            with pytest.raises(BlockingIOError, match="another import is writing"):
                 import_feed([out / "feed"], tmp_path / "a.npz", images=out)
             raise ZeroDivisionError
 

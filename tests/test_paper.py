@@ -466,6 +466,17 @@ def test_claims_carry_the_published_difference(published, claims):
     assert shown["published"] == pytest.approx(87.04 - 78.55)
 
 
+def test_a_claim_about_nothing_is_an_error(published, claims, tmp_path):
+    direction = claims[claims["id"] == "consistent-with-liu-direction"]
+    nowhere = direction.assign(arguments=direction["arguments"].str.replace("0.2", "0.99"))
+    with pytest.raises(paper.LedgerError, match=r"published\.csv has no pair of numbers"):
+        paper.decide(nowhere, published, table())
+    text = (paper.PAPER_FOLDER / "claims.csv").read_text().replace("sam_rho=0 loss=ce", "sam_roh=0 loss=ce")
+    (tmp_path / "claims.csv").write_text(text)
+    with pytest.raises(paper.LedgerError, match="has the argument 'sam_roh'"):
+        paper.load_claims(tmp_path / "claims.csv")
+
+
 def test_linear_model_is_tried_by_the_ledger(published, claims):
     linear = claims[claims["rule"] == "linear"]
     row = paper.decide(linear, published, table()).iloc[0]
