@@ -951,19 +951,20 @@ def _decode(part: tuple[FeedRules, list[tuple[int, Path | str, str]]]) -> list[t
 # ------------------------------------------------------------------------------------------------ groups and split
 
 
-def near_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
-    """All pairs of rows that differ in at most ``distance`` bits.
+def near_groups(hashes: np.ndarray, distance: int) -> np.ndarray:
+    """Groups of rows that are joined by chains of rows which differ in at most ``distance`` bits from each to the next.
 
     Exact, by the pigeonhole principle: of ``distance // 2 + 1`` bands of bits, at least one differs in no more than one
     bit in such a pair, so only rows with such a band are compared (multi-index hashing: M. Norouzi, A. Punjani,
-    D. Fleet, Fast Search in Hamming Space with Multi-Index Hashing, CVPR 2012).
+    D. Fleet, Fast Search in Hamming Space with Multi-Index Hashing, CVPR 2012). Rows that are joined already are not
+    compared again, so that thousands of pictures of one article cost no more than others.
 
     Args:
         hashes: (n, bytes) uint8.
         distance: bits.
 
     Returns:
-        (m, 2) int64, i < j, sorted, without repetition.
+        (n,) int64, the smallest row of each row's group.
     """
     n, width = hashes.shape
     bits = np.unpackbits(hashes, axis=1)
@@ -972,7 +973,7 @@ def near_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
     # Bits become numbers by random weights, exclusive or: equal bands give equal keys, and a flipped bit flips its
     # weight. Two bands with one key by chance cost a comparison, nothing else.
     weights = np.random.default_rng(0).integers(1 << 62, size=width * 8)
-    found = [np.empty((0, 2), np.int64)]
+    group = np.arange(n)
     for band in range(bands):
         # Every bands-th bit: neighbouring coefficients are alike, so a band of them would tell little apart.
         columns = range(band, width * 8, bands)
@@ -990,32 +991,56 @@ def near_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
                 if not row.size:
                     break
                 first, second = order[row], order[start[row] + offset]
-                once = first < second  # each pair is met from both of its sides
+                once = first > second  # each pair is met from both of its sides
                 first, second = first[once], second[once]
+                apart = group[first] != group[second]
+                first, second = first[apart], second[apart]
                 near = np.bitwise_count(words[first] ^ words[second]).sum(axis=1) <= distance
-                found.append(np.stack([first[near], second[near]], axis=1))
-    return np.unique(np.concatenate(found), axis=0)
+                if near.any():
+                    group = _join(group, first[near], second[near])
+                if offset & (offset + 1) == 0:  # after 1, 2, 4, 8, ... comparisons of a row: looking costs time too
+                    row = row[~_joined(group[order], row, start, end)]
+    return group
 
 
-def group_products(image: np.ndarray, stem: np.ndarray, pairs: np.ndarray, title_group: int) -> np.ndarray:
+def _joined(group: np.ndarray, row: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Whether each of these rows is in one group with all rows from its start to its end."""
+    n = len(group)
+    last = np.append(np.nonzero(np.diff(group))[0], n - 1)  # of each run of one group
+    run_end = last[np.searchsorted(last, start[row])] + 1
+    return (group[start[row]] == group[row]) & (run_end >= end[row])
+
+
+def _join(group: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The groups after the rows ``first`` and ``second`` were joined pair by pair."""
+    ends, place = np.unique(np.concatenate([group[first], group[second]]), return_inverse=True)
+    graph = coo_array((np.ones(len(first), bool), (place[: len(first)], place[len(first) :])), shape=(len(ends),) * 2)
+    _, component = connected_components(graph, directed=False)
+    _, smallest = np.unique(component, return_index=True)  # `ends` ascend, so the first of a component is its smallest
+    renamed = np.arange(len(group))
+    renamed[ends] = ends[smallest[component]]
+    return renamed[group]
+
+
+def group_products(image: np.ndarray, stem: np.ndarray, near: np.ndarray, title_group: int) -> np.ndarray:
     """Groups of products that belong together: one image, near-duplicate images, or one title stem.
 
     Args:
         image: (n,) index of each product's image.
         stem: (n,) identity of each title stem; 0 is none.
-        pairs: (m, 2) indices of images that are near-duplicates.
+        near: group of near-duplicates that each image is in, a number below that of the images.
         title_group: a stem of more products than this is a generic name and joins nothing.
 
     Returns:
         (n,) int64 group of each product, numbered by first appearance.
     """
-    n, n_images = len(image), int(image.max(initial=-1)) + 1
+    n = len(image)
     _, stem_id, stem_count = np.unique(stem, return_inverse=True, return_counts=True)
     titled = np.nonzero((stem != 0) & (stem_count[stem_id] <= title_group))[0]
-    # One graph: products, then images, then stems; a product hangs on its image and on its stem.
-    start = np.concatenate([np.arange(n), titled, pairs[:, 0] + n])
-    end = np.concatenate([image + n, stem_id[titled] + n + n_images, pairs[:, 1] + n])
-    nodes = n + n_images + len(stem_count)
+    # One graph: products, then groups of images, then stems; a product hangs on its image's group and on its stem.
+    start = np.concatenate([np.arange(n), titled])
+    end = np.concatenate([near[image] + n, stem_id[titled] + n + len(near)])
+    nodes = n + len(near) + len(stem_count)
     graph = coo_array((np.ones(len(start), bool), (start, end)), shape=(nodes, nodes))
     component = connected_components(graph, directed=False)[1][:n]
     _, first, group = np.unique(component, return_index=True, return_inverse=True)
@@ -1187,7 +1212,7 @@ def _groups(db: sqlite3.Connection, image: np.ndarray, stem: np.ndarray, rules: 
     rows = db.execute(f"SELECT {column} FROM image WHERE k IN (SELECT image FROM chosen) ORDER BY k")
     what = np.frombuffer(b"".join(row[0] for row in rows), np.uint8).reshape(len(keys), -1)
     what, same = np.unique(what, axis=0, return_inverse=True)
-    return group_products(same[image], stem, near_pairs(what, rules.near_distance or 0), rules.title_group)
+    return group_products(same[image], stem, near_groups(what, rules.near_distance or 0), rules.title_group)
 
 
 def _write_npz(

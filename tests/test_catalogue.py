@@ -26,7 +26,7 @@ from elrkit.catalogue import (
     FeedRules,
     group_products,
     import_feed,
-    near_pairs,
+    near_groups,
     read_thumbnail,
     rebuild_feed,
     split_by_group,
@@ -512,7 +512,7 @@ def test_crop_keeps_the_centre_and_pad_keeps_everything():
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), distance=st.integers(0, 12), n=st.integers(0, 40))
-def test_near_pairs_are_all_pairs_within_the_distance(seed, distance, n):
+def test_near_groups_are_the_components_of_all_pairs_within_the_distance(seed, distance, n):
     rng = np.random.default_rng(seed)
     hashes = rng.integers(0, 256, (n, 4), dtype=np.uint8)
     if n > 1:  # half of the rows are others with a few bits flipped
@@ -520,22 +520,40 @@ def test_near_pairs_are_all_pairs_within_the_distance(seed, distance, n):
             np.uint8
         )
         hashes[n // 2 :] = near
-    wanted = [
-        (i, j)
-        for i in range(n)
-        for j in range(i + 1, n)
-        if sum(bin(int(a) ^ int(b)).count("1") for a, b in zip(hashes[i], hashes[j], strict=True)) <= distance
-    ]
-    assert near_pairs(hashes, distance).tolist() == [list(pair) for pair in wanted]
+    wanted = list(range(n))
+    for i in range(n):
+        for j in range(i + 1, n):
+            if sum(bin(int(a) ^ int(b)).count("1") for a, b in zip(hashes[i], hashes[j], strict=True)) <= distance:
+                a, b = sorted((wanted[i], wanted[j]))
+                wanted = [a if group == b else group for group in wanted]
+    assert near_groups(hashes, distance).tolist() == wanted
+
+
+def test_pictures_of_one_article_are_compared_few_times(monkeypatch):
+    """Thousands of near-duplicates have millions of pairs; their comparisons grow with the pictures, not the pairs."""
+    rng = np.random.default_rng(0)
+    compared = []
+    count = np.bitwise_count
+    monkeypatch.setattr(np, "bitwise_count", lambda x: compared.append(len(x)) or count(x))
+
+    def comparisons(n):
+        article = rng.integers(0, 256, 18, dtype=np.uint8)
+        flips = np.packbits(rng.random((n, 144)) < 0.05, axis=1)
+        compared.clear()
+        assert set(near_groups(article ^ flips, 22)) == {0}
+        return sum(compared)
+
+    assert comparisons(4000) < 8 * comparisons(1000)
+    assert comparisons(4000) < 100 * 4000  # of 8 million pairs
 
 
 def test_groups_join_by_image_by_hash_and_by_title():
     image = np.array([0, 1, 2, 0, 3, 4, 5])
     stem = np.array([7, 0, 0, 0, 7, 9, 9])
-    groups = group_products(image, stem, np.array([[1, 2]]), title_group=2)
+    groups = group_products(image, stem, np.array([0, 1, 1, 3, 4, 5]), title_group=2)
     # products 0 and 3 share image 0, 0 and 4 a title, 5 and 6 another title; images 1 and 2 are alike
     assert groups.tolist() == [0, 1, 1, 0, 0, 2, 2]
-    assert group_products(image, stem, np.array([[1, 2]]), title_group=1).tolist() == [0, 1, 1, 0, 2, 3, 4]
+    assert group_products(image, stem, np.array([0, 1, 1, 3, 4, 5]), title_group=1).tolist() == [0, 1, 1, 0, 2, 3, 4]
 
 
 @settings(max_examples=50, deadline=None)
