@@ -20,6 +20,7 @@ LOSSES = {"ce": "CE", "elr": "ELR"}
 # What was changed in ELR's multi-step training, and what it is compared with: one means a row, then all of them.
 MEANS = (
     ("SAM", "ELR with SAM", "ELR"),
+    ("SAM, on symmetric noise of the same rate", "ELR with SAM, symmetric", "ELR, symmetric"),
     ("cosine restarts", "ELR, cosine", "ELR"),
     ("averaged weights", "ELR, cosine, averaged", "ELR, cosine"),
     ("all three", "ELR with SAM, cosine, averaged", "ELR"),
@@ -38,16 +39,18 @@ def finished(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def methods(runs: pd.DataFrame) -> pd.DataFrame:
-    """Last-epoch test accuracy of each training on people's labels: level, seed, method, test_top1.
+    """Last-epoch test accuracy of each training: level, seed, method, test_top1.
 
-    A run whose weights were averaged counts twice: its network as trained, and the averaged one.
+    A run whose weights were averaged counts twice: its network as trained, and the averaged one. Methods on symmetric
+    noise in place of people's labels end in ``, symmetric``.
     """
     kept = finished(runs)
-    kept = kept[kept["people"] & (kept["split"] == "all")]
+    kept = kept[kept["split"] == "all"]
     rows = []
     for _, run in kept.iterrows():
         name = LOSSES[run["loss"]] + (" with SAM" if run["sam_rho"] else "")
         name += ", cosine" if run["schedule"] == "cosine" else ""
+        name += "" if run["people"] else ", symmetric"
         cell = {"level": run["level"], "seed": run["seed"]}
         rows.append({**cell, "method": name, "test_top1": run["test_top1"]})
         if run["weight_average"]:
@@ -69,6 +72,7 @@ def leaderboard(published: pd.DataFrame, by_scale: dict[str, pd.DataFrame]) -> p
     order = ("CE", "CE with SAM", "ELR", *(better for _, better, _ in MEANS[:-1]), "ELR with SAM, cosine", MEANS[-1][1])
     for scale, runs in by_scale.items():
         ours = methods(runs)
+        ours = ours[~ours["method"].str.endswith(", symmetric")]
         for method in sorted(set(ours["method"]), key=order.index):
             part = ours[ours["method"] == method]
             cells = {level: _text(100 * group["test_top1"], "{:.2f}") for level, group in part.groupby("level")}

@@ -45,7 +45,7 @@ def test_an_averaged_run_counts_as_two_networks():
         )
     )  # fmt: skip
     assert dict(zip(found["method"], found["test_top1"], strict=True)) == {
-        "ELR": 0.8, "ELR with SAM": 0.81, "ELR, cosine": 0.82, "ELR, cosine, averaged": 0.83,
+        "ELR": 0.8, "ELR, symmetric": 0.8, "ELR with SAM": 0.81, "ELR, cosine": 0.82, "ELR, cosine, averaged": 0.83,
         "ELR with SAM, cosine": 0.84, "ELR with SAM, cosine, averaged": 0.85, "CE": 0.6,
     }  # fmt: skip
 
@@ -74,6 +74,17 @@ def test_gains_are_paired_by_seed():
     assert found["cosine restarts"] == "+2.00 (+2.00 to +2.00), 2 seeds"
     assert found["averaged weights"].startswith("+2.50 (")  # 3 and 2 points
     assert found["SAM"] == found["all three"] == "not run yet"
+
+
+def test_sam_on_symmetric_noise_stands_apart():
+    sharp = {"sam_rho": 0.05, "test_top1": 0.9}
+    rows = table(row(), row(**sharp), row(noise="symmetric", test_top1=0.7), row(noise="symmetric", **sharp))
+    found = human_noise.gains(rows).set_index("means")["worst"]
+    assert found["SAM"] == "+10.00 (1 seed)"
+    assert found["SAM, on symmetric noise of the same rate"] == "+20.00 (1 seed)"
+    assert not any(
+        "symmetric" in method for method in human_noise.leaderboard(paper.load_published(), {"cpu": rows})["method"]
+    )
 
 
 def test_agreement_and_accuracy_follow_from_what_became_of_the_labels():
