@@ -329,7 +329,8 @@ def audit_study(
 
     wanted = audit_study.studies(scale, seeds, levels, images, fold_epochs)
     todo = [study for study in wanted if audit_study.find(study) is None]
-    print(f"{len(wanted)} studies, {len(wanted) - len(todo)} there, {len(todo)} to make")
+    takes = f", at most {progress.duration(audit_study.estimate_seconds(todo))}" if todo else ""
+    print(f"{len(wanted)} studies, {len(wanted) - len(todo)} there, {len(todo)} to make{takes}", flush=True)
 
     def show(study: audit_study.Study, part: str, record: dict) -> None:
         print(f"{study.name}: {part}, {progress.duration(record['timing']['seconds'])}", flush=True)

@@ -10,6 +10,7 @@ study goes on where it was. Results lie in `results/audit`, beside the run recor
 
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from sklearn.model_selection import StratifiedKFold
 from elrkit import audit, data, runs, train
 from elrkit.config import HUMAN_NOISE_RATES, ConfigError, RunConfig, as_list
 from elrkit.paper import interval_text, t_interval
+from elrkit.progress import duration
 
 SCHEMA = 2  # 1 trained the cross-entropy for a quarter of ELR's epochs
 LEVELS = ("worst", "random1", "aggregate")
@@ -311,10 +313,13 @@ def find(study: Study) -> dict | None:
 def gather(wanted: Sequence[Study], train: bool = False) -> pd.DataFrame:
     """One row for each way of finding wrong labels in each of these studies that has a record; prints how many have.
 
-    With `train`, the missing studies are made first, on one thread. Columns: Study's fields and `compare`'s keys.
+    With `train`, the missing studies are made first, on one thread; standard error says how long that will take.
+    Columns: Study's fields and `compare`'s keys.
     """
     if train:
-        make_missing(wanted)
+        todo = [study for study in wanted if find(study) is None]
+        print(f"{len(todo)} studies to make, at most {duration(estimate_seconds(todo))}", file=sys.stderr, flush=True)
+        make_missing(todo)
     records = [record for study in wanted if (record := find(study))]
     print(f"{len(records)} of {len(wanted)} studies are there")
     return rows(records)
@@ -326,6 +331,18 @@ def rows(records: Sequence[dict]) -> pd.DataFrame:
         {**record["study"], "wrong": record["data"]["wrong"], **row} for record in records for row in record["rows"]
     ]
     return pd.DataFrame(table, columns=None if table else [*Study._fields, "wrong", "source", "score", "list", "found"])
+
+
+def estimate_seconds(wanted: Sequence[Study]) -> float:
+    """How long these studies will take here, one after the other, from the pace of a few steps of training now.
+
+    Three trainings of equal length, and cross-entropy again up to its best epoch, which is taken to be its last.
+    """
+    if not wanted:
+        return 0.0
+    shape = (8, 8, 1) if wanted[0].dataset == "digits" else (32, 32, 3)
+    trained, _ = train.measure_pace(recipe(wanted[0], "elr", wanted[0].elr_epochs), shape, threads=1)
+    return sum(4 * study.images * study.elr_epochs for study in wanted) / trained
 
 
 def make_missing(

@@ -36,7 +36,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import imagehash
@@ -46,10 +46,12 @@ import requests
 import urllib3
 from lxml import etree
 from PIL import Image, ImageOps
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from requests.adapters import HTTPAdapter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+from elrkit.config import ConfigError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +90,12 @@ class FeedRules(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise ConfigError(one_line(error, type(self).model_fields)) from None
 
     columns: dict[str, str] | None = None
     """Part of a product (id, label, name, image, title, link, released) -> column or XML tag; the parts not named keep

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 BUILT_IN_TRAIN_SIZES = {"digits": 1347, "cifar10": 50_000, "cifar100": 50_000}
 
@@ -107,7 +108,7 @@ class RunConfig(BaseModel):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            raise ConfigError(_one_line(error)) from None
+            raise ConfigError(one_line(error, type(self).model_fields)) from None
 
     @model_validator(mode="before")
     @classmethod
@@ -290,17 +291,20 @@ def _type_name(annotation: Any) -> str:
     return names.get(annotation, "a list of whole numbers")
 
 
-def _one_line(error: ValidationError) -> str:
-    """Pydantic's findings as one line: field=value: what is allowed."""
+def one_line(error: ValidationError, fields: dict[str, FieldInfo]) -> str:
+    """Pydantic's findings about a model with these fields as one line: field=value: what is allowed."""
     parts = []
     for finding in error.errors():
         if not finding["loc"]:  # from _consistent: the text is ours already
             parts.append(str(finding["ctx"]["error"]))
             continue
         name = str(finding["loc"][0])
-        field = RunConfig.model_fields.get(name)
+        field = fields.get(name)
         if field is None:
-            parts.append(f"{name}: unknown field; allowed are {', '.join(RunConfig.model_fields)}")
+            parts.append(f"{name}: unknown field; allowed are {', '.join(fields)}")
+            continue
+        if finding["type"] == "value_error":  # from a field's own check
+            parts.append(f"{name}: {finding['ctx']['error']}")
             continue
         bounds = _bounds(field.metadata, name)
         allowed = _type_name(field.annotation) + (f" with {bounds}" if bounds else "")

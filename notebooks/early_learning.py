@@ -32,7 +32,7 @@
 # ({doc}`../book/elr` says how to use it).
 
 # %%
-from elrkit import config, plans, plots, runs
+from elrkit import config, data, plans, plots, runs
 from IPython.display import display
 from myst_nb import glue
 
@@ -80,6 +80,8 @@ print(
     f"{len(configs)} runs, noise rates {noise_rates}, losses {losses}, seeds {seeds}"
 )
 print("first:", configs[0].describe())
+if runs.missing(configs):
+    data.load(dataset)  # refuses one that is not there
 
 # %% [markdown]
 # ## Training

@@ -33,6 +33,10 @@ records = [
     for r in runs.read_all()
     if dataset is None or r["config"]["dataset"] == dataset
 ]
+if dataset is not None and not records:
+    raise ValueError(
+        f"dataset={dataset!r}: no record of it in {runs.results_root()}"
+    )
 table = runs.table(records)
 print(f"{len(records)} records")
 
