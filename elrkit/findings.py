@@ -114,8 +114,25 @@ def human_labels(table: pd.DataFrame) -> str:
 def audit() -> str:
     """What the list of labels to look at saves."""
     records = [found for study in audit_study.studies() if (found := audit_study.find(study))]
-    saved = audit_study.saving(audit_study.rows(records)) if records else []
-    return " ".join(f"{text[0].upper()}{text[1:]}" for text in saved) + " (cpu scale)" if saved else NONE
+    return f"{looks(audit_study.rows(records))} (cpu scale)" if records else NONE
+
+
+def looks(rows: pd.DataFrame) -> str:
+    """Labels to look at until half of the wrong ones are found, level by level; `rows` of `audit_study.rows`."""
+    parts = []
+    named = audit_study.named(rows)
+    for level, part in named.groupby("level", sort=False):
+        n, wrong = part["images"].iloc[0], part["wrong"].mean()
+        counts = [
+            f"{interval_text(part.loc[part['finder'] == finder, 'effort_half'], '{:,.0f}')} by {finder}"
+            for finder in audit_study.FINDERS.values()
+            if finder != "chance" and (part["finder"] == finder).any()
+        ]
+        parts.append(
+            f"{level} ({100 * wrong / n:.0f} % wrong): {', '.join(counts)}, "
+            f"{part['effort_half_random'].mean():,.0f} in any order"
+        )
+    return f"Labels to look at, of {n:,}, until half of the wrong ones are found. {'. '.join(parts)}"
 
 
 def shops() -> str:

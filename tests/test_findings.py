@@ -96,3 +96,23 @@ def test_the_store_speaks_of_its_largest_scale(monkeypatch):
 @pytest.mark.parametrize("sentence", [findings.early_learning, findings.table1, findings.sam, findings.human_labels])
 def test_other_runs_alone_say_nothing(sentence):
     assert sentence(rows({**ELR, "noise_rate": 0.33})) == ""
+
+
+def test_looks_level_by_level():
+    finders = [
+        ("elr", "odds", "suspect", 250),
+        ("out_of_fold", "cleanlab", "cleanlab", 300),
+        ("chance", "none", "all", 500),
+    ]
+    rows = pd.DataFrame(
+        [
+            {"level": level, "seed": 0, "images": 1000, "wrong": wrong, "source": source, "score": score, "list": name,
+             "effort_half": count, "effort_half_random": 500}
+            for level, wrong in (("worst", 400), ("random1", 170)) for source, score, name, count in finders
+        ]
+    )  # fmt: skip
+    counts = "250 (1 seed) by ELR targets, 300 (1 seed) by cleanlab, out-of-fold CE, 500 in any order"
+    assert findings.looks(rows) == (
+        "Labels to look at, of 1,000, until half of the wrong ones are found. "
+        f"worst (40 % wrong): {counts}. random1 (17 % wrong): {counts}"
+    )
