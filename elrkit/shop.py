@@ -219,9 +219,10 @@ def _photos(kind: Kind, root: Path, work: Path) -> Path:
     labels = torch.cat([dataset.train_labels, dataset.test_labels]).numpy()
     images = np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
     order = sorted(range(len(labels)), key=lambda i: (labels[i], images[i].tobytes()))
+    last = order.pop()  # a dataset needs a test image; the feed is made of both parts
     np.savez(
-        path, train_images=images[order], train_labels=labels[order], test_images=images[:0], test_labels=labels[:0],
-        class_names=dataset.class_names,
+        path, train_images=images[order], train_labels=labels[order], test_images=images[[last]],
+        test_labels=labels[[last]], class_names=dataset.class_names,
     )  # fmt: skip
     return path
 

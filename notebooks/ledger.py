@@ -104,7 +104,8 @@ for kind in ("claim", "number"):
     rows = decided[decided.kind == kind]
     counts = rows.apply(paper.shown_verdict, axis=1).value_counts()
     if kind == "claim":
-        by_training = rows[rows.run_ids.map(bool)]
+        trained = rows.run_ids.map(len) > 0
+        by_training = rows[trained]
         for scale in ("paper", "cpu"):
             for verdict in ("reproduced", "not reproduced"):
                 chosen = (by_training.scale == scale) & (
@@ -115,7 +116,7 @@ for kind in ("claim", "number"):
                     int(chosen.sum()),
                     display=False,
                 )
-        without = rows[~rows.run_ids.map(bool)].verdict
+        without = rows[~trained].verdict
         glue(
             "without_runs",
             int(without.isin(["reproduced", "not reproduced"]).sum()),
