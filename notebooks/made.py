@@ -123,11 +123,11 @@ columns = [
     "scale",
     "status",
 ]
-shown = table[[*columns, "test_top1", "wrong_memorized", "seconds"]].sort_values(
-    ["dataset", "scale", "noise_rate", "loss"]
-)
+shown = table.reindex(
+    columns=[*columns, "test_top1", "wrong_memorized", "seconds"]
+).sort_values(["dataset", "scale", "noise_rate", "loss"])
 shown["train_images"] = shown["train_images"].map("{:,}".format)
-shown["seconds"] = shown["seconds"].round().map("{:,.0f}".format)
+shown["seconds"] = shown["seconds"].map("{:,.0f}".format)
 anchor = '<span id="run-{0}">{0}</span>'.format  # what the ledger links to
 shown.rename(columns=lambda name: name.replace("_", " ")).style.hide(
     axis="index"
