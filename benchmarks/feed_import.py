@@ -19,10 +19,8 @@ from pathlib import Path
 import imagehash
 import numpy as np
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from elrkit.catalogue import FeedRules, import_feed, near_pairs, read_thumbnail
+from elrkit.catalogue import FeedRules, import_feed, near_groups, read_thumbnail
 from elrkit.feedmaker import make_feed
 
 
@@ -122,9 +120,7 @@ def hashes(folder: Path | None, n: int) -> None:
             ]
         )
         for distance in distances:
-            pairs = near_pairs(np.stack(of), distance)
-            graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(of), len(of)))
-            size = np.bincount(connected_components(graph, directed=False)[1])
+            size = np.bincount(near_groups(np.stack(of), distance))
             recognized, grouped = (differing <= distance).mean(), size[size > 1].sum()
             print(
                 f"{side:2}x{side:<2}  {side * side:4}  {distance:8}  {recognized:17.1%}  {grouped:17}  {size.max():13}"

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from sklearn.model_selection import StratifiedKFold
 
 from elrkit import audit, data, runs, train
-from elrkit.config import HUMAN_NOISE_RATES, ConfigError, RunConfig, as_list
+from elrkit.config import HUMAN_NOISE_RATES, ConfigError, RunConfig, as_list, is_whole
 from elrkit.paper import interval_text, t_interval
 from elrkit.progress import duration
 
@@ -76,9 +76,9 @@ def studies(
         if level not in HUMAN_NOISE_RATES:
             raise ConfigError(f"levels={levels}: allowed are {', '.join(HUMAN_NOISE_RATES)}")
     for name, value in (("images", images), ("fold_epochs", fold_epochs)):
-        if not isinstance(value, int) or isinstance(value, bool):
+        if not is_whole(value, 0):
             raise ConfigError(f"{name}={value!r}: allowed are whole numbers")
-    if bad := [seed for seed in seeds if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0]:
+    if bad := [seed for seed in seeds if not is_whole(seed, 0)]:
         raise ConfigError(f"seeds={bad}: allowed are whole numbers from 0")
     if scale == "digits":
         images = min(images, 1347)
@@ -479,19 +479,25 @@ def differences(rows: pd.DataFrame, measures: Sequence[str] = ("average_precisio
     return pd.DataFrame(found, columns=columns)
 
 
+def looks(part: pd.DataFrame) -> list[str]:
+    """Labels that a person looks at to fix half of the wrong ones: a text per finder; `part` a level of `named`."""
+    counts = {finder: some["effort_half"] for finder, some in part.groupby("finder") if finder != "chance"}
+    return [f"{interval_text(counts[f], '{:,.0f}')} by {f}" for f in FINDERS.values() if f in counts]
+
+
 def saving(rows: pd.DataFrame) -> list[str]:
     """How many labels a person looks at to fix half of the wrong ones, a sentence per level: with each finder, in any
     order, and with a list without a fault."""
     sentences = []
     for level, part in named(rows).groupby("level", sort=False):
         n, wrong, random = int(part["images"].iloc[0]), part["wrong"].mean(), part["effort_half_random"].mean()
-        looks = {finder: some["effort_half"] for finder, some in part.groupby("finder") if finder != "chance"}
-        texts = [f"{interval_text(looks[f], '{:,.0f}')} by {f}" for f in FINDERS.values() if f in looks]
         sentence = (
             f"{level}: of {n:,} labels {wrong:,.0f} are wrong. To fix half of these a person looks at "
-            f"{'; '.join(texts)}; {random:,.0f} in any order; {np.ceil(wrong / 2):,.0f} with a list without a fault."
+            f"{'; '.join(looks(part))}; {random:,.0f} in any order; "
+            f"{np.ceil(wrong / 2):,.0f} with a list without a fault."
         )
-        if (elr := FINDERS["elr", "odds", "suspect"]) in looks:
-            sentence += f" The list of one ELR run leaves {100 * looks[elr].mean() / random:.0f} % of the work."
+        of_elr = part.loc[part["finder"] == FINDERS["elr", "odds", "suspect"], "effort_half"]
+        if len(of_elr):
+            sentence += f" The list of one ELR run leaves {100 * of_elr.mean() / random:.0f} % of the work."
         sentences.append(sentence)
     return sentences

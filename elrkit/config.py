@@ -312,6 +312,11 @@ def one_line(error: ValidationError, fields: dict[str, FieldInfo]) -> str:
     return "; ".join(dict.fromkeys(parts))
 
 
+def is_whole(value: Any, least: int) -> bool:
+    """Whether a parameter is a whole number of at least `least`; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def as_list(name: str, values: list | str) -> list:
     """`values`, or the list that it is the text of; raises ConfigError, naming `name`, when it is empty or no list."""
     if isinstance(values, str) and values.startswith("[") and values.endswith("]"):

@@ -123,13 +123,8 @@ def looks(rows: pd.DataFrame) -> str:
     named = audit_study.named(rows)
     for level, part in named.groupby("level", sort=False):
         n, wrong = part["images"].iloc[0], part["wrong"].mean()
-        counts = [
-            f"{interval_text(part.loc[part['finder'] == finder, 'effort_half'], '{:,.0f}')} by {finder}"
-            for finder in audit_study.FINDERS.values()
-            if finder != "chance" and (part["finder"] == finder).any()
-        ]
         parts.append(
-            f"{level} ({100 * wrong / n:.0f} % wrong): {', '.join(counts)}, "
+            f"{level} ({100 * wrong / n:.0f} % wrong): {', '.join(audit_study.looks(part))}, "
             f"{part['effort_half_random'].mean():,.0f} in any order"
         )
     return f"Labels to look at, of {n:,}, until half of the wrong ones are found. {'. '.join(parts)}"

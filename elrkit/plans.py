@@ -13,7 +13,7 @@ from typing import Any
 
 from scipy import stats
 
-from elrkit.config import HUMAN_NOISE_RATES, ConfigError, RunConfig, as_list, cifar10_recipe, cifar100_recipe
+from elrkit.config import HUMAN_NOISE_RATES, ConfigError, RunConfig, as_list, cifar10_recipe, cifar100_recipe, is_whole
 
 SCALES = ("cpu", "paper", "digits")
 SEEDS = (0, 1, 2)
@@ -262,7 +262,7 @@ def plan(name: str, scale: str = "cpu", size: int | None = None, **options: Any)
     options = {key: value for key, value in options.items() if value is not None}
     epochs = options.pop("epochs", None)
     for key, value in (("epochs", epochs), ("size", size)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        if value is not None and not is_whole(value, 1):
             raise ConfigError(f"{key}={value!r} for plan {name}: allowed is None or a whole number from 1")
     known = [key for key in inspect.signature(PLANS[name]).parameters if key != "size"]
     if unknown := options.keys() - known:

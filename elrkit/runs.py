@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 
 from elrkit import data, train
-from elrkit.config import BUILT_IN_TRAIN_SIZES, ConfigError, RunConfig
+from elrkit.config import BUILT_IN_TRAIN_SIZES, ConfigError, RunConfig, is_whole
 
 log = logging.getLogger(__name__)
 
@@ -547,7 +547,7 @@ def load_or_train(configs: Sequence[RunConfig], *, jobs: int | None = None, **op
     """
     from elrkit import progress  # it shows this module's events
 
-    if jobs is not None and (not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1):
+    if jobs is not None and not is_whole(jobs, 1):
         raise ConfigError(f"jobs={jobs!r}: allowed is None or a whole number from 1")
     if todo := missing(configs):
         for name in {config.dataset for config in todo}:  # one error now, not one for each run
@@ -593,11 +593,15 @@ def estimate_seconds(configs: Sequence[RunConfig], jobs: int = 1) -> float:
             config.batch_size,
         )
         shape = (8, 8, 1) if config.dataset == "digits" else (32, 32, 3)
+        n, tested = BUILT_IN_TRAIN_SIZES.get(config.dataset), 450 if config.dataset == "digits" else 10_000
+        if n is None:  # a dataset of one's own, or a shop's
+            own = _dataset(config.dataset)
+            n, tested, shape = len(own.train_images), len(own.test_images), tuple(own.train_images.shape[1:])
+        kind = (*kind, shape)
         if kind not in paces:
             paces[kind] = train.measure_pace(config, shape, threads=_default_threads(configs, jobs))
         trained, evaluated = paces[kind]
-        n = config.train_size or BUILT_IN_TRAIN_SIZES.get(config.dataset, 50_000)
-        tested = 450 if config.dataset == "digits" else 10_000
+        n = config.train_size or n
         evaluations = config.epochs * tested + n * (config.epochs // config.eval_every)
         total += config.epochs * n / trained + evaluations / evaluated
     # Jobs share a GPU or a CPU's memory: N at a time are not N times as fast, so this is a lower bound for jobs > 1.

@@ -429,7 +429,7 @@ def leakage_answer(table: pd.DataFrame, published: float) -> str:
         return "not run yet"
     means = table.groupby(["split", "leak", "arm"])[["agreement", "accuracy", "near_duplicates"]].mean()
     best = means["agreement"].idxmax()
-    split, _, arm = best
+    split, leak, arm = best
     of_best = table.set_index(["split", "leak", "arm"]).loc[[best]]
     values = of_best["agreement"]
     verdict = "reaches" if means.loc[best, "agreement"] >= published else "does not reach"
@@ -440,7 +440,7 @@ def leakage_answer(table: pd.DataFrame, published: float) -> str:
             f"; with a near-duplicate in training it agrees on {100 * parts.iloc[0]:.1f} % of the test products, "
             f"without on {100 * parts.iloc[1]:.1f} %"
         )
-    by_group = table[(table["split"] == "group") & (table["leak"] == best[1]) & (table["arm"] == arm)]["agreement"]
+    by_group = table[(table["split"] == "group") & (table["leak"] == leak) & (table["arm"] == arm)]["agreement"]
     if split == "product" and len(by_group):
         with_and_without += f"; the same feed split by group: {interval_text(100 * by_group, '{:.1f} %')}"
     return (

@@ -136,9 +136,8 @@ for place, rate in enumerate(noise_rates):
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Shares of right and wrong CIFAR-10 labels by prediction, over the epochs, one column per loss."}}
 for scale in ("paper", "cpu"):
     print(f"{scale} scale: ", end="")
-    found = runs.gather(plans.plan("early-learning", scale))
     sharp = [c for c in plans.plan("sam", scale) if c.sam_rho]
-    found += [record for record in map(runs.find, sharp) if record]
+    found = runs.gather([*plans.plan("early-learning", scale), *sharp])
     cifar = runs.curves(found)
     for rate in sorted(cifar.noise_rate.unique()) if found else []:
         display(plots.early_learning(cifar[cifar.noise_rate == rate], "batches"))

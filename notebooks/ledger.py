@@ -40,8 +40,9 @@ source = None  # galatolo2021, liu2020 or wei2022; None: all
 claims, published = paper.load_claims(), paper.load_published()
 decided = paper.decide(claims, published, runs.table(runs.read_all()))
 # The bound that a claim is argued from, beside what the simulated shops gave.
+said = findings.sentences()
 bound = decided.id == "cdon-agreement-bound"
-decided.loc[bound, "note"] += f"; in our simulation: {findings.shops()}"
+decided.loc[bound, "note"] += f"; in our simulation: {dict(said)['shop']}"
 if source is not None:
     if source not in set(decided.source):
         raise ValueError(
@@ -84,7 +85,6 @@ titles = {
     "audit": "The list of labels to look at",
     "shop": "A shop whose truth is known",
 }
-said = findings.sentences()
 glue(
     "findings",
     HTML(findings.as_html(said, titles, "../notebooks/")),

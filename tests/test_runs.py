@@ -519,6 +519,17 @@ def test_an_estimate_grows_with_the_work(monkeypatch):
     assert torch.get_num_threads() == 1
 
 
+def test_the_estimate_counts_the_images_of_a_dataset_of_ones_own(tmp_path, monkeypatch):
+    images, labels = np.zeros((40, 16, 16, 3), dtype=np.uint8), np.arange(40) % 2
+    np.savez(tmp_path / "own.npz", train_images=images, train_labels=labels, test_images=images[:4],
+             test_labels=labels[:4], class_names=np.array(["a", "b"]))  # fmt: skip
+    shapes = []
+    monkeypatch.setattr(train, "measure_pace", lambda config, shape, threads: shapes.append(shape) or (10.0, 100.0))
+    config = RunConfig(dataset=str(tmp_path / "own.npz"), epochs=10, eval_every=5, batch_size=10)
+    assert runs.estimate_seconds([config]) == pytest.approx(10 * 40 / 10 + (10 * 4 + 2 * 40) / 100)
+    assert shapes == [(16, 16, 3)]
+
+
 def test_a_record_is_not_taken_for_other_data_of_the_same_name(tmp_path):
     path = tmp_path / "shop.npz"
     names, rng = np.array(["cup", "shoe"]), np.random.default_rng(0)
