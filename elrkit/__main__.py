@@ -14,6 +14,7 @@ import tyro
 
 from elrkit import catalogue, plans, progress, runs
 from elrkit.config import ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig
+from elrkit.data import Dataset
 from elrkit.train import load_outcome
 
 app = tyro.extras.SubcommandApp()
@@ -198,41 +199,66 @@ def import_records(file: Positional[Path]) -> int:
 
 
 @app.command
-def audit(run_or_feed: Positional[str], out: Path = Path("audit"), top: int = 1000, epochs: int = 30) -> int:
+def audit(
+    run_or_feed: Positional[str],
+    out: Path = Path("audit"),
+    top: int = 1000,
+    epochs: int = 30,
+    probabilities: Path | None = None,
+) -> int:
     """Write the list of labels to look at: labels.csv, and review.html to go through with the keyboard.
 
-    Given a dataset (an .npz of import-feed, a folder of class folders), trains ELR with a small net on it first.
+    Given a dataset (an .npz of import-feed, a folder of class folders), trains ELR with a small net on it first. Its
+    test images are listed with the others, by what the network, which has not seen them, makes of them.
 
     Args:
         run_or_feed: id of a finished run on this machine, or a dataset file or folder
         out: folder to write
         top: products in the page, the most suspicious first
         epochs: of the training, when a dataset is given
+        probabilities: out-of-fold class probabilities of any model: an .npy (n, C) of the dataset's training images, or
+            an .npz with arrays train and test. With a dataset nothing is trained; with a run both are put together
     """
     from elrkit import audit, data
+    from elrkit.train import predict_test
 
-    if re.fullmatch("[0-9a-f]{12}", run_or_feed):
+    given = None if probabilities is None else audit.read_probabilities(probabilities)
+    is_run = re.fullmatch("[0-9a-f]{12}", run_or_feed)
+    if is_run:
         config = RunConfig(**runs.by_id(run_or_feed)["config"])
         runs.missing([config])  # refuses a dataset whose content is not what the run was trained on
         dataset = data.load(config.dataset)
     else:
         dataset = data.load(run_or_feed)
-        config = RunConfig(
-            dataset=run_or_feed if "/" in run_or_feed or run_or_feed.endswith(".npz") else f"./{run_or_feed}",
-            loss="elr", **(ELR_CIFAR100 if dataset.num_classes > 10 else ELR_CIFAR10),
-            epochs=epochs, lr=0.05, schedule="multistep", milestones=(epochs * 2 // 5, epochs * 4 // 5), gamma=0.1,
-            augmentation="flip", precision="bfloat16", batch_size=min(128, len(dataset.train_labels)), eval_every=5,
-        )  # fmt: skip
-        _train([config], runs.train_missing)
-    outcome = runs.state_dir(config) / "outcome.pt"
-    if not outcome.exists():
-        raise ConfigError(f"run {config.run_id}: trained elsewhere, there is no {outcome}; train it here")
-    listed, table, page = audit.audit_outcome(load_outcome(outcome.parent), dataset, out, top)
+        config = None if given else _audit_config(run_or_feed, dataset, epochs)
+    if config is None:
+        listed, table, page = audit.audit_probabilities(given[0], dataset, out, top, given[1])
+    else:
+        if not is_run:
+            _train([config], runs.train_missing)
+        outcome = runs.state_dir(config) / "outcome.pt"
+        if not outcome.exists():
+            raise ConfigError(f"run {config.run_id}: trained elsewhere, there is no {outcome}; train it here")
+        outcome = load_outcome(outcome.parent)
+        test = predict_test(config, dataset, outcome).softmax(dim=1).numpy() if dataset.test_ids else None
+        if given and test is not None and given[1] is not None:
+            test = audit.combine(test, given[1])
+        listed, table, page = audit.audit_outcome(outcome, dataset, out, top, test, given and given[0])
     print(f"{len(listed)} labels to look at, the most suspicious first: {table}")
     if page is None:
         return 0
     print(f"open {page} in a browser; import-feed --decisions applies what you decide there")
     return 0
+
+
+def _audit_config(name: str, dataset: Dataset, epochs: int) -> RunConfig:
+    """ELR on a dataset of one's own, with the paper's lambda and beta for as many classes and a net for CPUs."""
+    return RunConfig(
+        dataset=name if "/" in name or name.endswith(".npz") else f"./{name}",
+        loss="elr", **(ELR_CIFAR100 if dataset.num_classes > 10 else ELR_CIFAR10),
+        epochs=epochs, lr=0.05, schedule="multistep", milestones=(epochs * 2 // 5, epochs * 4 // 5), gamma=0.1,
+        augmentation="flip", precision="bfloat16", batch_size=min(128, len(dataset.train_labels)), eval_every=5,
+    )  # fmt: skip
 
 
 @app.command

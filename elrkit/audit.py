@@ -317,24 +317,98 @@ def _groups(scores: NDArray[np.float64], bad: NDArray[np.bool_]) -> tuple[NDArra
 
 
 def audit_outcome(
-    outcome: dict, dataset: Dataset, out: str | os.PathLike[str], top: int = 1000
+    outcome: dict,
+    dataset: Dataset,
+    out: str | os.PathLike[str],
+    top: int = 1000,
+    test: ArrayLike | None = None,
+    beside: ArrayLike | None = None,
 ) -> tuple[pd.DataFrame, Path, Path | None]:
     """The list of labels to look at of a finished run, as ``labels.csv`` and ``review.html`` in the folder `out`.
 
     outcome: of `elrkit.train.load_outcome`; its ELR targets are used, or, of another loss, the last predictions, which
     have seen the labels and find less. dataset: what it was trained on. top: pictures in the page; the CSV lists every
-    label of `suspect_list`. Returns (the listed rows, path of the CSV, path of the page or, when nothing is suspicious,
-    None). Raises AuditError when the run was trained on more images than the dataset has.
+    label of `suspect_list`. test: (m, C) the network's probabilities of the test images, whose labels are then listed
+    too, when the dataset has ids for them. beside: (n, C) out-of-fold probabilities of the dataset's training images by
+    another model, to `combine` with the run's.
+    Returns (the listed rows, path of the CSV, path of the page or, when nothing is suspicious, None). Raises
+    AuditError when the run was trained on more images than the dataset has.
     """
     probabilities = outcome["targets"] if outcome["targets"] is not None else outcome["probabilities"]
-    index, labels = outcome["index"].numpy(), outcome["given"].numpy()
+    index = outcome["index"].numpy()
     if index.max() >= len(dataset.train_images):
         raise AuditError(
             f"outcome: of image {index.max()}, where the dataset has {len(dataset.train_images)}; not its run"
         )
-    ids = [dataset.train_ids[i] for i in index] if dataset.train_ids else index
-    table = rank(probabilities.numpy(), labels, ids, dataset.class_names)
-    listed = table[suspect_list(probabilities.numpy(), labels)[table.index]]
+    found = probabilities.numpy()
+    if beside is not None:
+        found = combine(found, _for_images(beside, dataset, "train")[index])
+    return _write_list(found, outcome["given"].numpy(), index, test, dataset, out, top)
+
+
+def audit_probabilities(
+    train: ArrayLike,
+    dataset: Dataset,
+    out: str | os.PathLike[str],
+    top: int = 1000,
+    test: ArrayLike | None = None,
+) -> tuple[pd.DataFrame, Path, Path | None]:
+    """`audit_outcome` of any model's probabilities: `train` (n, C), out-of-fold, of the dataset's training images, and
+    `test` (m, C), if wanted, of its test images; rows in the dataset's order, columns in that of its class names."""
+    found = _for_images(train, dataset, "train")
+    return _write_list(found, dataset.train_labels.numpy(), np.arange(len(found)), test, dataset, out, top)
+
+
+def read_probabilities(path: str | os.PathLike[str]) -> tuple[NDArray, NDArray | None]:
+    """(train, test or None) of an .npy file with an array (n, C), or an .npz with arrays ``train`` and ``test``.
+
+    Raises AuditError when it is neither, and FileNotFoundError.
+    """
+    try:
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {"train": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except FileNotFoundError:
+        raise
+    except Exception:  # numpy raises many kinds for damaged files, and advises to execute what it could not read
+        arrays = {}
+    if "train" not in arrays:
+        raise AuditError(f"{path}: expected an .npy with probabilities (n, C), or an .npz with train and, or not, test")
+    return arrays["train"], arrays.get("test")
+
+
+def _for_images(probabilities: ArrayLike, dataset: Dataset, part: Literal["train", "test"]) -> NDArray[np.float64]:
+    p = _normalized(probabilities)
+    expected = len(getattr(dataset, f"{part}_images")), dataset.num_classes
+    if p.shape != expected:
+        raise AuditError(
+            f"probabilities of shape {p.shape} for the {part} images: expected {expected}, a row for each image in the "
+            "dataset's order, a column for each of its class_names"
+        )
+    return p
+
+
+def _write_list(
+    probabilities: ArrayLike,
+    labels: NDArray[np.int64],
+    index: NDArray[np.int64],
+    test: ArrayLike | None,
+    dataset: Dataset,
+    out: str | os.PathLike[str],
+    top: int,
+) -> tuple[pd.DataFrame, Path, Path | None]:
+    """The list over the training images of `index` and, given their probabilities and ids, the test images."""
+    ids = [dataset.train_ids[i] for i in index] if dataset.train_ids else index.tolist()
+    titles = [dataset.train_titles[i] for i in index] if dataset.train_titles else [""] * len(index)
+    if test is not None and dataset.train_ids and dataset.test_ids:
+        probabilities = np.concatenate([_normalized(probabilities), _for_images(test, dataset, "test")])
+        labels = np.concatenate([labels, dataset.test_labels.numpy()])
+        ids += dataset.test_ids
+        titles += dataset.test_titles or [""] * len(dataset.test_ids)
+    table = rank(probabilities, labels, ids, dataset.class_names)
+    if any(titles):
+        table.insert(1, "title", [titles[row] for row in table.index])
+    listed = table[suspect_list(probabilities, labels)[table.index]]
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     listed.to_csv(out / "labels.csv", index=False)
@@ -342,7 +416,11 @@ def audit_outcome(
     if shown.empty:
         (out / "review.html").unlink(missing_ok=True)  # of an earlier list
         return listed, out / "labels.csv", None
-    pictures = dataset.train_images[index[shown.index]].numpy()
+    rows = shown.index.to_numpy()
+    tested = rows >= len(index)
+    pictures = np.empty((len(rows), *dataset.train_images.shape[1:]), np.uint8)
+    pictures[~tested] = dataset.train_images[index[rows[~tested]]].numpy()
+    pictures[tested] = dataset.test_images[rows[tested] - len(index)].numpy()
     if pictures.shape[-1] == 1:
         pictures = np.repeat(pictures, 3, axis=-1)
     return listed, out / "labels.csv", review_page(shown, pictures, out / "review.html")

@@ -69,6 +69,7 @@ XML_COLUMNS = {
 CSV_COLUMNS = {part: part for part in XML_COLUMNS}
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # the decoders a web shop needs; every other one stays shut
 MAX_FIELD = 2_000  # characters of a title, path or link
+MAX_TITLE = 80  # of which a dataset keeps so many, for people who look at its products
 MAX_NAME = 200  # characters of an id or a label: they become fixed-width arrays
 CHUNK = 512  # images between two commits
 EXAMPLES = 5  # products named per reason in the manifest
@@ -179,7 +180,8 @@ def import_feed(
     Args:
         feeds: XML and CSV files, or folders of them (read in the order of their names).
         out: the ``.npz`` to write: train_images and test_images (n, size, size, 3) uint8, train_labels and test_labels
-            (n,) int64, class_names (C,), train_ids and test_ids (n,); rows in an order drawn with the seed.
+            (n,) int64, class_names (C,), train_ids, test_ids, train_titles and test_titles (n,) (the first 80
+            characters); rows in an order drawn with the seed.
         images: folder below which the feed's image paths lie; nothing outside it is ever opened.
         rules: what to keep; see ``FeedRules``.
         decisions: one CSV or several, of one review after the other, with the columns id, decision (confirm, keep,
@@ -712,7 +714,7 @@ class _Fetcher:
 _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE label(k INTEGER PRIMARY KEY, key TEXT UNIQUE, name TEXT);
-CREATE TABLE product(n INTEGER PRIMARY KEY, id TEXT UNIQUE, label INT, image INT, draw INT, stem INT);
+CREATE TABLE product(n INTEGER PRIMARY KEY, id TEXT UNIQUE, label INT, image INT, draw INT, stem INT, title TEXT);
 CREATE TABLE image(k INTEGER PRIMARY KEY, path TEXT UNIQUE, reason TEXT, sha256 BLOB, hash BLOB, notes TEXT);
 CREATE TABLE pixels(k INTEGER PRIMARY KEY, pixels BLOB);
 CREATE TABLE dropped(step TEXT, reason TEXT, count INT, examples TEXT);
@@ -789,13 +791,14 @@ def _scan(db: sqlite3.Connection, number: int, name: str, path: Path, rules: Fee
                 if by_file:
                     product["label"] = path.stem
                 id_, label, label_name, image = _check_product(product, rules, hosts)
-                stem = title_stem(product.get("title", "")) if rules.title_group else ""
+                title = product.get("title", "")
+                stem = title_stem(title) if rules.title_group else ""
                 db.execute("INSERT OR IGNORE INTO label(key, name) VALUES(?, ?)", (label, label_name))
                 db.execute("INSERT OR IGNORE INTO image(path) VALUES(?)", (image,))
                 new = db.execute(
-                    "INSERT OR IGNORE INTO product(id, label, image, draw, stem) VALUES"
-                    "(?, (SELECT k FROM label WHERE key=?), (SELECT k FROM image WHERE path=?), ?, ?)",
-                    (id_, label, image, _int64(f"{rules.seed}:{id_}"), _int64(stem) if stem else 0),
+                    "INSERT OR IGNORE INTO product(id, label, image, draw, stem, title) VALUES"
+                    "(?, (SELECT k FROM label WHERE key=?), (SELECT k FROM image WHERE path=?), ?, ?, ?)",
+                    (id_, label, image, _int64(f"{rules.seed}:{id_}"), _int64(stem) if stem else 0, _one_line(title)),
                 )
                 if not new.rowcount:
                     raise Rejected("duplicate id")
@@ -816,6 +819,11 @@ def _scan(db: sqlite3.Connection, number: int, name: str, path: Path, rules: Fee
     db.execute("INSERT INTO meta VALUES(?, ?)", [done, str(read)])
     db.execute("COMMIT")
     log.info("%s: %d products read, %d dropped", name, read, dropped.total())
+
+
+def _one_line(title: str) -> str:
+    """The beginning of a title as valid text: half a character, as a damaged feed may hold, becomes a question mark."""
+    return " ".join(title.encode("utf-8", "replace").decode().replace("\0", " ").split())[:MAX_TITLE]
 
 
 def _printable(text: str) -> str:
@@ -1229,7 +1237,11 @@ def _write_npz(
     """The arrays as ``numpy.savez`` lays them out, streamed: the images never lie in memory all at once."""
     db.execute("CREATE TEMP TABLE part(test INT, place INT, PRIMARY KEY(test, place)) WITHOUT ROWID")
     db.executemany("INSERT INTO part VALUES(?, ?)", zip(test.tolist(), range(1, len(test) + 1), strict=True))
-    (width,) = db.execute("SELECT MAX(LENGTH(id)) FROM chosen").fetchone()
+    texts = {}  # ids, and titles where the feed has any: the expression and how many characters it takes
+    for name, column in (("ids", "chosen.id"), ("titles", "product.title")):
+        (longest,) = db.execute(f"SELECT MAX(LENGTH({column})) FROM chosen JOIN product USING (id)").fetchone()
+        if longest:
+            texts[name] = column, np.dtype(f"<U{longest}")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
 
         def member(name: str, dtype: np.dtype, shape: tuple[int, ...], blocks: Iterable[bytes]) -> None:
@@ -1240,18 +1252,16 @@ def _write_npz(
                 for block in blocks:
                     file.write(block)
 
-        text = np.dtype(f"<U{width}")
         for name, flag in (("train", False), ("test", True)):
             n = int((test == flag).sum())
-            rows = "FROM part JOIN chosen USING (place)"
-            pixels = db.execute(
-                f"SELECT pixels {rows} JOIN pixels ON pixels.k = chosen.image WHERE test = ? ORDER BY place", [flag]
-            )
+            rows = "FROM part JOIN chosen USING (place) JOIN {} WHERE test = ? ORDER BY place"
+            pixels = db.execute("SELECT pixels " + rows.format("pixels ON pixels.k = chosen.image"), [flag])
             member(f"{name}_images", np.dtype(np.uint8), (n, size, size, 3), (row[0] for row in pixels))
             member(f"{name}_labels", np.dtype("<i8"), (n,), [labels[test == flag].astype("<i8").tobytes()])
-            ids = db.execute(f"SELECT chosen.id {rows} WHERE test = ? ORDER BY place", [flag])
-            blocks = iter(lambda ids=ids: ids.fetchmany(10_000), [])
-            member(f"{name}_ids", text, (n,), (np.array([row[0] for row in block], text).tobytes() for block in blocks))
+            for what, (column, text) in texts.items():
+                found = db.execute(f"SELECT {column} " + rows.format("product USING (id)"), [flag])
+                blocks = iter(lambda found=found: [row[0] for row in found.fetchmany(10_000)], [])
+                member(f"{name}_{what}", text, (n,), (np.array(block, text).tobytes() for block in blocks))
         classes = np.array(names)
         member("class_names", classes.dtype, classes.shape, [classes.tobytes()])
 

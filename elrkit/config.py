@@ -62,7 +62,8 @@ class RunConfig(BaseModel):
     )
     noise_seed: int = Field(0, ge=0, description="which images are kept or held out and which labels are wrong")
     model: Literal["small_resnet", "resnet18", "resnet34"] = Field("small_resnet", description="network")
-    width: int | None = Field(None, ge=1, le=1024, description="channels of small_resnet's first block")
+    # Below 8, a CPU with AVX2 alone corrupts memory: oneDNN's strided 1x1 convolution (uxlfoundation/oneDNN#6035).
+    width: int | None = Field(None, ge=8, le=1024, description="channels of small_resnet's first block")
     stem_stride: int | None = Field(None, ge=1, le=2, description="stride of small_resnet's first convolution")
     loss: Literal["ce", "elr", "sce", "nce_rce"] = Field("ce", description="training loss")
     beta: float | None = Field(None, ge=0, lt=1, description="elr: temporal ensembling of the targets")

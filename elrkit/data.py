@@ -32,8 +32,8 @@ class Dataset:
     """Images (n, H, W, C) uint8 and labels (n,) int64, all on the CPU.
 
     `train_truth` and `test_truth` are the true labels; where nobody knows better they are the labels themselves.
-    `mean` and `std` are per channel, of images scaled to [0, 1]. `train_ids` names the training images, where they have
-    names.
+    `mean` and `std` are per channel, of images scaled to [0, 1]. Ids (a feed's product ids, a folder's file names) name
+    the images where they have names, each one image; titles say what is on them.
     """
 
     name: str
@@ -46,7 +46,10 @@ class Dataset:
     std: tuple[float, ...]
     train_truth: Tensor
     test_truth: Tensor
-    train_ids: tuple[str, ...] | None = None  # a feed's product ids
+    train_ids: tuple[str, ...] | None = None
+    test_ids: tuple[str, ...] | None = None
+    train_titles: tuple[str, ...] | None = None
+    test_titles: tuple[str, ...] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -71,7 +74,7 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
     CIFAR is read through torchvision, checksums included, from `root` (see `data_root`), and downloaded into it when it
     is not there; `cifar100` may also be a file cifar100.npz there. A relative path is looked up in the current folder,
     then below `root`. An .npz holds train_images, train_labels, test_images, test_labels and class_names, and may hold
-    train_truth, test_truth and train_ids. A folder holds one folder per class, or
+    train_truth, test_truth, and ids and titles of either part. A folder holds one folder per class, or
     `train` and `test` with one folder per class each; images are scaled to 32 pixels on the short side and
     centre-cropped. Raises DataError.
     """
@@ -178,6 +181,9 @@ def _npz(path: Path, name: str, mean=None, std=None) -> Dataset:
                 raise DataError(f"{path}: {key} is {y.dtype} {y.shape}; allowed are {len(images)} whole numbers")
             if len(y) and not (y.min() >= 0 and y.max() < classes):
                 raise DataError(f"{path}: {key} runs from {y.min()} to {y.max()}; allowed is 0 to {classes - 1}")
+        for key in (f"{part}_ids", f"{part}_titles"):
+            if key in arrays and arrays[key].shape != (len(images),):
+                raise DataError(f"{path}: {key} has shape {arrays[key].shape}; allowed is one for each image")
     if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:
         raise DataError(f"{path}: training and test images differ in shape")
     for part, name_of_part in (("train", "training"), ("test", "test")):
@@ -185,8 +191,8 @@ def _npz(path: Path, name: str, mean=None, std=None) -> Dataset:
             raise DataError(f"{path}: holds no {name_of_part} images")
     truth = (arrays["train_truth"], arrays["test_truth"])
     dataset = _make(name, *(arrays[key] for key in required), mean, std, truth)
-    ids = arrays.get("train_ids")
-    return dataset if ids is None else replace(dataset, train_ids=tuple(map(str, ids)))
+    named = [f"{part}_{what}" for part in ("train", "test") for what in ("ids", "titles")]
+    return replace(dataset, **{key: tuple(map(str, arrays[key].tolist())) for key in named if key in arrays})
 
 
 def _folders(path: Path, name: str) -> Dataset:
@@ -198,21 +204,25 @@ def _folders(path: Path, name: str) -> Dataset:
             f"{path}: {len(class_names)} class folders; put the images of each class into a folder of its own"
         )
 
-    def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-        images, labels = [], []
+    def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        images, labels, ids = [], [], []
         for label, class_name in enumerate(class_names):
             for file in sorted((folder / class_name).glob("*")):
                 if file.suffix.lower() in IMAGE_SUFFIXES:
                     images.append(_read_image(file))
                     labels.append(label)
+                    ids.append(file.relative_to(path).as_posix())
         if not images:
             raise DataError(f"{folder}: no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in its class folders")
-        return np.stack(images), np.array(labels)
+        return np.stack(images), np.array(labels), np.array(ids)
 
-    images, labels = read(base)
+    def make(train: tuple[np.ndarray, ...], test: tuple[np.ndarray, ...]) -> Dataset:
+        dataset = _make(name, *train[:2], *test[:2], class_names)
+        return replace(dataset, train_ids=tuple(train[2].tolist()), test_ids=tuple(test[2].tolist()))
+
+    images, labels, ids = read(base)
     if split:
-        test_images, test_labels = read(path / "test")
-        return _make(name, images, labels, test_images, test_labels, class_names)
+        return make((images, labels, ids), read(path / "test"))
     # Nine to one within each class, as the paper splits its products; the same images every time.
     rng = np.random.default_rng(0)
     test = np.zeros(len(labels), dtype=bool)
@@ -221,7 +231,7 @@ def _folders(path: Path, name: str) -> Dataset:
         test[members[: len(members) // 10]] = True
     if not test.any():
         raise DataError(f"{path}: fewer than 10 images in every class; a tenth is held out to test, so add images")
-    return _make(name, images[~test], labels[~test], images[test], labels[test], class_names)
+    return make(*((images[part], labels[part], ids[part]) for part in (~test, test)))
 
 
 def _read_image(file: Path) -> np.ndarray:

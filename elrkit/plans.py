@@ -107,18 +107,14 @@ def forensics(seeds: Sequence[int] = (0,), noise_rates: Sequence[float] = (0.2, 
     """
     runs = []
     for seed in seeds:
-        for rate in noise_rates:
-            for loss in ("ce", "elr"):
-                described = cifar10_recipe(loss, rate, seed=seed)
-                frozen = described.with_(augmentation="frozen")
-                runs += [
-                    described,
-                    frozen,
-                    frozen.with_(precision="float16_fresh_scaler"),
-                    described.with_(split="held_out"),
-                ]
-                if rate:
-                    runs.append(described.with_(noise_convention="others"))
+        described = [cifar10_recipe(loss, rate, seed=seed) for rate in noise_rates for loss in ("ce", "elr")]
+        for plain in described:
+            frozen = plain.with_(augmentation="frozen")
+            runs += [plain, frozen, frozen.with_(precision="float16_fresh_scaler")]
+        for plain in described:
+            runs.append(plain.with_(split="held_out"))
+            if plain.noise_rate:
+                runs.append(plain.with_(noise_convention="others"))
         plain = cifar10_recipe("elr", noise_rates[0], seed=seed)
         sharp = plain.with_(sam_rho=0.05)
         code = {"lr": 0.1, "weight_decay": 0.0}

@@ -1,23 +1,28 @@
 """elrkit.audit: scores and figures against cleanlab, scikit-learn and brute force; the page in a real browser."""
 
+import base64
 import csv
 import io
 import itertools
+import json
 import re
 from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, precision_score, recall_score
 from sklearn.model_selection import cross_val_predict
 
 from elrkit import audit
+from elrkit.data import Dataset
 
 
 def random_probabilities(n, classes, seed=0, sharpness=4.0):
@@ -577,14 +582,26 @@ def test_a_list_is_refused_for_images_the_run_has_not_seen(tmp_path, monkeypatch
         ids = np.array([f"p{k}" for k in range(60)])
         np.savez(
             tmp_path / "s.npz", train_images=images[order], train_labels=labels[order], train_ids=ids[order],
-            test_images=images[:9], test_labels=labels[:9], test_ids=ids[:9], class_names=np.array(["a", "b", "c"]),
+            test_images=images[:9], test_labels=labels[:9], test_ids=np.array([f"q{k}" for k in range(9)]),
+            class_names=np.array(["a", "b", "c"]),
         )  # fmt: skip
         runs._dataset.cache_clear()
 
     write(np.arange(60))
-    config = RunConfig(dataset=str(tmp_path / "s.npz"), loss="elr", noise="none", epochs=1, width=4, batch_size=20)
+    config = RunConfig(dataset=str(tmp_path / "s.npz"), loss="elr", noise="none", epochs=1, width=8, batch_size=20)
     assert runs.train_missing([config]) == []
     assert main(["audit", config.run_id, "--out", str(tmp_path / "list")]) == 0
+    # What another model says, alone: it is trained on nothing, and this one doubts one label of each part.
+    sure = np.eye(3)[labels] * 0.9 + 0.1 / 3
+    sure[7] = [0.9, 0.05, 0.05]
+    np.savez(tmp_path / "p.npz", train=sure, test=sure[:9])
+    arguments = ["audit", config.dataset, "--probabilities", str(tmp_path / "p.npz"), "--out", str(tmp_path / "mine")]
+    assert main(arguments) == 0
+    assert set(pd.read_csv(tmp_path / "mine" / "labels.csv")["id"]) == {"p7", "q7"}
+    assert "2 labels to look at" in capsys.readouterr().out
+    arguments[1] = config.run_id
+    assert main(arguments) == 0
+    assert {"p7", "q7"} <= set(pd.read_csv(tmp_path / "mine" / "labels.csv")["id"])
     capsys.readouterr()
     write(np.random.default_rng(1).permutation(60))
     assert main(["audit", config.run_id, "--out", str(tmp_path / "other")]) == 2
@@ -592,18 +609,97 @@ def test_a_list_is_refused_for_images_the_run_has_not_seen(tmp_path, monkeypatch
     assert not (tmp_path / "other").exists()
 
 
-def test_nothing_suspicious_is_a_list_without_a_page(tmp_path):
-    import torch
-
-    from elrkit.data import Dataset
-
-    sure = torch.eye(3).repeat(4, 1) * 0.9 + 0.03
-    outcome = {"targets": sure, "index": torch.arange(12), "given": sure.argmax(1), "run_id": "x"}
-    images, labels = torch.zeros(12, 8, 8, 3, dtype=torch.uint8), sure.argmax(1)
-    dataset = Dataset(
-        name="x", train_images=images, train_labels=labels, train_truth=labels, test_images=images, test_labels=labels,
-        test_truth=labels, class_names=("a", "b", "c"), mean=(0.5,) * 3, std=(0.5,) * 3,
+def three_classes(**named):
+    """Twelve training and six test images of three classes in turn; each image shows its number, 100 on in the test."""
+    images = torch.arange(12, dtype=torch.uint8)[:, None, None, None].expand(12, 8, 8, 3)
+    labels = torch.arange(12) % 3
+    return Dataset(
+        name="x", train_images=images, train_labels=labels, train_truth=labels, test_images=images[:6] + 100,
+        test_labels=labels[:6], test_truth=labels[:6], class_names=("a", "b", "c"), mean=(0.5,) * 3, std=(0.5,) * 3,
+        **named,
     )  # fmt: skip
+
+
+SURE = np.eye(3)[np.arange(12) % 3] * 0.9 + 0.1 / 3
+NAMED = dict(train_ids=tuple(f"p{k}" for k in range(12)), test_ids=tuple(f"q{k}" for k in range(6)))
+
+
+def doubting(row):
+    """SURE, but for one row, which prefers the last class."""
+    found = SURE.copy()
+    found[row] = [0.05, 0.05, 0.9]
+    return found
+
+
+def test_test_products_are_listed_with_their_titles_and_pictures(tmp_path):
+    """A shop wants all its products looked at, not nine tenths of them."""
+    titles = dict(
+        train_titles=tuple(f"thing {k}" for k in range(12)), test_titles=tuple(f"test thing {k}" for k in range(6))
+    )
+    dataset = three_classes(**NAMED, **titles)
+    shuffled = torch.tensor([7, 3, 0, 11])
+    outcome = {
+        "targets": torch.from_numpy(doubting(3))[shuffled], "index": shuffled, "given": dataset.train_labels[shuffled]
+    }  # fmt: skip
+    listed, path, page = audit.audit_outcome(outcome, dataset, tmp_path, test=doubting(4)[:6])
+    assert set(listed["id"]) == {"p3", "q4"}
+    assert dict(zip(listed["id"], listed["title"], strict=True)) == {"p3": "thing 3", "q4": "test thing 4"}
+    assert dict(zip(listed["id"], listed["label"], strict=True)) == {"p3": "a", "q4": "b"}
+    assert set(listed["suggested_label"]) == {"c"}
+    read = pd.read_csv(path)
+    assert read["title"].tolist() == listed["title"].tolist()
+    items = json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page.read_text(), re.S)[1])
+    for item in items["items"]:
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(item[-1]))).convert("RGB"))
+        assert abs(float(picture.mean()) - {"p3": 3, "q4": 104}[item[0]]) < 3
+
+
+def test_test_images_without_ids_are_not_listed(tmp_path):
+    listed, _, _ = audit.audit_probabilities(doubting(3), three_classes(), tmp_path, test=doubting(4)[:6])
+    assert listed["id"].tolist() == ["3"]
+    assert "title" not in listed
+
+
+def test_another_model_s_probabilities_are_put_together_with_the_run_s(tmp_path):
+    dataset, index = three_classes(**NAMED), torch.arange(2, 12)
+    outcome = {"targets": torch.from_numpy(SURE)[index], "index": index, "given": dataset.train_labels[index]}
+    unsure = doubting(6)
+    assert len(audit.audit_outcome(outcome, dataset, tmp_path)[0]) == 0
+    assert (
+        len(audit.audit_outcome(outcome, dataset, tmp_path, beside=unsure)[0]) == 0
+    )  # sqrt(0.93 0.05) > sqrt(0.03 0.9)
+    unsure[6] = [0.001, 0.001, 0.998]
+    listed = audit.audit_outcome(outcome, dataset, tmp_path, beside=unsure)[0]
+    assert listed["id"].tolist() == ["p6"]
+    assert listed["confidence"].iloc[0] == pytest.approx(
+        np.sqrt(0.998 * 0.1 / 3) / (np.sqrt(0.998 * 0.1 / 3) + np.sqrt(0.001 * (0.9 + 0.1 / 3)))
+    )
+
+
+def test_probabilities_are_read_and_have_to_fit(tmp_path):
+    np.save(tmp_path / "p.npy", SURE)
+    np.savez(tmp_path / "p.npz", train=SURE, test=SURE[:6])
+    train, test = audit.read_probabilities(tmp_path / "p.npy")
+    assert train.tolist() == SURE.tolist()
+    assert test is None
+    assert audit.read_probabilities(tmp_path / "p.npz")[1].tolist() == SURE[:6].tolist()
+    np.savez(tmp_path / "other.npz", probabilities=SURE)
+    np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object))
+    (tmp_path / "text.npy").write_text("0.1,0.9")
+    for name in ("other.npz", "pickled.npy", "text.npy"):
+        with pytest.raises(audit.AuditError, match=f"{name}: expected an .npy with probabilities"):
+            audit.read_probabilities(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        audit.read_probabilities(tmp_path / "none.npy")
+    with pytest.raises(audit.AuditError, match=r"shape \(11, 3\) for the train images: expected \(12, 3\)"):
+        audit.audit_probabilities(SURE[:11], three_classes(), tmp_path)
+    with pytest.raises(audit.AuditError, match=r"shape \(12, 3\) for the test images: expected \(6, 3\)"):
+        audit.audit_probabilities(SURE, three_classes(**NAMED), tmp_path, test=SURE)
+
+
+def test_nothing_suspicious_is_a_list_without_a_page(tmp_path):
+    dataset, sure = three_classes(), torch.from_numpy(SURE)
+    outcome = {"targets": sure, "index": torch.arange(12), "given": sure.argmax(1), "run_id": "x"}
     (tmp_path / "review.html").write_text("an earlier list")
     listed, table, page = audit.audit_outcome(outcome, dataset, tmp_path)
     assert len(listed) == 0

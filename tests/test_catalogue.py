@@ -235,6 +235,22 @@ def test_csv_with_columns_named_once_and_bad_rows(shop):
     assert labels_by_id(shop / "out.npz") == {"a": "Hat", "d": "Ha, t"}
 
 
+def test_titles_go_along_short_and_as_valid_text(shop):
+    def titles() -> dict[str, str]:
+        with np.load(shop / "out.npz") as z:
+            parts = [zip(z[f"{p}_ids"].tolist(), z[f"{p}_titles"].tolist(), strict=True) for p in ("train", "test")]
+            return {id_: title for part in parts for id_, title in part}
+
+    given = ["Blå tröja", "two\nlines  here", "x" * 100, ""]
+    run(shop, xml([product(k, title=title) for k, title in enumerate(given)]))
+    assert [titles()[product(k)["link"]] for k in range(4)] == ["Blå tröja", "two lines here", "x" * 80, ""]
+    run(shop, "id,label,image,title\n0,hat,0.jpg,Bl\xe5 tr\xf6ja\n".encode("latin-1"), "broken.csv")
+    assert titles() == {"0": "Bl? tr?ja"}
+    run(shop, "id,label,image\n0,hat,0.jpg\n", "plain.csv")
+    with np.load(shop / "out.npz") as z:
+        assert "train_titles" not in z
+
+
 def test_csv_per_subcategory_takes_its_label_from_the_file(shop):
     for k, name in enumerate(("hat", "shoe")):
         (shop / f"{name}.csv").write_text(f"id;image\n{k};{k}.jpg\n")

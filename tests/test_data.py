@@ -81,6 +81,20 @@ def test_npz(tmp_path):
     assert dataset.test_truth.equal(dataset.test_labels)
 
 
+def test_npz_may_name_its_images(tmp_path):
+    names = {f"{part}_{what}": np.array([f"{part} {what} {k}" for k in range(n)])
+             for part, n in (("train", 20), ("test", 7)) for what in ("ids", "titles")}  # fmt: skip
+    np.savez(tmp_path / "shop.npz", **arrays(), **names)
+    dataset = data.load(str(tmp_path / "shop.npz"))
+    for key, expected in names.items():
+        assert getattr(dataset, key) == tuple(expected.tolist())
+    np.savez(tmp_path / "plain.npz", **arrays(), train_ids=names["train_ids"])
+    plain = data.load(str(tmp_path / "plain.npz"))
+    assert plain.train_ids == dataset.train_ids
+    assert plain.test_ids is plain.train_titles is plain.test_titles is None
+    assert plain.fingerprint() == dataset.fingerprint()
+
+
 def test_npz_may_hold_the_truth_and_grey_images(tmp_path):
     given = arrays(channels=1)
     truth = (given["train_labels"] + 1) % 3
@@ -136,6 +150,7 @@ def replaced(**changes):
         (replaced(train_labels=np.full(20, -1)), "train_labels runs from -1 to -1; allowed is 0 to 2"),
         (replaced(train_truth=np.full(20, 9)), "train_truth runs from 9 to 9; allowed is 0 to 2"),
         (replaced(test_images=np.zeros((7, 5, 5, 3), np.uint8)), "training and test images differ in shape"),
+        (replaced(test_ids=np.array(["a", "b"])), "test_ids has shape (2,); allowed is one for each image"),
         (
             replaced(train_images=np.zeros((0, 6, 6, 3), np.uint8), train_labels=np.zeros(0, int)),
             "holds no training images",
@@ -193,13 +208,14 @@ def test_folders_of_classes_are_split_nine_to_one(tmp_path):
     assert dataset.class_names == ("green", "red")
     assert torch.bincount(dataset.train_labels).tolist() == [9, 18]
     assert torch.bincount(dataset.test_labels).tolist() == [1, 2]
-    for images, labels in (
-        (dataset.train_images, dataset.train_labels),
-        (dataset.test_images, dataset.test_labels),
+    for images, labels, ids in (
+        (dataset.train_images, dataset.train_labels, dataset.train_ids),
+        (dataset.test_images, dataset.test_labels, dataset.test_ids),
     ):
         assert images.shape[1:] == (32, 32, 3)
-        for image, label in zip(images, labels, strict=True):
+        for image, label, id_ in zip(images, labels, ids, strict=True):
             assert image[0, 0, :2].tolist() == ([0, 255] if label == 0 else [255, 0])
+            assert id_ == f"{dataset.class_names[label]}/{image[0, 0, 2]:03}.png"  # the blue is the file's number
     blue = torch.cat([dataset.train_images, dataset.test_images])[:, 0, 0, 2]
     assert sorted(blue.tolist()) == sorted([*range(20), *range(10)])  # every image once
     assert data.load(str(tmp_path)).fingerprint() == dataset.fingerprint()
@@ -211,6 +227,8 @@ def test_folders_train_and_test_are_taken_as_they_are(tmp_path):
         save_images(tmp_path / part / "b", count, (0, 255))
     dataset = data.load(f"{tmp_path}/")
     assert (len(dataset.train_labels), len(dataset.test_labels)) == (6, 4)
+    assert dataset.train_ids == tuple(f"train/{name}/{k:03}.png" for name in "ab" for k in range(3))
+    assert dataset.test_ids == tuple(f"test/{name}/{k:03}.png" for name in "ab" for k in range(2))
 
 
 @pytest.mark.parametrize("size", [(64, 32), (32, 64), (33, 200), (1, 1), (500, 3)])

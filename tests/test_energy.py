@@ -12,7 +12,7 @@ from elrkit.config import RunConfig
 from elrkit.train import Stopped, comparable, fit
 
 CPU = torch.device("cpu")
-TINY = RunConfig(train_size=190, width=4, epochs=2, noise_rate=0.4, lr=0.05)
+TINY = RunConfig(train_size=190, width=8, epochs=2, noise_rate=0.4, lr=0.05)
 
 
 def reading(values, end=float("inf")):

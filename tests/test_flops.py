@@ -112,17 +112,17 @@ def run_record(config: RunConfig, train: int, held_out: int, epochs: int) -> dic
 
 
 def small_net_by_hand() -> int:
-    """Multiply-adds of small_resnet, width 4, stride 1, on an 8x8 image of one channel, from its description."""
-    work = 64 * 4 * 9  # stem
-    work += 2 * 64 * 4 * 4 * 9  # a block at 8x8
-    work += 16 * (4 * 8 * 9 + 8 * 8 * 9 + 4 * 8)  # at 4x4, with its shortcut
-    work += 4 * (8 * 16 * 9 + 16 * 16 * 9 + 8 * 16)  # at 2x2
-    return work + 16 * 10
+    """Multiply-adds of small_resnet, width 8, stride 1, on an 8x8 image of one channel, from its description."""
+    work = 64 * 8 * 9  # stem
+    work += 2 * 64 * 8 * 8 * 9  # a block at 8x8
+    work += 16 * (8 * 16 * 9 + 16 * 16 * 9 + 8 * 16)  # at 4x4, with its shortcut
+    work += 4 * (16 * 32 * 9 + 32 * 32 * 9 + 16 * 32)  # at 2x2
+    return work + 32 * 10
 
 
 def test_operations_of_runs_against_a_hand_count():
     forward = 2 * small_net_by_hand() / 1e15
-    plain = RunConfig(width=4, epochs=7, eval_every=3)
+    plain = RunConfig(width=8, epochs=7, eval_every=3)
     found = flops.of_runs(
         [
             run_record(plain, 100, 20, epochs=7),
@@ -141,7 +141,7 @@ def test_operations_of_runs_against_a_hand_count():
 
 
 def test_totals_tell_energy_only_when_every_run_does():
-    plain = RunConfig(width=4, epochs=2)
+    plain = RunConfig(width=8, epochs=2)
     records = [run_record(plain.with_(seed=seed), 100, 0, epochs=2) for seed in range(4)]
     records[2]["timing"]["joules"] = None
     records[3]["timing"]["jobs"] = None  # who shared the counter is not known

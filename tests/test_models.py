@@ -47,7 +47,7 @@ def test_small_resnet_has_0_31_million_parameters_on_cifar():
     [
         ("small_resnet", 1, 8, 10, 16, 1),
         ("small_resnet", 3, 32, 100, 32, 2),
-        ("small_resnet", 3, 5, 2, 1, 2),
+        ("small_resnet", 3, 5, 2, 8, 2),
         ("resnet18", 3, 32, 7, None, None),
         ("resnet18", 1, 8, 10, None, None),
     ],
@@ -60,6 +60,19 @@ def test_images_to_logits_in_channels_last(name, channels, side, classes, width,
     logits = model(images)
     assert logits.shape == (3, classes)
     torch.testing.assert_close(logits, model(images.contiguous()), atol=1e-4, rtol=1e-4)
+
+
+def test_gradients_of_the_narrowest_small_net_are_float64_s():
+    """oneDNN's convolutions, which some CPUs choose by the number of channels, beside torch's own."""
+    torch.manual_seed(0)
+    exact = models.build("small_resnet", 10, 3, 8, 1).double()
+    model = models.build("small_resnet", 10, 3, 8, 1)
+    model.load_state_dict(exact.state_dict())
+    images = torch.randn(16, 3, 8, 8)
+    for network, batch in ((exact, images.double()), (model, images)):
+        network(batch.contiguous(memory_format=torch.channels_last)).square().mean().backward()
+    for a, b in zip(model.parameters(), exact.parameters(), strict=True):
+        torch.testing.assert_close(a.grad.double(), b.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_resnet_keeps_32_pixels_until_the_second_stage():

@@ -31,7 +31,7 @@ RECIPES = {
 
 
 def recipe(name, **changes):
-    fields = {"train_size": 190, "width": 4, "epochs": EPOCHS, "noise_rate": 0.4, "lr": 0.05}
+    fields = {"train_size": 190, "width": 8, "epochs": EPOCHS, "noise_rate": 0.4, "lr": 0.05}
     return RunConfig(**fields | RECIPES[name] | changes)
 
 

@@ -21,7 +21,7 @@ from elrkit.train import comparable
 
 
 def tiny(**changes):
-    return RunConfig(**{"train_size": 190, "width": 4, "epochs": 2, "noise_rate": 0.4, "lr": 0.05, **changes})
+    return RunConfig(**{"train_size": 190, "width": 8, "epochs": 2, "noise_rate": 0.4, "lr": 0.05, **changes})
 
 
 LONG = tiny(epochs=10_000)  # minutes: to be stopped
@@ -540,7 +540,7 @@ def test_a_record_is_not_taken_for_other_data_of_the_same_name(tmp_path):
                  class_names=names)  # fmt: skip
         runs._dataset.cache_clear()
 
-    config = RunConfig(dataset=str(path), epochs=1, batch_size=10, width=4)
+    config = RunConfig(dataset=str(path), epochs=1, batch_size=10, width=8)
     write(40)
     assert runs.train_missing([config]) == []
     write(41)
