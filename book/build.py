@@ -100,9 +100,9 @@ def with_table(text: str, table: str) -> str:
 
 
 def readme() -> None:
-    from elrkit import paper, plans, plots, runs
+    from elrkit import findings, paper, plans, plots, runs
 
-    decided = paper.decide(paper.load_claims(), paper.load_published(), runs.table(runs.read_all()))
+    decided = findings.ledger()
     path = ROOT / "README.md"
     path.write_text(with_table(path.read_text(), paper.readme_table(decided)))
     records = [runs.find(config) for config in plans.plan("early-learning", "cpu") if config.noise_rate == 0.2]

@@ -392,8 +392,9 @@ def _short(row: dict) -> dict:
 
 # Tables ---------------------------------------------------------------------------------------------------------------
 
+ELR = "ELR targets"
 FINDERS = {  # (source, score, list) -> its name in tables and figures; each with the package's own default
-    ("elr", "odds", "suspect"): "ELR targets",
+    ("elr", "odds", "suspect"): ELR,
     ("out_of_fold", "cleanlab", "cleanlab"): "cleanlab, out-of-fold CE",
     ("both", "odds", "suspect"): "ELR targets and out-of-fold CE",
     ("ce", "self_confidence", "natural"): "CE loss, best epoch",
@@ -496,7 +497,7 @@ def saving(rows: pd.DataFrame) -> list[str]:
             f"{'; '.join(looks(part))}; {random:,.0f} in any order; "
             f"{np.ceil(wrong / 2):,.0f} with a list without a fault."
         )
-        of_elr = part.loc[part["finder"] == FINDERS["elr", "odds", "suspect"], "effort_half"]
+        of_elr = part.loc[part["finder"] == ELR, "effort_half"]
         if len(of_elr):
             sentence += f" The list of one ELR run leaves {100 * of_elr.mean() / random:.0f} % of the work."
         sentences.append(sentence)

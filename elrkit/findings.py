@@ -1,6 +1,6 @@
-"""What the records say so far: a sentence or two for each chapter, for the front page. Nothing is typed by hand.
+"""What the records say so far: the ledger, and a sentence or two for each chapter. Nothing is typed by hand.
 
-Each is computed at the larger scale that has runs, and names it; a chapter without runs says so.
+Each sentence is computed at the larger scale that has runs, and names it; a chapter without runs says so.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +14,13 @@ from elrkit.paper import interval_text
 SCALES = ("paper", "cpu")
 NAMES = {"ce": "cross-entropy", "elr": "ELR"}
 NONE = "not run yet"
+
+
+def ledger() -> pd.DataFrame:
+    """`paper.decide` on all records there are: of runs, and of the studies of the list of labels to look at."""
+    studies = [record for study in audit_study.studies() if (record := audit_study.find(study))]
+    every_run = runs.table(runs.read_all())
+    return paper.decide(paper.load_claims(), paper.load_published(), every_run, audit_study.rows(studies))
 
 
 def sentences() -> list[tuple[str, str]]:

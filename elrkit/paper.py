@@ -1,10 +1,11 @@
 """The ledger: every published number and every claim in words, decided from the table of runs.
 
-    >>> ledger = decide(load_claims(), load_published(), runs)          # doctest: +SKIP
+    >>> ledger = decide(load_claims(), load_published(), runs, studies)          # doctest: +SKIP
 
 `paper/published.csv` holds one row per published number, `paper/claims.csv` one row per claim with the rule that
-decides it. Nothing here opens a run record: `runs` is a DataFrame with one row per run and at least the columns
-`RUN_COLUMNS` (accuracies and memorization as fractions). No verdict is typed by hand.
+decides it. Nothing here opens a record: `runs` is a DataFrame with one row per run and at least the columns
+`RUN_COLUMNS` (accuracies and memorization as fractions), `studies` the rows of `elrkit.audit_study`. No verdict is
+typed by hand.
 
 A **number** is reproduced when our mean lies within a tolerance of it: our standard deviation over seeds plus theirs
 (each stands in for the other where only one is known), and at least `NUMBER_TOLERANCE` points. Only runs of the paper's
@@ -48,7 +49,9 @@ MEASURES = (
     "test_top1_best",
     "test_top1_selected",
     "test_top5",
+    "test_top1_noisy",
     "wrong_memorized",
+    "wrong_memorized_50",
     "wrong_correct",
     "right_correct",
 )
@@ -199,8 +202,12 @@ def tolerance(values: np.ndarray, their_std: float = nan) -> float:
     return NUMBER_TOLERANCE if np.isnan(spread) else max(NUMBER_TOLERANCE, float(spread))
 
 
-def decide(claims: pd.DataFrame, published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+def decide(
+    claims: pd.DataFrame, published: pd.DataFrame, runs: pd.DataFrame, studies: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """One row per claim and per published number, with its verdict (one of `VERDICTS`) and what it rests on.
+
+    studies: `elrkit.audit_study.rows`, for the claims about the list of labels to look at; None: none was made.
 
     Columns: id, kind ("claim" or "number"), source, text, where, chapter, verdict; published, published_std, ours, low,
     high (the 95 % interval), tolerance, all in `unit`; seeds, scale ("paper", "cpu" or empty), run_ids (tuple), note.
@@ -213,7 +220,8 @@ def decide(claims: pd.DataFrame, published: pd.DataFrame, runs: pd.DataFrame) ->
     if missing:
         raise LedgerError(f"runs: no column {', '.join(missing)}; decide needs {', '.join(RUN_COLUMNS)}")
     runs = runs.reindex(columns=[*runs.columns, *(name for name in MEASURES if name not in runs.columns)])
-    rows = [_claim_row(claim, published, runs) for _, claim in claims.iterrows()]
+    evidence = {"effort": studies}  # all other rules look at runs
+    rows = [_claim_row(claim, published, evidence.get(claim["rule"], runs)) for _, claim in claims.iterrows()]
     rows += [_number_row(number, runs) for _, number in published.iterrows()]
     return pd.DataFrame(rows)
 
@@ -329,7 +337,7 @@ def _claim_row(claim: pd.Series, published: pd.DataFrame, runs: pd.DataFrame) ->
     return _row(claim, "claim", claim["text"], where, claim["chapter"], verdict, found) | {
         "published": theirs,
         "tolerance": claim["tolerance"],
-        "unit": "%" if claim["rule"] in ("at_least", "at_most", "linear") else "points",
+        "unit": "%" if claim["rule"] in ("at_least", "at_most", "linear", "effort") else "points",
         "note": _join(found.note, claim["note"]),
     }
 
@@ -410,12 +418,41 @@ def _by_level(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: 
         chosen = max(groups, key=_preference)
         mean, low, high = t_interval(100 * chosen[measure].to_numpy(dtype=float))
         found = Finding("open", _left_out(rows), mean, low, high, len(chosen), scale, tuple(chosen["run_id"]))
-        # "at least b" is "x - b is not below zero": the mirror image of not_greater.
-        ends = (bound - high, bound - low) if claim["rule"] == "at_least" else (low - bound, high - bound)
-        shifted = _interval_state(replace(found, low=ends[0], high=ends[1]), "not_greater", claim["tolerance"])
-        return replace(shifted, low=nan, high=nan) if found.seeds < 2 else replace(shifted, low=low, high=high)
+        return _level_state(found, claim["rule"] == "at_least", bound, claim["tolerance"])
 
     return _over_scales(claim, arguments, case, ("paper",))
+
+
+def _level_state(found: Finding, at_least: bool, bound: float, tolerance: float) -> Finding:
+    """`found`, decided by its interval against `bound`."""
+    # "at least b" is "x - b is not below zero": the mirror image of not_greater.
+    ends = (bound - found.high, bound - found.low) if at_least else (found.low - bound, found.high - bound)
+    shifted = _interval_state(replace(found, low=ends[0], high=ends[1]), "not_greater", tolerance)
+    return replace(shifted, low=nan, high=nan) if found.seeds < 2 else replace(shifted, low=found.low, high=found.high)
+
+
+def _by_effort(
+    claim: pd.Series, arguments: dict, published: pd.DataFrame, studies: pd.DataFrame | None
+) -> tuple[Finding, str]:
+    """Rule effort: labels to look at until half of the wrong ones are found, down the list of one ELR run, in percent
+    of those in any order, at most `bound` at every level of people's labels; a value a study."""
+    from elrkit import audit_study
+
+    findings = []
+    for (level,) in (fixed["noise_convention"] for fixed in _cases(arguments)):
+        values = np.empty(0)
+        if studies is not None and len(studies):
+            ours = audit_study.named(studies[(studies["level"] == level) & (studies["dataset"] != "digits")])
+            ours = ours[ours["finder"] == audit_study.ELR]
+            values = (100 * ours["effort_half"] / ours["effort_half_random"]).to_numpy(dtype=float)
+        found = Finding("open", cell=(("noise_convention", level),))
+        if len(values):
+            mean, low, high = t_interval(values)
+            found = replace(found, ours=mean, low=low, high=high, seeds=len(values), scale="cpu")
+            found = _level_state(found, False, arguments["bound"][0], claim["tolerance"])
+        findings.append(found)
+    found, verdict = _combine(_all_cases(findings), Finding("open"))
+    return replace(found, note=_join("at cpu scale only", found.note)), verdict
 
 
 def _over_scales(
@@ -448,13 +485,13 @@ def _all_cases(findings: list[Finding]) -> Finding:
     shown = [f for f in findings if f.state == state]
     weakest = min(shown, key=lambda finding: finding.margin) if state != "open" else max(shown, key=lambda f: f.seeds)
     if len(findings) > 1:
-        undecided = sum(finding.state == "open" and bool(finding.run_ids) for finding in findings)
+        undecided = sum(finding.state == "open" and finding.seeds > 0 for finding in findings)
         counts = {"undecided": undecided, "not run": states.count("open") - undecided}
         counts = [f"{count} {what}" for what, count in counts.items() if count]
         cells = ", ".join([f"holds in {states.count('yes')} of {len(states)} cells", *counts])
         changing = {name for name in dict(weakest.cell) if len({dict(f.cell).get(name) for f in findings}) > 1}
         where = ", ".join(_cell_text(name, value) for name, value in weakest.cell if name in changing)
-        weakest = replace(weakest, note=_join(cells, f"shown: {where}" if weakest.run_ids else "", weakest.note))
+        weakest = replace(weakest, note=_join(cells, f"shown: {where}" if weakest.seeds else "", weakest.note))
     return replace(weakest, run_ids=tuple(dict.fromkeys(run for finding in findings for run in finding.run_ids)))
 
 
@@ -555,13 +592,15 @@ def _untestable(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs
 
 
 DIFFERENCES = ("greater", "not_greater", "within")
-COMPARING = (*DIFFERENCES, "at_least", "at_most", "published_greater", "published_within")  # rules that choose rows
+# Rules that choose rows.
+COMPARING = (*DIFFERENCES, "at_least", "at_most", "effort", "published_greater", "published_within")
 RULES = {
     "greater": _by_difference,
     "not_greater": _by_difference,
     "within": _by_difference,
     "at_least": _by_level,
     "at_most": _by_level,
+    "effort": _by_effort,
     "published_greater": _by_published,
     "published_within": _by_published,
     "stages": _stages,

@@ -179,6 +179,9 @@ def _computes_in(dtype: torch.dtype) -> bool:
     return dtype == torch.bfloat16 and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
+RELU = (torch.relu, torch.relu_, torch.nn.functional.relu)
+
+
 class RoundedValues(TorchFunctionMode):
     """What autocast to a 16-bit type computes, for CPUs that have no such arithmetic, at nearly float32's speed.
 
@@ -196,7 +199,7 @@ class RoundedValues(TorchFunctionMode):
             args = [self._there_and_back(value) for value in args]
         result = func(*args, **(kwargs or {}))
         # A ReLU of rounded numbers is rounded, and so is its gradient.
-        return result if func in (torch.relu, torch.relu_) else self._there_and_back(result)
+        return result if func in RELU else self._there_and_back(result)
 
     def _there_and_back(self, value: Any) -> Any:
         rounds = isinstance(value, Tensor) and value.dtype == torch.float32

@@ -30,15 +30,14 @@
 # %%
 from pathlib import Path
 
-from elrkit import findings, paper, runs
+from elrkit import findings, paper
 from IPython.display import HTML
 
 # %% tags=["parameters"]
 source = None  # galatolo2021, liu2020 or wei2022; None: all
 
 # %%
-claims, published = paper.load_claims(), paper.load_published()
-decided = paper.decide(claims, published, runs.table(runs.read_all()))
+decided = findings.ledger()
 # The bound that a claim is argued from, beside what the simulated shops gave.
 said = findings.sentences()
 bound = decided.id == "cdon-agreement-bound"
@@ -104,7 +103,7 @@ for kind in ("claim", "number"):
     rows = decided[decided.kind == kind]
     counts = rows.apply(paper.shown_verdict, axis=1).value_counts()
     if kind == "claim":
-        trained = rows.run_ids.map(len) > 0
+        trained = rows.scale != ""
         by_training = rows[trained]
         for scale in ("paper", "cpu"):
             for verdict in ("reproduced", "not reproduced"):

@@ -10,7 +10,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import elrkit
-from elrkit import paper, runs
+from elrkit import findings, paper
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -82,5 +82,5 @@ def test_nothing_names_a_machine_or_a_package_index():
 
 def test_readme_shows_what_the_committed_records_say(monkeypatch):
     monkeypatch.setenv("ELRKIT_RESULTS", str(ROOT / "results" / "runs"))
-    decided = paper.decide(paper.load_claims(), paper.load_published(), runs.table(runs.read_all()))
+    decided = findings.ledger()
     assert f"\n{paper.readme_table(decided)}\n" in (ROOT / "README.md").read_text(), "python book/build.py readme"

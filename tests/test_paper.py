@@ -486,6 +486,62 @@ def test_linear_model_is_tried_by_the_ledger(published, claims):
     assert paper.decide(flat, published, table()).iloc[0]["verdict"] == "not reproduced"
 
 
+def studies(**share) -> pd.DataFrame:
+    """Studies of the list of labels to look at: for each level the work that it leaves, in percent, seed by seed."""
+    ours = {"dataset": "cifar10", "source": "elr", "score": "odds", "list": "suspect", "effort_half_random": 500.0}
+    rows = [
+        {**ours, "level": level, "seed": seed, "effort_half": 5 * work}
+        for level, works in share.items()
+        for seed, work in enumerate(works)
+    ]
+    rows += [{**row, "source": "ce", "effort_half": 450.0} for row in rows]  # another finder, of no concern
+    rows += [{**row, "dataset": "digits", "effort_half": 450.0} for row in rows]
+    return pd.DataFrame(rows)
+
+
+LEVELS = ("aggregate", "random1", "worst")
+
+
+@pytest.mark.parametrize(
+    ("works", "verdict"),
+    [
+        ({level: [18, 20, 22] for level in LEVELS}, "reproduced"),
+        ({level: [48, 49.9, 52] for level in LEVELS}, "not run yet"),  # the interval reaches across
+        ({level: [50, 50, 50] for level in LEVELS}, "reproduced"),  # exactly at the bound
+        ({**{level: [18, 20, 22] for level in LEVELS}, "worst": [60, 61, 62]}, "not reproduced"),
+        ({"aggregate": [18, 20, 22]}, "not run yet"),
+        ({level: [18] for level in LEVELS}, "not run yet"),
+    ],
+)
+def test_the_work_that_a_list_saves(published, claims, works, verdict):
+    """Rule effort: at every level the interval of what is left of the work, against half of it."""
+    one = claims[claims["id"] == "list-saves-work"]
+    row = paper.decide(one, published, table(), studies(**works)).iloc[0]
+    assert (row["verdict"], row["unit"]) == (verdict, "%")
+    assert row["scale"] == ("cpu" if "worst" in works else "")  # of a level without a study
+    if verdict == "reproduced" and works["worst"] == [18, 20, 22]:
+        # Mean 20, deviation 2, n 3: half width t(0.975, 2) * 2 / sqrt(3) = 4.302653 * 1.154701.
+        assert (row["ours"], row["low"], row["high"]) == pytest.approx((20, 20 - 4.968275, 20 + 4.968275))
+        assert row["seeds"] == 3
+    if len(works["aggregate"]) == 1:
+        assert "3 undecided" in row["note"]
+        assert isnan(row["low"])
+
+
+def test_without_studies_the_list_has_no_verdict(published, claims):
+    row = paper.decide(claims[claims["id"] == "list-saves-work"], published, table()).iloc[0]
+    assert (row["verdict"], row["seeds"], row["scale"]) == ("not run yet", 0, "")
+    assert "3 not run" in row["note"]
+
+
+def test_what_is_memorized_by_epoch_50_decides_not_the_end(published, claims):
+    one = claims[claims["id"] == "ce-memorizes"]
+    late = [ce(seed, noise_rate=0.2, wrong_memorized=0.99, wrong_memorized_50=0.4 + seed / 100) for seed in range(3)]
+    assert paper.decide(one, published, table(*late)).iloc[0]["verdict"] == "not reproduced"
+    early = [{**row, "wrong_memorized_50": 0.95 + row["seed"] / 1000} for row in late]
+    assert paper.decide(one, published, table(*early)).iloc[0]["verdict"] == "reproduced"
+
+
 def test_ceiling_argues_from_the_published_numbers(published, claims):
     bound = claims[claims["id"] == "cdon-agreement-bound"]
     row = paper.decide(bound, published, table()).iloc[0]
