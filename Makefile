@@ -24,7 +24,7 @@ report: _build/html/index.html ## set up, run every notebook, build the book int
 	@echo "the report is at _build/html/index.html"
 
 test: lint _build/html/index.html ## ruff, the workflow's schema, pytest, nbval, the book in a browser
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 tests notebooks
+	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 tests notebooks
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)

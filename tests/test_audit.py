@@ -502,6 +502,20 @@ def test_mouse_focus_and_shortcuts_off(open_page):
     assert "0 of 12 decided" in page.inner_text("#counts")
 
 
+def test_an_id_that_is_an_address_leads_to_the_product(open_page):
+    ids = ["https://shop.example/p/1", "HTTP://shop.example/2?a=b&c", "javascript:alert(1)", "data:text/html,x",
+           "https://a b", " https://x", "file:///etc/passwd", *(f"p{k}" for k in range(5))]  # fmt: skip
+    page = open_page(review_table().assign(id=ids), pictures())
+    for k, id_ in enumerate(ids):
+        page.evaluate(f"go({k})")
+        assert page.evaluate("document.getElementById('name').textContent") == id_
+        links = page.locator("#name a")
+        assert links.count() == (k < 2)
+        if k < 2:
+            assert links.get_attribute("href") == id_
+            assert (links.get_attribute("target"), links.get_attribute("rel")) == ("_blank", "noopener noreferrer")
+
+
 def test_a_key_held_down_decides_once(open_page):
     page = open_page(review_table(), pictures())
     for _ in range(5):
