@@ -480,10 +480,11 @@ def differences(rows: pd.DataFrame, measures: Sequence[str] = ("average_precisio
     return pd.DataFrame(found, columns=columns)
 
 
-def looks(part: pd.DataFrame) -> list[str]:
-    """Labels that a person looks at to fix half of the wrong ones: a text per finder; `part` a level of `named`."""
+def looks(part: pd.DataFrame, one: str = " (1 seed)") -> list[str]:
+    """Labels that a person looks at to fix half of the wrong ones: a text per finder; `part` a level of `named`,
+    `one` as in `interval_text`."""
     counts = {finder: some["effort_half"] for finder, some in part.groupby("finder") if finder != "chance"}
-    return [f"{interval_text(counts[f], '{:,.0f}')} by {f}" for f in FINDERS.values() if f in counts]
+    return [f"{interval_text(counts[f], '{:,.0f}', one=one)} by {f}" for f in FINDERS.values() if f in counts]
 
 
 def saving(rows: pd.DataFrame) -> list[str]:

@@ -18,9 +18,8 @@ NONE = "not run yet"
 
 def ledger() -> pd.DataFrame:
     """`paper.decide` on all records there are: of runs, and of the studies of the list of labels to look at."""
-    studies = [record for study in audit_study.studies() if (record := audit_study.find(study))]
     every_run = runs.table(runs.read_all())
-    return paper.decide(paper.load_claims(), paper.load_published(), every_run, audit_study.rows(studies))
+    return paper.decide(paper.load_claims(), paper.load_published(), every_run, _studies())
 
 
 def sentences() -> list[tuple[str, str]]:
@@ -120,21 +119,31 @@ def human_labels(table: pd.DataFrame) -> str:
 
 def audit() -> str:
     """What the list of labels to look at saves."""
-    records = [found for study in audit_study.studies() if (found := audit_study.find(study))]
-    return f"{looks(audit_study.rows(records))} (cpu scale)" if records else NONE
+    rows = _studies()
+    return f"{looks(rows)} (cpu scale)" if len(rows) else NONE
+
+
+def _studies() -> pd.DataFrame:
+    return audit_study.rows([record for study in audit_study.studies() if (record := audit_study.find(study))])
 
 
 def looks(rows: pd.DataFrame) -> str:
-    """Labels to look at until half of the wrong ones are found, level by level; `rows` of `audit_study.rows`."""
+    """Labels to look at until half of the wrong ones are found, level by level; `rows` of `audit_study.rows`.
+
+    Where every level has a single seed, that is said once.
+    """
     parts = []
     named = audit_study.named(rows)
+    single = named.groupby("level")["seed"].nunique().max() == 1
     for level, part in named.groupby("level", sort=False):
         n, wrong = part["images"].iloc[0], part["wrong"].mean()
         parts.append(
-            f"{level} ({100 * wrong / n:.0f} % wrong): {', '.join(audit_study.looks(part))}, "
+            f"{level} ({100 * wrong / n:.0f} % wrong): "
+            f"{', '.join(audit_study.looks(part, '' if single else ' (1 seed)'))}, "
             f"{part['effort_half_random'].mean():,.0f} in any order"
         )
-    return f"Labels to look at, of {n:,}, until half of the wrong ones are found. {'. '.join(parts)}"
+    head = f"Labels to look at, of {n:,}, until half of the wrong ones are found{', 1 seed' if single else ''}"
+    return f"{head}. {'. '.join(parts)}"
 
 
 def shops() -> str:

@@ -106,13 +106,19 @@ def test_looks_level_by_level():
     ]
     rows = pd.DataFrame(
         [
-            {"level": level, "seed": 0, "images": 1000, "wrong": wrong, "source": source, "score": score, "list": name,
-             "effort_half": count, "effort_half_random": 500}
-            for level, wrong in (("worst", 400), ("random1", 170)) for source, score, name, count in finders
+            {"level": level, "seed": seed, "images": 1000, "wrong": wrong, "source": source, "score": score,
+             "list": name, "effort_half": count, "effort_half_random": 500}
+            for level, wrong, seeds in (("worst", 400, (0, 1)), ("random1", 170, (0,))) for seed in seeds
+            for source, score, name, count in finders
         ]
     )  # fmt: skip
-    counts = "250 (1 seed) by ELR targets, 300 (1 seed) by cleanlab, out-of-fold CE, 500 in any order"
+    head = "Labels to look at, of 1,000, until half of the wrong ones are found"
+    counts = "250 by ELR targets, 300 by cleanlab, out-of-fold CE, 500 in any order"
+    assert findings.looks(rows[rows["seed"] == 0]) == (
+        f"{head}, 1 seed. worst (40 % wrong): {counts}. random1 (17 % wrong): {counts}"
+    )
     assert findings.looks(rows) == (
-        "Labels to look at, of 1,000, until half of the wrong ones are found. "
-        f"worst (40 % wrong): {counts}. random1 (17 % wrong): {counts}"
+        f"{head}. worst (40 % wrong): 250 (250 to 250) by ELR targets, 300 (300 to 300) by cleanlab, out-of-fold CE, "
+        "500 in any order. random1 (17 % wrong): 250 (1 seed) by ELR targets, 300 (1 seed) by cleanlab, out-of-fold "
+        "CE, 500 in any order"
     )
