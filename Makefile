@@ -17,6 +17,9 @@ ifeq ($(filter clean,$(MAKECMDGOALS)),)
 MAKEFLAGS += --jobs=2
 endif
 
+# Some eighty processes import torch here: without bytecode kept from the first, each compiles 1,000 modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: report test lint format notebooks lock clean help
 .DELETE_ON_ERROR:
 
