@@ -433,9 +433,13 @@ def clean(scale: Scale = "cpu", seeds: tuple[int, ...] = plans.SEEDS, jobs: int 
     _train(bases, runs.train_missing, announced=True, jobs=jobs, budget_seconds=seconds)
     for base in bases:
         summary = shop.clean(base, lambda: seconds is not None and time.monotonic() - started > seconds)
-        print(
-            f"{base.describe()}: {len(summary['rows']) if summary else 0} of {1 + 2 * len(shop.FRACTIONS)} fine-tunings"
-        )
+        made = f"{len(summary['rows']) if summary else 0} of {1 + 2 * len(shop.FRACTIONS)} fine-tunings"
+        if summary is None and runs.find(base):
+            made += (
+                f"; its record is from another machine, its weights are not in {runs.state_dir(base)}: "
+                "take other --seeds, or a store of your own (ELRKIT_RESULTS), for which it is trained here"
+            )
+        print(f"{base.describe()}: {made}")
     print(f"summaries in {shop.folder()}")
     return 0
 

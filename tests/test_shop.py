@@ -199,6 +199,17 @@ def test_the_answer_is_computed(store):
 SHORT = dict(loss="elr", noise_rate=0.4, train_size=300, batch_size=50, lr=0.02)
 
 
+def test_clean_says_that_the_weights_are_elsewhere(store, digits, monkeypatch, capsys):
+    """A record may come from another machine, and the network that it is about stays there."""
+    base = RunConfig(**SHORT, epochs=1)
+    monkeypatch.setattr(shop, "clean_base", lambda scale, seed: base)
+    runs.save(train.fit(base, dataset=digits))
+    assert main(["clean", "--scale", "digits", "--seeds", "0"]) == 0
+    said = capsys.readouterr().out
+    assert "0 of 7 fine-tunings; its record is from another machine" in said
+    assert str(runs.state_dir(base)) in said
+
+
 def test_going_on_from_weights_is_what_training_on_would_have_been(tmp_path, digits, monkeypatch):
     # Without momentum an epoch depends on weights, targets and draws alone, so one epoch and one more must be two.
     config = RunConfig(**SHORT, epochs=1, momentum=0.0)
