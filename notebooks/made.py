@@ -43,6 +43,8 @@ print(f"{len(records)} records")
 
 # %% [markdown]
 # ## Devices and versions
+#
+# *Rounded float32*: the device lacks the arithmetic, so it computed in float32 and rounded every result and gradient.
 
 # %% tags=["nbval-ignore-output", "full-width"]
 for name in ("torch", "torchvision", "numpy", "python", "elrkit"):
@@ -50,8 +52,18 @@ for name in ("torch", "torchvision", "numpy", "python", "elrkit"):
 table["dataset"] = table["dataset"].str.replace(
     r"^shop/(\w+)-.*", r"shops, \1", regex=True
 )
+table["arithmetic"] = [
+    ", ".join(
+        [
+            r["config"]["precision"],
+            *{"rounded float32"}.intersection(map(str, r["execution"].values())),
+        ]
+    )
+    for r in records
+]
 used = table.groupby(
-    ["dataset", "scale", "device", "threads", "torch", "python"], dropna=False
+    ["dataset", "scale", "device", "threads", "arithmetic", "torch", "python"],
+    dropna=False,
 )
 used.agg(
     runs=("run_id", "size"), hours=("seconds", lambda s: s.sum() / 3600)

@@ -26,7 +26,9 @@ def browser():
         pytest.skip("needs the package chromium of the operating system: apt install chromium")
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+            executable_path=path,
+            # A page without a window would run at the lowest priority, and wait for the tests beside it.
+            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-renderer-backgrounding"],
         )
         yield browser
         browser.close()

@@ -374,7 +374,7 @@ def open_page(browser, tmp_path):
     def open_(table, thumbnails, name="review.html"):
         path = audit.review_page(table, thumbnails, tmp_path / name)
         page = context.new_page()
-        page.set_default_timeout(5000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on("console", lambda message: troubles.append(message.text))
         page.on("request", lambda r: r.url.startswith(("data:", "blob:", path.as_uri())) or troubles.append(r.url))

@@ -88,7 +88,7 @@ def test_the_last_epoch_s_numbers_are_the_final_network_s(digits, tmp_path):
     config = tiny(loss="elr", split="held_out", epochs=3)
     curves = {name: column[-1] for name, column in fit(config, dataset=digits, state_dir=tmp_path)["curves"].items()}
     outcome, problem = train.load_outcome(tmp_path), set_up(config, digits)
-    model = models.build("small_resnet", 10, 1, 4, 1)
+    model = models.build("small_resnet", 10, 1, 8, 1)
     model.load_state_dict(outcome["model"])
     model.eval()
 
@@ -321,7 +321,7 @@ def test_an_average_changes_nothing_in_the_training_and_is_tested_beside_it(digi
     assert record["run_id"] != plain["run_id"]
     assert config.with_(weight_average=0.0).run_id == config.run_id
     outcome = train.load_outcome(tmp_path)
-    model = models.build("small_resnet", 10, 1, 4, 1)
+    model = models.build("small_resnet", 10, 1, 8, 1)
     model.load_state_dict(outcome["averaged"])
     images = data.DeviceImages(digits.test_images, digits.mean, digits.std, "cpu")
     guess = train.predict(model, images).argmax(dim=1)
