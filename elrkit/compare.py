@@ -230,11 +230,13 @@ def _points(mean: float, low: float, high: float, sign: str = "+") -> str:
     return text if np.isnan(low) else f"{text} ({low:{sign}.2f} to {high:{sign}.2f})"
 
 
+def change_text(row: pd.Series, name: str = "change") -> str:
+    """`change` or `total` of a row of `compare`, with its interval, if there is one."""
+    return _points(row[name], row[f"{name}_low"], row[f"{name}_high"])
+
+
 def as_text(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `compare` as a person reads them; columns that hold nothing anywhere are left out."""
-
-    def difference(row: pd.Series, name: str) -> str:
-        return _points(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
     def accuracy(row: pd.Series) -> str:
         diverged = f"{row['diverged']} diverged" if row["diverged"] else ""
@@ -251,8 +253,8 @@ def as_text(rows: pd.DataFrame) -> pd.DataFrame:
             "loss": rows["loss"].map(LOSS_NAMES),
             "run": rows["arm"],
             "test accuracy, %": [accuracy(row) for _, row in rows.iterrows()],
-            "to the run before": [difference(row, "change") for _, row in rows.iterrows()],
-            "to the first": [difference(row, "total") for _, row in rows.iterrows()],
+            "to the run before": [change_text(row) for _, row in rows.iterrows()],
+            "to the first": [change_text(row, "total") for _, row in rows.iterrows()],
             "seeds": [row["seeds"] or "" for _, row in rows.iterrows()],
             "steps skipped": rows["skipped"].map(lambda n: "" if np.isnan(n) else f"{n:g}"),
             "published cell": [verdict(row) for _, row in rows.iterrows()],

@@ -8,7 +8,7 @@ from html import escape
 
 import pandas as pd
 
-from elrkit import audit_study, human_noise, paper, plans, runs, shop
+from elrkit import audit_study, compare, human_noise, paper, plans, runs, shop
 from elrkit.paper import interval_text
 
 SCALES = ("paper", "cpu")
@@ -27,6 +27,7 @@ def sentences() -> list[tuple[str, str]]:
     return [
         ("early_learning", _first(early_learning, "early-learning")),
         ("table1", _first(table1, "table1")),
+        ("forensics", forensics()),
         ("sam", _first(sam, "sam")),
         ("human_noise", _first(human_labels, "human-noise")),
         ("audit", audit()),
@@ -105,6 +106,31 @@ def sam(table: pd.DataFrame) -> str:
         f"With all else equal {'; '.join(parts)} points of test accuracy, where the paper has 14.6. Wrong labels "
         f"memorized, in points: {', '.join(memorized)}"
     )
+
+
+def forensics() -> str:
+    """What each rung of the ladder does, from the recipe as the paper describes it to the recipe as its code ran it."""
+    for scale in SCALES:
+        planned = plans.plan("forensics", scale)
+        records = [record for config in planned if (record := runs.find(config))]
+        text = ladder(compare.compare(planned, records, compare.LADDER))
+        if text:
+            return f"{text} ({scale} scale)"
+    return NONE
+
+
+def ladder(rows: pd.DataFrame) -> str:
+    """The rungs that were run, cell by cell; `rows` of `compare.compare`; empty where no step between two is known."""
+    parts = []
+    for (rate, loss), cell in rows[~rows["single"]].groupby(["noise_rate", "loss"], sort=False):
+        steps = cell[cell["change_seeds"] > 0]
+        if len(steps):
+            one = " (1 seed)" if steps["change_seeds"].max() == 1 else ""
+            changes = (f"{compare.change_text(row)} by {row['arm']}" for _, row in steps.iterrows())
+            start = f"{cell['mean'].iloc[0]:.1f} % as described"
+            parts.append(f"{NAMES[loss]} at {100 * rate:g} % noise: {start}, {', '.join(changes)}{one}")
+    head = "From the recipe as the paper describes it to the recipe as its code ran it, points of test accuracy. "
+    return head + ". ".join(parts) if parts else ""
 
 
 def human_labels(table: pd.DataFrame) -> str:

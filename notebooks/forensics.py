@@ -14,6 +14,8 @@
 # %% [markdown]
 # # What the code did
 #
+# **So far:** {glue:text}`ledger.ipynb::found_forensics:s`.
+#
 # Table 1 of {cite:t}`galatolo2021` gives 83.84 % for cross-entropy on clean CIFAR-10, far below what a ResNet-34 reaches
 # with fresh crops and flips. The paper's text explains no such gap. Its
 # [code](https://github.com/YinengWang/Supervised-Image-Classification-with-Noisy-Labels-Using-Deep-Learning) is public,

@@ -79,6 +79,7 @@ HTML(paper.ledger_html(claim_rows, chapters))
 titles = {
     "early_learning": "Early learning",
     "table1": "Table 1",
+    "forensics": "What the code did",
     "sam": "Sharpness-aware minimization",
     "human_noise": "Labels that people got wrong",
     "audit": "The list of labels to look at",

@@ -122,3 +122,27 @@ def test_looks_level_by_level():
         "500 in any order. random1 (17 % wrong): 250 (1 seed) by ELR targets, 300 (1 seed) by cleanlab, out-of-fold "
         "CE, 500 in any order"
     )
+
+
+def test_the_ladder_in_words():
+    """Rungs without a record are passed over, single changes left out; one seed is said once a cell."""
+    nan = float("nan")
+
+    def rung(arm, mean, change, seeds, *ends, loss="ce", single=False):
+        low, high = ends or (nan, nan)
+        return {"noise_rate": 0.2, "loss": loss, "arm": arm, "single": single, "mean": mean, "change": change,
+                "change_low": low, "change_high": high, "change_seeds": seeds}  # fmt: skip
+
+    table = pd.DataFrame(
+        [
+            rung("as described", 76.7, nan, 0), rung("drawn once", 62.0, -14.7, 1), rung("float16", nan, nan, 0),
+            rung("only: held out", 70.0, -6.7, 1, single=True), rung("as described", 80.0, nan, 0, loss="elr"),
+            rung("drawn once", 78.5, -1.5, 3, -2.0, -1.0, loss="elr"),
+        ]
+    )  # fmt: skip
+    assert findings.ladder(table) == (
+        "From the recipe as the paper describes it to the recipe as its code ran it, points of test accuracy. "
+        "cross-entropy at 20 % noise: 76.7 % as described, -14.70 by drawn once (1 seed). "
+        "ELR at 20 % noise: 80.0 % as described, -1.50 (-2.00 to -1.00) by drawn once"
+    )
+    assert findings.ladder(table.assign(change_seeds=0)) == ""
