@@ -303,6 +303,22 @@ def noisy_label_cost(configs: Sequence[RunConfig], records: Sequence[dict]) -> p
     ).reset_index()  # fmt: skip
 
 
+def memorized(configs: Sequence[RunConfig], records: Sequence[dict]) -> pd.DataFrame:
+    """Wrong labels that the ladder's rungs memorized, in percent, as a person reads it: of the images as they are, and
+    of the same images as they were cropped in the last epoch's batches. Rungs without a record are left out."""
+    noisy = [config for config in configs if config.noise_rate]
+    parts = {}
+    for column, measure in (("the images as they are", "wrong_memorized"), ("as cropped", "batches_wrong_memorized")):
+        arms = [arm._replace(measure=measure) for arm in LADDER if arm.measure == "test_top1" and not arm.single]
+        rows = compare(noisy, records, arms)
+        rows = rows[rows["seeds"] > 0] if len(rows) else rows
+        parts[column] = [_points(row["mean"], row["low"], row["high"], "") for _, row in rows.iterrows()]
+    if not len(rows):
+        return pd.DataFrame(columns=["noise", "loss", "run", *parts, "seeds"])
+    where = {"noise": (100 * rows["noise_rate"]).map("{:g} %".format), "loss": rows["loss"].map(LOSS_NAMES)}
+    return pd.DataFrame({**where, "run": rows["arm"], **parts, "seeds": rows["seeds"]})
+
+
 def findings(rows: pd.DataFrame) -> pd.DataFrame:
     """What the ladder says of each noise rate and loss: its largest step, where it ends, and whether that is the
     published cell. `rows` is the result of `compare`, or of `beside_published`; single changes are left out."""

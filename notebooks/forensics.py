@@ -118,6 +118,23 @@ for scale, rows in ladders.items():
     )
 
 # %% [markdown]
+# ### What is memorized where
+#
+# A network that sees one crop of each image again and again learns that crop and its label by heart, and need not know the
+# same image without the crop. So a count of memorized labels on the images as they are, the usual one, misses it. Share of the
+# wrong labels predicted as labelled at the last epoch, in percent:
+
+# %% tags=["nbval-ignore-output"]
+for scale in there:
+    display(
+        compare.memorized(planned[scale], records[scale])
+        .style.hide(axis="index")
+        .set_caption(f"{scale} scale")
+    )
+if not there:
+    print("not run yet")
+
+# %% [markdown]
 # ## What noisy test labels cost
 #
 # Part of the ladder needs no run. When a share $p$ of the test labels is redrawn from all $C$ classes, a share

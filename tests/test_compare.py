@@ -58,6 +58,31 @@ def test_a_rung_is_one_change_from_the_rung_before():
             assert steps == 1 + double
 
 
+def test_what_is_memorized_in_images_and_in_their_crops():
+    configs = plans.plan("forensics", "cpu", seeds=[0, 1])
+    described, frozen = (
+        [c for c in configs if c.noise_rate and c.loss == "ce" and c.augmentation == kind and c.precision == "bfloat16"
+         and c.split == "all" and c.noise_convention == "all"]
+        for kind in ("fresh", "frozen")
+    )  # fmt: skip
+    records = []
+    for config, whole, cropped in (
+        (described[0], 0.05, 0.06), (described[1], 0.07, 0.08), (frozen[0], 0.1, 1.0),
+        (next(c for c in configs if not c.noise_rate), None, None),
+    ):  # fmt: skip
+        made = record(config, 0.5)
+        made["curves"] |= {"wrong_memorized": [0.0, whole], "batches_wrong_memorized": [0.0, cropped]}
+        records.append(made)
+    found = compare.memorized(configs, records)
+    half = stats.t.ppf(0.975, 1)  # two seeds, 2 points apart: deviation sqrt(2), over sqrt(2)
+    assert found.to_dict("list") == {
+        "noise": ["20 %"] * 2, "loss": ["CE"] * 2, "run": ["as described", "crops and flips drawn once"],
+        "the images as they are": [f"6.00 ({6 - half:.2f} to {6 + half:.2f})", "10.00"],
+        "as cropped": [f"7.00 ({7 - half:.2f} to {7 + half:.2f})", "100.00"], "seeds": [2, 1],
+    }  # fmt: skip
+    assert compare.memorized(configs, []).empty
+
+
 def test_differences_are_taken_within_a_seed():
     configs = plans.plan("forensics", "paper", seeds=[0, 1, 2], noise_rates=[0.2])
     ce = [c for c in configs if c.loss == "ce"]
