@@ -125,10 +125,10 @@ def ladder(rows: pd.DataFrame) -> str:
     for (rate, loss), cell in rows[~rows["single"]].groupby(["noise_rate", "loss"], sort=False):
         steps = cell[cell["change_seeds"] > 0]
         if len(steps):
-            one = " (1 seed)" if steps["change_seeds"].max() == 1 else ""
-            changes = (f"{compare.change_text(row)} by {row['arm']}" for _, row in steps.iterrows())
+            one = "; 1 seed" if steps["change_seeds"].max() == 1 else ""
+            changes = (f"{row['arm']}: {compare.change_text(row)}" for _, row in steps.iterrows())
             start = f"{cell['mean'].iloc[0]:.1f} % as described"
-            parts.append(f"{NAMES[loss]} at {100 * rate:g} % noise: {start}, {', '.join(changes)}{one}")
+            parts.append(f"With {NAMES[loss]} at {100 * rate:g} % noise {start}; {'; '.join(changes)}{one}")
     head = "From the recipe as the paper describes it to the recipe as its code ran it, points of test accuracy. "
     return head + ". ".join(parts) if parts else ""
 

@@ -630,6 +630,8 @@ def ladder(rows: pd.DataFrame, title: str = "") -> Figure:
         if seen:  # an interval over two seeds may be wider than all there is to see
             room = max(1.0, 0.25 * (max(seen) - min(seen)))
             axes[row, 0].set_xlim(min(seen) - room, max(seen) + room)
+        else:  # no scale where there is nothing to read on it
+            axes[row, 0].set_xticks([])
     for ax in axes[-1]:
         ax.set_xlabel("test accuracy at the last epoch, %")
     return figure

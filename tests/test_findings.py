@@ -142,7 +142,7 @@ def test_the_ladder_in_words():
     )  # fmt: skip
     assert findings.ladder(table) == (
         "From the recipe as the paper describes it to the recipe as its code ran it, points of test accuracy. "
-        "cross-entropy at 20 % noise: 76.7 % as described, -14.70 by drawn once (1 seed). "
-        "ELR at 20 % noise: 80.0 % as described, -1.50 (-2.00 to -1.00) by drawn once"
+        "With cross-entropy at 20 % noise 76.7 % as described; drawn once: -14.70; 1 seed. "
+        "With ELR at 20 % noise 80.0 % as described; drawn once: -1.50 (-2.00 to -1.00)"
     )
     assert findings.ladder(table.assign(change_seeds=0)) == ""
