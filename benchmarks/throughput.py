@@ -147,7 +147,7 @@ def matrix_product_tflops(device: str, precision: str, threads: int) -> float:
     float32 on a GPU allows TF32, as cuDNN's convolutions do unless told otherwise. On a CPU without bfloat16 the
     training step computes in float32 and rounds, so that is the arithmetic to compare it with.
     """
-    if isinstance(train.autocast(precision, torch.device(device)), train.RoundedValues):
+    if train.rounds(precision, torch.device(device)):
         precision = "float32"
     side = 8192 if device == "cuda" else 2048
     generator = torch.Generator(device).manual_seed(0)

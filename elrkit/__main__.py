@@ -15,7 +15,7 @@ import tyro
 from elrkit import catalogue, plans, progress, runs
 from elrkit.config import ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig
 from elrkit.data import Dataset
-from elrkit.train import load_outcome
+from elrkit.train import load_outcome, predict_test
 
 app = tyro.extras.SubcommandApp()
 
@@ -220,7 +220,6 @@ def audit(
             an .npz with arrays train and test. With a dataset nothing is trained; with a run both are put together
     """
     from elrkit import audit, data
-    from elrkit.train import predict_test
 
     given = None if probabilities is None else audit.read_probabilities(probabilities)
     is_run = re.fullmatch("[0-9a-f]{12}", run_or_feed)

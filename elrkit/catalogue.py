@@ -1237,11 +1237,11 @@ def _write_npz(
     """The arrays as ``numpy.savez`` lays them out, streamed: the images never lie in memory all at once."""
     db.execute("CREATE TEMP TABLE part(test INT, place INT, PRIMARY KEY(test, place)) WITHOUT ROWID")
     db.executemany("INSERT INTO part VALUES(?, ?)", zip(test.tolist(), range(1, len(test) + 1), strict=True))
-    texts = {}  # ids, and titles where the feed has any: the expression and how many characters it takes
-    for name, column in (("ids", "chosen.id"), ("titles", "product.title")):
-        (longest,) = db.execute(f"SELECT MAX(LENGTH({column})) FROM chosen JOIN product USING (id)").fetchone()
+    texts = {}  # ids, and titles where the feed has any: where they are, and how many characters they take
+    for name, column, join in (("ids", "chosen.id", ""), ("titles", "product.title", "JOIN product USING (id)")):
+        (longest,) = db.execute(f"SELECT MAX(LENGTH({column})) FROM chosen {join}").fetchone()
         if longest:
-            texts[name] = column, np.dtype(f"<U{longest}")
+            texts[name] = column, join, np.dtype(f"<U{longest}")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
 
         def member(name: str, dtype: np.dtype, shape: tuple[int, ...], blocks: Iterable[bytes]) -> None:
@@ -1254,12 +1254,12 @@ def _write_npz(
 
         for name, flag in (("train", False), ("test", True)):
             n = int((test == flag).sum())
-            rows = "FROM part JOIN chosen USING (place) JOIN {} WHERE test = ? ORDER BY place"
-            pixels = db.execute("SELECT pixels " + rows.format("pixels ON pixels.k = chosen.image"), [flag])
+            rows = "SELECT {} FROM part JOIN chosen USING (place) {} WHERE test = ? ORDER BY place"
+            pixels = db.execute(rows.format("pixels", "JOIN pixels ON pixels.k = chosen.image"), [flag])
             member(f"{name}_images", np.dtype(np.uint8), (n, size, size, 3), (row[0] for row in pixels))
             member(f"{name}_labels", np.dtype("<i8"), (n,), [labels[test == flag].astype("<i8").tobytes()])
-            for what, (column, text) in texts.items():
-                found = db.execute(f"SELECT {column} " + rows.format("product USING (id)"), [flag])
+            for what, (column, join, text) in texts.items():
+                found = db.execute(rows.format(column, join), [flag])
                 blocks = iter(lambda found=found: [row[0] for row in found.fetchmany(10_000)], [])
                 member(f"{name}_{what}", text, (n,), (np.array(block, text).tobytes() for block in blocks))
         classes = np.array(names)

@@ -168,6 +168,7 @@ def _npz(path: Path, name: str, mean=None, std=None) -> Dataset:
     if names.ndim != 1 or len(names) < 2:
         raise DataError(f"{path}: class_names has shape {names.shape}; allowed are 2 or more names")
     classes = len(names)
+    named: dict[str, tuple[str, ...]] = {}
     for part in ("train", "test"):
         images = arrays[f"{part}_images"]
         if images.dtype != np.uint8 or images.ndim not in (3, 4):
@@ -181,9 +182,10 @@ def _npz(path: Path, name: str, mean=None, std=None) -> Dataset:
                 raise DataError(f"{path}: {key} is {y.dtype} {y.shape}; allowed are {len(images)} whole numbers")
             if len(y) and not (y.min() >= 0 and y.max() < classes):
                 raise DataError(f"{path}: {key} runs from {y.min()} to {y.max()}; allowed is 0 to {classes - 1}")
-        for key in (f"{part}_ids", f"{part}_titles"):
-            if key in arrays and arrays[key].shape != (len(images),):
+        for key in {f"{part}_ids", f"{part}_titles"} & arrays.keys():
+            if arrays[key].shape != (len(images),):
                 raise DataError(f"{path}: {key} has shape {arrays[key].shape}; allowed is one for each image")
+            named[key] = tuple(map(str, arrays[key].tolist()))
     if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:
         raise DataError(f"{path}: training and test images differ in shape")
     for part, name_of_part in (("train", "training"), ("test", "test")):
@@ -191,8 +193,7 @@ def _npz(path: Path, name: str, mean=None, std=None) -> Dataset:
             raise DataError(f"{path}: holds no {name_of_part} images")
     truth = (arrays["train_truth"], arrays["test_truth"])
     dataset = _make(name, *(arrays[key] for key in required), mean, std, truth)
-    named = [f"{part}_{what}" for part in ("train", "test") for what in ("ids", "titles")]
-    return replace(dataset, **{key: tuple(map(str, arrays[key].tolist())) for key in named if key in arrays})
+    return replace(dataset, **named)
 
 
 def _folders(path: Path, name: str) -> Dataset:

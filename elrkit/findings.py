@@ -4,11 +4,13 @@ Each sentence is computed at the larger scale that has runs, and names it; a cha
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from html import escape
 
 import pandas as pd
 
 from elrkit import audit_study, compare, human_noise, paper, plans, runs, shop
+from elrkit.config import RunConfig
 from elrkit.paper import interval_text
 
 SCALES = ("paper", "cpu")
@@ -27,7 +29,7 @@ def sentences() -> list[tuple[str, str]]:
     return [
         ("early_learning", _first(early_learning, "early-learning")),
         ("table1", _first(table1, "table1")),
-        ("forensics", forensics()),
+        ("forensics", _first(ladder, "forensics", partial(compare.compare, arms=compare.LADDER))),
         ("sam", _first(sam, "sam")),
         ("human_noise", _first(human_labels, "human-noise")),
         ("audit", audit()),
@@ -41,12 +43,21 @@ def as_html(found: Iterable[tuple[str, str]], titles: dict[str, str], folder: st
     return f"<ul>{''.join(f'<li>{link}: {text}</li>' for link, text in links)}</ul>"
 
 
-def _first(sentence: Callable[[pd.DataFrame], str], plan: str) -> str:
-    """The sentence about the first scale at which the plan's runs suffice for one."""
+def _finished(planned: Sequence[RunConfig], records: Sequence[dict]) -> pd.DataFrame:
+    """The table of the finished runs that held nothing out."""
+    table = runs.table(records)
+    return table[(table["status"] == "finished") & (table["split"] == "all")] if len(table) else table
+
+
+def _first(
+    sentence: Callable[[pd.DataFrame], str],
+    plan: str,
+    table_of: Callable[[Sequence[RunConfig], Sequence[dict]], pd.DataFrame] = _finished,
+) -> str:
+    """The sentence about the first scale at which the plan's runs suffice for one; of its table, made by `table_of`."""
     for scale in SCALES:
-        records = [record for config in plans.plan(plan, scale) if (record := runs.find(config))]
-        table = runs.table(records)
-        table = table[(table["status"] == "finished") & (table["split"] == "all")] if len(table) else table
+        planned = plans.plan(plan, scale)
+        table = table_of(planned, [record for config in planned if (record := runs.find(config))])
         text = sentence(table) if len(table) else ""
         if text:
             return f"{text} ({scale} scale)"
@@ -108,19 +119,11 @@ def sam(table: pd.DataFrame) -> str:
     )
 
 
-def forensics() -> str:
-    """What each rung of the ladder does, from the recipe as the paper describes it to the recipe as its code ran it."""
-    for scale in SCALES:
-        planned = plans.plan("forensics", scale)
-        records = [record for config in planned if (record := runs.find(config))]
-        text = ladder(compare.compare(planned, records, compare.LADDER))
-        if text:
-            return f"{text} ({scale} scale)"
-    return NONE
-
-
 def ladder(rows: pd.DataFrame) -> str:
-    """The rungs that were run, cell by cell; `rows` of `compare.compare`; empty where no step between two is known."""
+    """What each rung does, from the recipe as the paper describes it to the recipe as its code ran it, cell by cell.
+
+    rows: of `compare.compare`. Empty where no step between two rungs is known.
+    """
     parts = []
     for (rate, loss), cell in rows[~rows["single"]].groupby(["noise_rate", "loss"], sort=False):
         steps = cell[cell["change_seeds"] > 0]

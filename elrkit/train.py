@@ -168,15 +168,18 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     if precision == "float32":
         return contextlib.nullcontext()
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float16
-    if device.type == "cpu" and not _computes_in(dtype):
-        return RoundedValues(dtype)
-    return torch.autocast(device.type, dtype=dtype)
+    return RoundedValues(dtype) if rounds(precision, device) else torch.autocast(device.type, dtype=dtype)
 
 
-def _computes_in(dtype: torch.dtype) -> bool:
-    """Whether this CPU computes in these 16 bits about as fast as in 32. Without AVX-512, as on most laptops, torch
-    takes some ten times as long in bfloat16; in float16 it takes 25 times as long even with it."""
-    return dtype == torch.bfloat16 and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+def rounds(precision: str, device: torch.device) -> bool:
+    """Whether the network computes in float32 on this device and rounds, as `RoundedValues`.
+
+    So it does on a CPU that is much slower in 16 bits: without AVX-512, as on most laptops, torch takes some ten times
+    as long in bfloat16; in float16 it takes 25 times as long even with it.
+    """
+    if device.type != "cpu" or precision == "float32":
+        return False
+    return precision != "bfloat16" or not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 RELU = (torch.relu, torch.relu_, torch.nn.functional.relu)
@@ -281,7 +284,7 @@ class _Trainer:
             channels = dataset.train_images.shape[3]
             self.model = _network(config, classes, channels).to(device)
         # The compiler would take a rounding there and back for nothing and leave it out.
-        self.compiled = compiled and not isinstance(autocast(config.precision, device), RoundedValues)
+        self.compiled = compiled and not rounds(config.precision, device)
         self.network = torch.compile(self.model) if self.compiled else self.model
         self.averaged = copy.deepcopy(self.model).requires_grad_(False) if config.weight_average else None
         self.elr = losses.ELRLoss(n, classes, config.beta, config.lam).to(device) if config.loss == "elr" else None
@@ -676,8 +679,7 @@ def _finite(value):
 
 def _record(trainer: _Trainer, dataset: data.Dataset, diverged: dict | None, jobs: int | None) -> dict:
     config, problem = trainer.config, trainer.problem
-    network_context = autocast(config.precision, trainer.device)
-    rounded = isinstance(network_context, RoundedValues)
+    rounded = rounds(config.precision, trainer.device)
     weights = hashlib.sha256()
     for name, tensor in sorted(trainer.model.state_dict().items()):
         weights.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
@@ -703,7 +705,7 @@ def _record(trainer: _Trainer, dataset: data.Dataset, diverged: dict | None, job
             "threads": torch.get_num_threads(),
             "compiled": trainer.compiled,
             "memory_format": "channels_last",
-            **({str(network_context.dtype).removeprefix("torch."): "rounded float32"} if rounded else {}),
+            **({config.precision.removesuffix("_fresh_scaler"): "rounded float32"} if rounded else {}),
         },
         "versions": versions(),
         "timing": {

@@ -53,13 +53,9 @@ table["dataset"] = table["dataset"].str.replace(
     r"^shop/(\w+)-.*", r"shops, \1", regex=True
 )
 table["arithmetic"] = [
-    ", ".join(
-        [
-            r["config"]["precision"],
-            *{"rounded float32"}.intersection(map(str, r["execution"].values())),
-        ]
-    )
-    for r in records
+    record["config"]["precision"]
+    + ", rounded float32" * ("rounded float32" in record["execution"].values())
+    for record in records
 ]
 used = table.groupby(
     ["dataset", "scale", "device", "threads", "arithmetic", "torch", "python"],

@@ -679,9 +679,8 @@ def test_another_model_s_probabilities_are_put_together_with_the_run_s(tmp_path)
     outcome = {"targets": torch.from_numpy(SURE)[index], "index": index, "given": dataset.train_labels[index]}
     unsure = doubting(6)
     assert len(audit.audit_outcome(outcome, dataset, tmp_path)[0]) == 0
-    assert (
-        len(audit.audit_outcome(outcome, dataset, tmp_path, beside=unsure)[0]) == 0
-    )  # sqrt(0.93 0.05) > sqrt(0.03 0.9)
+    # The label keeps the lead: sqrt(0.93 0.05) > sqrt(0.03 0.9).
+    assert len(audit.audit_outcome(outcome, dataset, tmp_path, beside=unsure)[0]) == 0
     unsure[6] = [0.001, 0.001, 0.998]
     listed = audit.audit_outcome(outcome, dataset, tmp_path, beside=unsure)[0]
     assert listed["id"].tolist() == ["p6"]
