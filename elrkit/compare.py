@@ -92,7 +92,7 @@ def compare(configs: Sequence[RunConfig], records: Sequence[dict], arms: Sequenc
     configs  a plan at one scale, of which the first run of each noise rate, loss and seed is the plain one
 
     Columns: scale, noise_rate, loss, arm, single, planned (runs), seeds (finished), diverged; mean, low, high: accuracy
-    at the last epoch and its 95 % t interval over seeds (NaN for one seed); values (tuple, one a seed); change,
+    at the last epoch and its 95 % t interval over seeds (NaN for one seed); values (seed -> accuracy); change,
     change_low, change_high, change_seeds: to the arm before; total, total_low, total_high, total_seeds: to the plain
     run; both within a seed. skipped: steps that the loss scaler skipped, per run (NaN without a scaler); seconds and
     tflop of one training, means over seeds; run_ids (tuple).
@@ -129,7 +129,7 @@ def compare(configs: Sequence[RunConfig], records: Sequence[dict], arms: Sequenc
                     "scale": next(iter(scales)), "noise_rate": rate, "loss": loss, "arm": arm.name,
                     "single": arm.single, "planned": len(found), "seeds": len(done),
                     "diverged": sum(record["status"] == "diverged" for record in found.values() if record),
-                    "mean": mean, "low": low, "high": high, "values": tuple(mine.values()),
+                    "mean": mean, "low": low, "high": high, "values": mine,
                     **dict(zip(("change", "change_low", "change_high", "change_seeds"), change, strict=True)),
                     **dict(zip(("total", "total_low", "total_high", "total_seeds"), total, strict=True)),
                     "skipped": _mean(skipped), "seconds": _mean(r["timing"]["seconds"] for r in done.values()),
@@ -163,11 +163,7 @@ def beside_published(rows: pd.DataFrame, published: pd.DataFrame) -> pd.DataFram
     Adds published, tolerance (of the ledger, `elrkit.paper.tolerance`) and lands: whether the mean lies within it, None
     where nothing was run or the scale is another, whose level is no comparison.
     """
-    table = published[
-        (published["source"] == "galatolo2021") & (published["table"] == "Table 1")
-        & (published["dataset"] == "cifar10") & (published["schedule"] == "multistep")
-    ]  # fmt: skip
-    cells = {(float(n.noise_rate), n.loss): n for n in table.itertuples()}
+    cells = _table1_cells(published)
     rows = rows.assign(published=nan, tolerance=nan, lands=None)
     for index, row in rows.iterrows():
         number = cells.get((row["noise_rate"], row["loss"]))
@@ -175,10 +171,19 @@ def beside_published(rows: pd.DataFrame, published: pd.DataFrame) -> pd.DataFram
             continue
         rows.at[index, "published"] = number.mean
         if row["seeds"]:
-            tolerance = paper.tolerance(row["values"], number.std)
+            tolerance = paper.tolerance(list(row["values"].values()), number.std)
             rows.at[index, "tolerance"] = tolerance
             rows.at[index, "lands"] = bool(abs(row["mean"] - number.mean) <= tolerance + 1e-9)
     return rows
+
+
+def _table1_cells(published: pd.DataFrame) -> dict[tuple[float, str], tuple]:
+    """The paper's Table 1, CIFAR-10, multi-step: (noise rate, loss) -> its row."""
+    table = published[
+        (published["source"] == "galatolo2021") & (published["table"] == "Table 1")
+        & (published["dataset"] == "cifar10") & (published["schedule"] == "multistep")
+    ]  # fmt: skip
+    return {(float(n.noise_rate), n.loss): n for n in table.itertuples()}
 
 
 def sam_gain(rows: pd.DataFrame, published: float) -> pd.DataFrame:
@@ -317,6 +322,53 @@ def memorized(configs: Sequence[RunConfig], records: Sequence[dict]) -> pd.DataF
         return pd.DataFrame(columns=["noise", "loss", "run", *parts, "seeds"])
     where = {"noise": (100 * rows["noise_rate"]).map("{:g} %".format), "loss": rows["loss"].map(LOSS_NAMES)}
     return pd.DataFrame({**where, "run": rows["arm"], **parts, "seeds": rows["seeds"]})
+
+
+def elr_gain(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> pd.DataFrame:
+    """What ELR adds to cross-entropy at each arm of `compare` that both have, in points, within a seed.
+
+    One row per noise rate and arm: noise_rate, arm, single; ce, elr (means over the seeds that both have), gain,
+    gain_low, gain_high (95 % t interval, NaN for one seed), seeds; published: the same difference of the paper's Table
+    1 (CIFAR-10, multi-step), NaN where it has no such cells or `published` is None.
+    """
+    cells = {} if published is None else _table1_cells(published)
+    found = []
+    for (rate, arm), pair in rows.groupby(["noise_rate", "arm"], sort=False):
+        by_loss = pair.set_index("loss")["values"]
+        if not {"ce", "elr"} <= set(by_loss.index):
+            continue
+        ce, elr = by_loss["ce"], by_loss["elr"]
+        both = sorted(ce.keys() & elr.keys())
+        if not both:
+            continue
+        gain = dict(
+            zip(("gain", "gain_low", "gain_high", "seeds"), _interval(elr[s] - ce[s] for s in both), strict=True)
+        )
+        theirs = [cells[rate, loss].mean if (rate, loss) in cells else nan for loss in ("elr", "ce")]
+        found.append(
+            {
+                "noise_rate": rate, "arm": arm, "single": bool(pair["single"].iloc[0]),
+                "ce": _mean(ce[s] for s in both), "elr": _mean(elr[s] for s in both), **gain,
+                "published": theirs[0] - theirs[1],
+            }
+        )  # fmt: skip
+    columns = ["noise_rate", "arm", "single", "ce", "elr", "gain", "gain_low", "gain_high", "seeds", "published"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def elr_gain_text(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `elr_gain` as a person reads them."""
+    return pd.DataFrame(
+        {
+            "noise": (100 * rows["noise_rate"]).map("{:g} %".format),
+            "run": rows["arm"],
+            "CE, %": rows["ce"].map("{:.2f}".format),
+            "ELR, %": rows["elr"].map("{:.2f}".format),
+            "ELR - CE": [change_text(row, "gain") for _, row in rows.iterrows()],
+            "seeds": rows["seeds"],
+            "ELR - CE in Table 1": rows["published"].map(lambda x: "" if np.isnan(x) else f"{x:+.2f}"),
+        }
+    )
 
 
 def findings(rows: pd.DataFrame) -> pd.DataFrame:

@@ -120,20 +120,39 @@ def sam(table: pd.DataFrame) -> str:
 
 
 def ladder(rows: pd.DataFrame) -> str:
-    """What each rung does, from the recipe as the paper describes it to the recipe as its code ran it, cell by cell.
+    """What each rung does, from the recipe as the paper describes it to the recipe as its code ran it, and what ELR
+    adds to cross-entropy on each.
 
     rows: of `compare.compare`. Empty where no step between two rungs is known.
     """
+    rungs = rows[~rows["single"]]
+    gains = compare.elr_gain(rungs, paper.load_published())
+    single = max(rungs["change_seeds"].max(), gains["seeds"].max() if len(gains) else 0) <= 1
     parts = []
-    for (rate, loss), cell in rows[~rows["single"]].groupby(["noise_rate", "loss"], sort=False):
-        steps = cell[cell["change_seeds"] > 0]
-        if len(steps):
-            one = "; 1 seed" if steps["change_seeds"].max() == 1 else ""
-            changes = (f"{row['arm']}: {compare.change_text(row)}" for _, row in steps.iterrows())
-            start = f"{cell['mean'].iloc[0]:.1f} % as described"
-            parts.append(f"With {NAMES[loss]} at {100 * rate:g} % noise {start}; {'; '.join(changes)}{one}")
-    head = "From the recipe as the paper describes it to the recipe as its code ran it, points of test accuracy. "
-    return head + ". ".join(parts) if parts else ""
+
+    def points(row: pd.Series, name: str, seeds: str) -> str:
+        return compare.change_text(row, name) + (" (1 seed)" if row[seeds] == 1 and not single else "")
+
+    for rate, cell in rungs.groupby("noise_rate", sort=False):
+        steps = []
+        for arm, pair in cell[cell["change_seeds"] > 0].groupby("arm", sort=False):
+            rows_of_losses = (row for _, row in pair.iterrows())
+            changes = [f"{points(row, 'change', 'change_seeds')} with {NAMES[row['loss']]}" for row in rows_of_losses]
+            steps.append(f"{arm}: {', '.join(changes)}")
+        if not steps:
+            continue
+        part = f"At {100 * rate:g} % noise, {'; '.join(steps)}"
+        known = gains[gains["noise_rate"] == rate]
+        if len(known):
+            added = [f"{points(row, 'gain', 'seeds')} ({row['arm']})" for _, row in known.iterrows()]
+            part += (
+                f". ELR minus cross-entropy: {', '.join(added)}, where Table 1 has {known['published'].iloc[0]:+.2f}"
+            )
+        parts.append(part)
+    if not parts:
+        return ""
+    head = "Points of test accuracy, each change of the recipe on top of those before"
+    return f"{head}{', 1 seed' if single else ''}. {'. '.join(parts)}"
 
 
 def human_labels(table: pd.DataFrame) -> str:

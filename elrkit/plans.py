@@ -96,7 +96,7 @@ def human_noise(
     return runs
 
 
-def forensics(seeds: Sequence[int] = (0,), noise_rates: Sequence[float] = (0.2, 0.0)) -> list[RunConfig]:
+def forensics(seeds: Sequence[int] = SEEDS, noise_rates: Sequence[float] = (0.2, 0.0)) -> list[RunConfig]:
     """From the recipe as the paper describes it to the recipe as its code ran it, one change a rung.
 
     CIFAR-10 at 20 and 0 % noise, CE and ELR, multi-step: fresh crops and flips; drawn once; once in float16 with a
@@ -104,21 +104,32 @@ def forensics(seeds: Sequence[int] = (0,), noise_rates: Sequence[float] = (0.2, 
     and 45,000 training images. Accuracy against noisy test labels is in every record. Last the SAM comparison, ELR at
     the first noise rate: learning rate and weight decay of the code's SAM run, its double updates, together and one at
     a time, and its schedule, cosine restarts for 50 epochs.
+
+    The first seed climbs the ladder before the others repeat its first step at the first noise rate, which is the one
+    that moves most; then the first seed does the rest, and the others last.
     """
-    runs = []
-    for seed in seeds:
-        described = [cifar10_recipe(loss, rate, seed=seed) for rate in noise_rates for loss in ("ce", "elr")]
-        for plain in described:
+
+    def ladder(seed: int) -> list[RunConfig]:
+        runs = []
+        for plain in described(seed):
             frozen = plain.with_(augmentation="frozen")
             runs += [plain, frozen, frozen.with_(precision="float16_fresh_scaler")]
-        for plain in described:
+        return runs
+
+    def described(seed: int, rates: Sequence[float] = noise_rates) -> list[RunConfig]:
+        return [cifar10_recipe(loss, rate, seed=seed) for rate in rates for loss in ("ce", "elr")]
+
+    def rest(seed: int) -> list[RunConfig]:
+        runs = []
+        for plain in described(seed):
             runs.append(plain.with_(split="held_out"))
             if plain.noise_rate:
                 runs.append(plain.with_(noise_convention="others"))
         plain = cifar10_recipe("elr", noise_rates[0], seed=seed)
         sharp = plain.with_(sam_rho=0.05)
         code = {"lr": 0.1, "weight_decay": 0.0}
-        runs += [
+        return [
+            *runs,
             sharp,
             plain.with_(lr=0.1),
             plain.with_(weight_decay=0.0),
@@ -131,7 +142,13 @@ def forensics(seeds: Sequence[int] = (0,), noise_rates: Sequence[float] = (0.2, 
             plain.with_(**code, schedule="cosine", epochs=50),
             sharp.with_(**code, sam_double_update=True, schedule="cosine", epochs=50),
         ]
-    return runs
+
+    first, *others = seeds
+    step = [
+        config for seed in others for plain in described(seed, noise_rates[:1])
+        for config in (plain, plain.with_(augmentation="frozen"))
+    ]  # fmt: skip
+    return [*ladder(first), *step, *rest(first), *(run for seed in others for run in ladder(seed) + rest(seed))]
 
 
 # The published sweeps' ranges (sweep.yaml of the paper's repository, aaaf008 and 7a90999).

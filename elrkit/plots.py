@@ -625,7 +625,7 @@ def ladder(rows: pd.DataFrame, title: str = "") -> Figure:
             ax.set_title(
                 f"{LOSS_NAMES[loss]}, {f'{100 * rate:g} % noise' if rate else 'clean labels'}", fontsize="medium"
             )
-        seen = [value for values in panels["values"] for value in values]
+        seen = [value for values in panels["values"] for value in values.values()]
         seen += list(panels["published"].dropna()) if "published" in panels else []
         if seen:  # an interval over two seeds may be wider than all there is to see
             room = max(1.0, 0.25 * (max(seen) - min(seen)))
@@ -643,7 +643,7 @@ def _ladder_panel(ax, panel: pd.DataFrame, arms: list[str]) -> None:
     ax.plot(rungs["mean"], rungs["y"], color=BLUE, lw=1, alpha=0.6)
     for row in ran.itertuples():
         ax.plot([row.low, row.high], [row.y, row.y], color=BLUE, lw=2, alpha=0.5)  # nothing where they are NaN
-        ax.plot(row.values, [row.y] * len(row.values), "|", color=GREY, ms=7)
+        ax.plot(list(row.values.values()), [row.y] * len(row.values), "|", color=GREY, ms=7)
         ax.plot(row.mean, row.y, "o", color=BLUE, mfc="white" if row.single else BLUE, ms=6)
         if np.isfinite(row.change):
             ax.annotate(

@@ -112,6 +112,32 @@ def test_differences_are_taken_within_a_seed():
     assert step["ELR"] == "not run yet"
 
 
+def test_what_elr_adds_on_each_rung_is_taken_within_a_seed():
+    configs = plans.plan("forensics", "cpu", seeds=[0, 1, 2])
+    plain = [
+        c for c in configs if c.noise_rate and c.split == "all" and c.noise_convention == "all" and c.lr == 0.05
+        and c.weight_decay and not c.sam_rho and c.precision == "bfloat16" and c.schedule == "multistep"
+    ]  # fmt: skip
+
+    def made(loss, augmentation, values):
+        found = sorted((c for c in plain if (c.loss, c.augmentation) == (loss, augmentation)), key=lambda c: c.seed)
+        assert len(found) == 3
+        return [record(c, x) for c, x in zip(found, values, strict=False)]
+
+    records = made("ce", "fresh", [0.6, 0.7, 0.8]) + made("elr", "fresh", [0.61, 0.73])
+    records += made("ce", "frozen", [0.5]) + made("elr", "frozen", [0.55])
+    rows = compare.elr_gain(compare.compare(configs, records, compare.LADDER), PUBLISHED)
+    assert list(rows["arm"]) == ["as described", "crops and flips drawn once", "only: noisy test labels"]
+    half = stats.t.ppf(0.975, 1)  # gains of 1 and 3 points: deviation sqrt(2), over sqrt(2)
+    text = compare.elr_gain_text(rows).iloc[:2]
+    assert text.to_dict("list") == {
+        "noise": ["20 %"] * 2, "run": ["as described", "crops and flips drawn once"], "CE, %": ["65.00", "50.00"],
+        "ELR, %": ["67.00", "55.00"], "ELR - CE": [f"+2.00 ({2 - half:+.2f} to {2 + half:+.2f})", "+5.00"],
+        "seeds": [2, 1], "ELR - CE in Table 1": [f"{84.85 - 72.30:+.2f}"] * 2,
+    }  # fmt: skip
+    assert compare.elr_gain(compare.compare(configs, [], compare.LADDER)).empty
+
+
 def test_no_label_is_wrong_so_no_arm_on_noisy_labels():
     rows = compare.compare(plans.plan("forensics", "paper"), [], compare.LADDER)
     assert set(rows.loc[rows["noise_rate"] == 0, "arm"]) == {

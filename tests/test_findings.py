@@ -125,24 +125,29 @@ def test_looks_level_by_level():
 
 
 def test_the_ladder_in_words():
-    """Rungs without a record are passed over, single changes left out; one seed is said once a cell."""
+    """Rungs without a record are passed over, single changes left out; where all have one seed, that is said once."""
     nan = float("nan")
 
-    def rung(arm, mean, change, seeds, *ends, loss="ce", single=False):
+    def rung(arm, values, change, seeds, *ends, loss="ce", single=False):
         low, high = ends or (nan, nan)
-        return {"noise_rate": 0.2, "loss": loss, "arm": arm, "single": single, "mean": mean, "change": change,
-                "change_low": low, "change_high": high, "change_seeds": seeds}  # fmt: skip
+        return {"noise_rate": 0.2, "loss": loss, "arm": arm, "single": single, "values": dict(enumerate(values)),
+                "change": change, "change_low": low, "change_high": high, "change_seeds": seeds}  # fmt: skip
 
-    table = pd.DataFrame(
-        [
-            rung("as described", 76.7, nan, 0), rung("drawn once", 62.0, -14.7, 1), rung("float16", nan, nan, 0),
-            rung("only: held out", 70.0, -6.7, 1, single=True), rung("as described", 80.0, nan, 0, loss="elr"),
-            rung("drawn once", 78.5, -1.5, 3, -2.0, -1.0, loss="elr"),
-        ]
-    )  # fmt: skip
+    lone = [
+        rung("as described", [76.7], nan, 0), rung("drawn once", [62.0], -14.7, 1), rung("float16", [], nan, 0),
+        rung("only: held out", [70.0], -6.7, 1, single=True),
+    ]  # fmt: skip
+    head = "Points of test accuracy, each change of the recipe on top of those before"
+    assert findings.ladder(pd.DataFrame(lone)) == (
+        f"{head}, 1 seed. At 20 % noise, drawn once: -14.70 with cross-entropy"
+    )
+    more = [
+        rung("as described", [80.0, 81.0], nan, 0, loss="elr"),
+        rung("drawn once", [78.5, 79.5], -1.5, 2, -2.0, -1.0, loss="elr"), rung("float16", [], nan, 0, loss="elr"),
+    ]  # fmt: skip
+    table = pd.DataFrame(lone + more)
     assert findings.ladder(table) == (
-        "From the recipe as the paper describes it to the recipe as its code ran it, points of test accuracy. "
-        "With cross-entropy at 20 % noise 76.7 % as described; drawn once: -14.70; 1 seed. "
-        "With ELR at 20 % noise 80.0 % as described; drawn once: -1.50 (-2.00 to -1.00)"
+        f"{head}. At 20 % noise, drawn once: -14.70 (1 seed) with cross-entropy, -1.50 (-2.00 to -1.00) with ELR. "
+        "ELR minus cross-entropy: +3.30 (1 seed) (as described), +16.50 (1 seed) (drawn once), where Table 1 has +12.55"
     )
     assert findings.ladder(table.assign(change_seeds=0)) == ""

@@ -94,6 +94,23 @@ def test_what_cannot_be_honoured_is_named(arguments, line):
         plans.plan(**arguments)
 
 
+def test_the_first_seed_climbs_the_ladder_before_the_others_repeat_its_first_step():
+    configs = plans.plan("forensics", "paper")
+    assert {c.seed for c in configs[:12]} == {0}
+    assert {(c.noise_rate, c.loss, c.augmentation, c.precision) for c in configs[:12]} == {
+        (rate, loss, *kind) for rate in (0.2, 0.0) for loss in ("ce", "elr")
+        for kind in (("fresh", "bfloat16"), ("frozen", "bfloat16"), ("frozen", "float16_fresh_scaler"))
+    }  # fmt: skip
+    described = [(c.seed, c.noise_rate, c.loss, c.augmentation) for c in configs[12:20]]
+    assert described == [
+        (seed, 0.2, loss, kind) for seed in (1, 2) for loss in ("ce", "elr") for kind in ("fresh", "frozen")
+    ]
+    assert {c.seed for c in configs[20:37]} == {0}
+    alone = [set(ids(plans.plan("forensics", "paper", seeds=[seed]))) for seed in plans.SEEDS]
+    assert set(ids(configs)) == set.union(*alone)
+    assert len(configs) == sum(map(len, alone))
+
+
 def test_the_digits_stand_in_for_every_question():
     ladder = plans.plan("forensics", "digits")
     assert {config.augmentation for config in ladder} == {"none", "frozen"}
