@@ -176,22 +176,27 @@ def _studies() -> pd.DataFrame:
 
 
 def looks(rows: pd.DataFrame) -> str:
-    """Labels to look at until half of the wrong ones are found, level by level; `rows` of `audit_study.rows`.
-
-    Where every level has a single seed, that is said once.
+    """Labels to look at until half of the wrong ones are found, finder by finder, a count a level, from the cleanest
+    on; `rows` of `audit_study.rows`. Where every level has a single seed, that is said once.
     """
-    parts = []
     named = audit_study.named(rows)
     single = named.groupby("level")["seed"].nunique().max() == 1
-    for level, part in named.groupby("level", sort=False):
-        n, wrong = part["images"].iloc[0], part["wrong"].mean()
-        parts.append(
-            f"{level} ({100 * wrong / n:.0f} % wrong): "
-            f"{', '.join(audit_study.looks(part, '' if single else ' (1 seed)'))}, "
-            f"{part['effort_half_random'].mean():,.0f} in any order"
-        )
-    head = f"Labels to look at, of {n:,}, until half of the wrong ones are found{', 1 seed' if single else ''}"
-    return f"{head}. {'. '.join(parts)}"
+    one = "" if single else " (1 seed)"
+    levels = sorted((part for _, part in named.groupby("level")), key=lambda part: part["wrong"].mean())
+    n = int(named["images"].iloc[0])
+
+    def line(name: str, texts: Iterable[str]) -> str:
+        return f"{name}: {' / '.join(texts)}"
+
+    lines = []
+    for finder in audit_study.FINDERS.values():
+        if finder != "chance" and (named["finder"] == finder).any():
+            found = (part.loc[part["finder"] == finder, "effort_half"] for part in levels)
+            lines.append(line(finder, (interval_text(values, "{:,.0f}", one=one) for values in found)))
+    lines.append(line("in any order", (f"{part['effort_half_random'].mean():,.0f}" for part in levels)))
+    rates = " / ".join(f"{100 * part['wrong'].mean() / n:.0f}" for part in levels)
+    head = f"Labels to look at, of {n:,} with {rates} % wrong, until half of the wrong ones are found"
+    return f"{head}{', 1 seed' if single else ''}. {'; '.join(lines)}"
 
 
 def shops() -> str:

@@ -98,7 +98,7 @@ def test_other_runs_alone_say_nothing(sentence):
     assert sentence(rows({**ELR, "noise_rate": 0.33})) == ""
 
 
-def test_looks_level_by_level():
+def test_looks_finder_by_finder():
     finders = [
         ("elr", "odds", "suspect", 250),
         ("out_of_fold", "cleanlab", "cleanlab", 300),
@@ -112,15 +112,14 @@ def test_looks_level_by_level():
             for source, score, name, count in finders
         ]
     )  # fmt: skip
-    head = "Labels to look at, of 1,000, until half of the wrong ones are found"
-    counts = "250 by ELR targets, 300 by cleanlab, out-of-fold CE, 500 in any order"
+    head = "Labels to look at, of 1,000 with 17 / 40 % wrong, until half of the wrong ones are found"
     assert findings.looks(rows[rows["seed"] == 0]) == (
-        f"{head}, 1 seed. worst (40 % wrong): {counts}. random1 (17 % wrong): {counts}"
+        f"{head}, 1 seed. ELR targets: 250 / 250; cleanlab, out-of-fold CE: 300 / 300; "
+        "in any order: 500 / 500"
     )
     assert findings.looks(rows) == (
-        f"{head}. worst (40 % wrong): 250 (250 to 250) by ELR targets, 300 (300 to 300) by cleanlab, out-of-fold CE, "
-        "500 in any order. random1 (17 % wrong): 250 (1 seed) by ELR targets, 300 (1 seed) by cleanlab, out-of-fold "
-        "CE, 500 in any order"
+        f"{head}. ELR targets: 250 (1 seed) / 250 (250 to 250); "
+        "cleanlab, out-of-fold CE: 300 (1 seed) / 300 (300 to 300); in any order: 500 / 500"
     )
 
 
