@@ -210,7 +210,8 @@ def decide(
     studies: `elrkit.audit_study.rows`, for the claims about the list of labels to look at; None: none was made.
 
     Columns: id, kind ("claim" or "number"), source, text, where, chapter, verdict; published, published_std, ours, low,
-    high (the 95 % interval), tolerance, all in `unit`; seeds, scale ("paper", "cpu" or empty), run_ids (tuple), note.
+    high (the 95 % interval), tolerance, all in `unit`; seeds, scale ("paper", "cpu"; of claims that need no run
+    "tables", "counted" or "linear model"; else empty), run_ids (tuple), note.
     A claim about several cells shows its weakest cell, which the note names. `published` of a claim is the same
     difference, in the same cell, in the published table.
 
@@ -240,6 +241,7 @@ class Finding:
     run_ids: tuple[str, ...] = ()
     margin: float = inf  # how far inside (positive) or outside the bound, in points; orders the cells of a claim
     cell: tuple[tuple[str, Any], ...] = ()  # names and values of the cell of a claim that this is about
+    contrary: tuple[str, ...] = ()  # what other settings of the same cell give, where it is the opposite
 
 
 # Published numbers
@@ -338,7 +340,7 @@ def _claim_row(claim: pd.Series, published: pd.DataFrame, runs: pd.DataFrame) ->
         "published": theirs,
         "tolerance": claim["tolerance"],
         "unit": "%" if claim["rule"] in ("at_least", "at_most", "linear", "effort") else "points",
-        "note": _join(found.note, claim["note"]),
+        "note": _join(found.note, *(f"but {text}" for text in found.contrary), claim["note"]),
     }
 
 
@@ -379,15 +381,57 @@ def _by_difference(
         pairs = _pairs(*(_finished(rows, measure) for rows, measure in tables), free)
         if not pairs:
             return Finding("open", note)
-        a, b = max(pairs, key=lambda pair: _preference(pair[0]))
-        difference = 100 * (a[tables[0][1]].to_numpy(dtype=float) - b[tables[1][1]].to_numpy(dtype=float))
-        mean, low, high = t_interval(difference)
-        found = Finding(
-            "open", note, mean, low, high, len(a), scale, tuple(dict.fromkeys([*a["run_id"], *b["run_id"]]))
-        )
-        return _interval_state(found, claim["rule"], claim["tolerance"])
+        pairs.sort(key=lambda pair: _preference(pair[0]), reverse=True)
+
+        def of_pair(a: pd.DataFrame, b: pd.DataFrame) -> Finding:
+            difference = 100 * (a[tables[0][1]].to_numpy(dtype=float) - b[tables[1][1]].to_numpy(dtype=float))
+            ids = tuple(dict.fromkeys([*a["run_id"], *b["run_id"]]))
+            found = Finding("open", note, *t_interval(difference), len(a), scale, ids)
+            return _interval_state(found, claim["rule"], claim["tolerance"])
+
+        found, *others = (of_pair(*pair) for pair in pairs)
+        settings = [_setting_text(a.iloc[0]) for a, _ in pairs]
+        if scale == "cpu":
+            found = replace(found, note=_join(settings[0], found.note))
+        return _beside_other_settings(found, list(zip(settings[1:], others, strict=True)), claim)
 
     return _over_scales(claim, arguments, case, ("paper", "cpu"))
+
+
+def _beside_other_settings(found: Finding, others: list[tuple[str, Finding]], claim: pd.Series) -> Finding:
+    """`found`, told of each other setting of the cell whose mean lies on the other side of the bound; undecided where
+    such a setting decides against it."""
+    rule, tolerance = claim["rule"], claim["tolerance"]
+
+    def meets(mean: float) -> bool:
+        return not _against(rule, mean, mean, tolerance)
+
+    contrary = [(setting, other) for setting, other in others if meets(other.ours) != meets(found.ours)]
+    if not contrary:
+        return found
+    if found.state != "open" and any(other.state not in ("open", found.state) for _, other in contrary):
+        found = replace(found, state="open", margin=-inf, note=_join("settings disagree", found.note))
+    told = tuple(
+        f"{setting}: {other.ours:+.2f}"
+        + (" (1 seed)" if other.seeds == 1 else f" ({other.low:+.2f} to {other.high:+.2f}, {other.seeds} seeds)")
+        for setting, other in dict(contrary).items()
+    )
+    return replace(found, contrary=told)
+
+
+AUGMENTATIONS = {
+    "fresh": "crops and flips drawn anew",
+    "flip": "flips alone",
+    "none": "no augmentation",
+    "frozen": "crops and flips drawn once",
+}
+
+
+def _setting_text(run: pd.Series) -> str:
+    """What sets a run apart from others of its scale and cell, in words: images, epochs and augmentation."""
+    size = run["train_size"]
+    images = "all images" if _is_missing(size) else f"{size:,.0f} images"
+    return f"{images}, {run['epochs']:g} epochs, {AUGMENTATIONS.get(run['augmentation'], run['augmentation'])}"
 
 
 def _interval_state(found: Finding, rule: str, tolerance: float) -> Finding:
@@ -452,7 +496,8 @@ def _by_effort(
             found = _level_state(found, False, arguments["bound"][0], claim["tolerance"])
         findings.append(found)
     found, verdict = _combine(_all_cases(findings), Finding("open"))
-    return replace(found, note=_join("at cpu scale only", found.note)), verdict
+    of_what = "in percent of the labels to look at in any order" if found.seeds else ""
+    return replace(found, note=_join("at cpu scale only", of_what, found.note)), verdict
 
 
 def _over_scales(
@@ -492,6 +537,8 @@ def _all_cases(findings: list[Finding]) -> Finding:
         changing = {name for name in dict(weakest.cell) if len({dict(f.cell).get(name) for f in findings}) > 1}
         where = ", ".join(_cell_text(name, value) for name, value in weakest.cell if name in changing)
         weakest = replace(weakest, note=_join(cells, f"shown: {where}" if weakest.seeds else "", weakest.note))
+        told = [(", ".join(_cell_text(*item) for item in f.cell if item[0] in changing), f.contrary) for f in findings]
+        weakest = replace(weakest, contrary=tuple(f"{where}, {text}" for where, texts in told for text in texts))
     return replace(weakest, run_ids=tuple(dict.fromkeys(run for finding in findings for run in finding.run_ids)))
 
 
@@ -519,7 +566,7 @@ def _by_published(
         raise LedgerError(f"{claim['id']}: published.csv has no pair of numbers for {claim['arguments']!r}")
     rule = claim["rule"].removeprefix("published_")
     margin = _difference_margin(rule, found.low, found.high, claim["tolerance"])
-    nothing_of_ours = replace(found, ours=nan, low=nan, high=nan)
+    nothing_of_ours = replace(found, ours=nan, low=nan, high=nan, scale="tables")
     return nothing_of_ours, VERDICTS[0] if margin >= 0 else VERDICTS[1]
 
 
@@ -550,7 +597,9 @@ def _stages(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd
 
     model = getattr(models, arguments["model"][0])(int(arguments["num_classes"][0]))
     blocks = "-".join(str(len(stage)) for stage in flops.stages(model))
-    return Finding("yes", f"counted: {blocks}"), VERDICTS[0] if blocks == arguments["blocks"][0] else VERDICTS[1]
+    return Finding("yes", f"counted: {blocks}", scale="counted"), VERDICTS[0] if blocks == arguments["blocks"][
+        0
+    ] else VERDICTS[1]
 
 
 def _linear(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame) -> tuple[Finding, str]:
@@ -566,7 +615,8 @@ def _linear(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd
         last.append(memorized.iloc[-1])
     holds = max(lowest) <= fixed["early"] and min(last) >= fixed["end"]
     note = f"in {len(last)} draws at most {max(lowest):.0f} % memorized early, at least {min(last):.0f} % in the end"
-    return Finding("yes", note, min(last), seeds=len(last)), VERDICTS[0] if holds else VERDICTS[1]
+    found = Finding("yes", note, min(last), seeds=len(last), scale="linear model")
+    return found, VERDICTS[0] if holds else VERDICTS[1]
 
 
 def _ceiling(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame) -> tuple[Finding, str]:
@@ -906,7 +956,7 @@ def readme_table(decided: pd.DataFrame) -> str:
 
 def shown_verdict(row: pd.Series) -> str:
     """The verdict of a row of `decide` as readers see it: runs that do not decide yet are told from none at all."""
-    return "no verdict yet" if row.verdict == "not run yet" and row.run_ids else row.verdict
+    return "no verdict yet" if row.verdict == "not run yet" and row.seeds else row.verdict
 
 
 def ledger_html(decided: pd.DataFrame, chapters: set[str], folder: str = "") -> str:

@@ -104,7 +104,7 @@ for kind in ("claim", "number"):
     rows = decided[decided.kind == kind]
     counts = rows.apply(paper.shown_verdict, axis=1).value_counts()
     if kind == "claim":
-        trained = rows.scale != ""
+        trained = rows.scale.isin(["paper", "cpu"])
         by_training = rows[trained]
         for scale in ("paper", "cpu"):
             for verdict in ("reproduced", "not reproduced"):

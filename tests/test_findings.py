@@ -114,8 +114,7 @@ def test_looks_finder_by_finder():
     )  # fmt: skip
     head = "Labels to look at, of 1,000 with 17 / 40 % wrong, until half of the wrong ones are found"
     assert findings.looks(rows[rows["seed"] == 0]) == (
-        f"{head}, 1 seed. ELR targets: 250 / 250; cleanlab, out-of-fold CE: 300 / 300; "
-        "in any order: 500 / 500"
+        f"{head}, 1 seed. ELR targets: 250 / 250; cleanlab, out-of-fold CE: 300 / 300; in any order: 500 / 500"
     )
     assert findings.looks(rows) == (
         f"{head}. ELR targets: 250 (1 seed) / 250 (250 to 250); "

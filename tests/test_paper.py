@@ -280,12 +280,37 @@ def test_store_that_is_empty_or_lacks_a_measure(published, claims):
     assert ledger.loc["galatolo2021-table1-cifar10-20-multistep-elr", "verdict"] == "reproduced"
 
 
+CPU = {"scale": "cpu", "augmentation": "none"}
+
+
+def usual():
+    return [*(run(s, epochs=30, **CPU) for s in (0, 1)), *(ce(s, epochs=30, **CPU) for s in (0, 1))]
+
+
 def test_longer_training_does_not_take_the_place_of_the_cell(published):
     """The fair rival of SAM trains twice as long; the cell is the run of the usual length."""
-    cpu = {"scale": "cpu"}
-    usual = [*(run(s, epochs=30, **cpu) for s in (0, 1)), *(ce(s, epochs=30, **cpu) for s in (0, 1))]
-    longer = [*(run(s, epochs=60, test_top1=0.1, **cpu) for s in (0, 1)), *(ce(s, epochs=60, **cpu) for s in (0, 1))]
-    assert claim(published, *longer, *usual)["verdict"] == "reproduced"
+    longer = [*(run(s, epochs=60, **CPU) for s in (0, 1)), *(ce(s, epochs=60, **CPU) for s in (0, 1))]
+    row = claim(published, *longer, *usual())
+    assert (row["verdict"], row["seeds"]) == ("reproduced", 2)
+    assert set(row["run_ids"]) == {one["run_id"] for one in usual()}
+    assert "all images, 30 epochs, no augmentation" in row["note"]
+    assert "but" not in row["note"]  # the longer ones say the same
+
+
+def test_another_setting_that_gives_the_opposite_is_told(published):
+    """One seed of it is a word in the note; an interval on the other side leaves the claim open."""
+    other = CPU | {"augmentation": "fresh", "train_size": 20_000, "epochs": 40}
+    row = claim(published, *usual(), run(0, test_top1=0.1, **other), ce(0, test_top1=0.15, **other))
+    told = "20,000 images, 40 epochs, crops and flips drawn anew: -5.00"
+    assert row["verdict"] == "reproduced"
+    assert f"but {told} (1 seed)" in row["note"]
+    more = [*(run(s, test_top1=0.1 + s / 100, **other) for s in (0, 1)),
+            *(ce(s, test_top1=0.15 + s / 100, **other) for s in (0, 1))]  # fmt: skip
+    row = claim(published, *usual(), *more)
+    assert (row["verdict"], row["seeds"]) == ("not run yet", 2)
+    assert "settings disagree" in row["note"]
+    assert f"but {told} (-5.00 to -5.00, 2 seeds)" in row["note"]
+    assert paper.shown_verdict(row) == "no verdict yet"
 
 
 def test_number_is_not_decided_at_cpu_scale(published):
