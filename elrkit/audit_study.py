@@ -501,5 +501,9 @@ def saving(rows: pd.DataFrame) -> list[str]:
         of_elr = part.loc[part["finder"] == ELR, "effort_half"]
         if len(of_elr):
             sentence += f" The list of one ELR run leaves {100 * of_elr.mean() / random:.0f} % of the work."
+            best = part[part["finder"] == ELR]
+            shares = [(0.01, "precision_at_1"), (0.1, "precision_at_10")]
+            hits = [f"{share * n * best[at].mean():,.0f} of its first {share * n:,.0f}" for share, at in shares]
+            sentence += f" Wrong are {' and '.join(hits)}."
         sentences.append(sentence)
     return sentences

@@ -37,6 +37,99 @@ def sentences() -> list[tuple[str, str]]:
     ]
 
 
+def numbers(decided: pd.DataFrame) -> str:
+    """How many of the published numbers are decided, in a sentence; `decided` of `ledger`."""
+    rows = decided[decided["kind"] == "number"]
+    count = rows["verdict"].value_counts().reindex(paper.VERDICTS, fill_value=0)
+    held, coded, missed, untestable, open_ = (int(count[verdict]) for verdict in paper.VERDICTS)
+    rest = f"{untestable} cannot be tested here"
+    if not held + coded + missed:
+        waiting = f"{open_} wait for runs at the paper's scale"
+        return f"None of the {len(rows)} published numbers is decided yet: {waiting}, {rest}"
+    return (
+        f"Of {len(rows)} published numbers {held} are reproduced, {coded} with the recipe of the published code alone, "
+        f"{missed} are not; {open_} wait for runs at the paper's scale, {rest}"
+    )
+
+
+EVIDENCE = {
+    "runs at paper scale": ("paper",),
+    "runs at cpu scale": ("cpu",),
+    "no run: published tables, counting, a linear model": ("tables", "counted", "linear model"),
+    "no evidence": ("",),
+}
+
+
+def verdicts(decided: pd.DataFrame) -> pd.DataFrame:
+    """How many claims in words have which verdict (columns, as `paper.shown_verdict`) on which evidence (rows)."""
+    claims = decided[decided["kind"] == "claim"]
+    of_scale = {scale: evidence for evidence, scales in EVIDENCE.items() for scale in scales}
+    evidence = claims["scale"].map(of_scale)
+    columns = [*paper.VERDICTS[:3], "no verdict yet", *paper.VERDICTS[3:]]
+    table = pd.crosstab(evidence, claims.apply(paper.shown_verdict, axis=1))
+    table = table.reindex(index=list(EVIDENCE), columns=columns, fill_value=0)
+    kept = [name for name in columns if table[name].any() or name in ("reproduced", "not reproduced")]
+    return table[kept].rename_axis(index="claims, by evidence", columns=None).reset_index()
+
+
+AUGMENTATIONS = {
+    "none": "no crops, no flips",
+    "fresh": "crops and flips drawn anew, as described",
+    "frozen": "crops and flips drawn once, as the code did",
+}
+
+
+def answer() -> pd.DataFrame:
+    """What ELR adds on CIFAR-10 at 20 % noise, multi-step, under each way to crop and flip: the front page's table.
+
+    Columns, as text: training; memorized by CE: wrong labels, in the batches of the last epoch; CE and ELR: test
+    accuracy at the last epoch; ELR - CE in points, within a seed; seeds. First the two published tables, then ours at
+    paper scale, then at cpu scale, whose runs without crops train on all images, the others on a part.
+    """
+    published = paper.load_published()
+    cell = published[(published["dataset"] == "cifar10") & (published["noise_kind"] == "symmetric")]
+    cell = cell[(cell["noise_rate"] == 0.2) & (cell["schedule"] == "multistep")].set_index(["source", "method"])
+    rows = []
+    for source, name in (("galatolo2021", "Galatolo et al., Table 1"), ("liu2020", "Liu et al., Table 1")):
+        ce, elr = (cell.loc[(source, method)] for method in ("CE", "ELR"))
+        gain = f"{elr['mean'] - ce['mean']:+.2f}"
+        rows.append((name, "", f"{ce['mean']:.2f}", f"{elr['mean']:.2f}", gain, f"{ce['runs']:g}"))
+    for scale in SCALES:
+        plain = {c.run_id: c for name in ("early-learning", "forensics") for c in _as_table1(plans.plan(name, scale))}
+        for augmentation, how in AUGMENTATIONS.items():
+            planned = [config for config in plain.values() if config.augmentation == augmentation]
+            if planned:
+                size = f"{planned[0].train_size:,} images, " if planned[0].train_size else ""
+                rows.append(_answer_row(f"ours, {scale} scale, {size}{how}", planned))
+    columns = ["training", "wrong labels memorized by CE, %", "CE, %", "ELR, %", "ELR - CE, points", "seeds"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _as_table1(planned: Sequence[RunConfig]) -> Iterable[RunConfig]:
+    """The runs at 20 % noise that are as their plan's first one, but for the crops being drawn once."""
+    first: dict[tuple, RunConfig] = {}
+    for config in planned:
+        plain = first.setdefault((config.noise_rate, config.loss, config.seed), config)
+        if config.noise_rate == 0.2 and compare.changed(config, plain) <= {compare.FROZEN}:
+            yield config
+
+
+def _answer_row(name: str, planned: Sequence[RunConfig]) -> tuple[str, ...]:
+    done: dict[str, dict[int, dict]] = {"ce": {}, "elr": {}}
+    for config in planned:
+        record = runs.find(config)
+        if record and record["status"] == "finished":
+            done[config.loss][config.seed] = record["curves"]
+    seeds = sorted(done["ce"].keys() & done["elr"].keys())
+    if not seeds:
+        return name, "", "", "", NONE, ""
+    ends = {loss: [100 * done[loss][seed]["test_top1"][-1] for seed in seeds] for loss in done}
+    memorized = (100 * done["ce"][seed]["batches_wrong_memorized"][-1] for seed in seeds)
+    gains = (elr - ce for ce, elr in zip(*ends.values(), strict=True))
+    texts = (("{:.0f}", memorized), ("{:.2f}", ends["ce"]), ("{:.2f}", ends["elr"]), ("{:+.2f}", gains))
+    return name, *(interval_text(values, form, one="") for form, values in texts), str(len(seeds))
+
+
 def as_html(found: Iterable[tuple[str, str]], titles: dict[str, str], folder: str = "") -> str:
     """The sentences as an HTML list; each begins with a link to its chapter, titled as in `titles`."""
     links = ((f'<a href="{folder}{name}.html">{escape(titles[name])}</a>', escape(text)) for name, text in found)

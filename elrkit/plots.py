@@ -54,7 +54,9 @@ def early_learning(curves: pd.DataFrame, measured_on: str = "eval") -> Figure:
             ax.grid(alpha=0.25)
             ax.spines[["top", "right"]].set_visible(False)
             if row == 0:
-                ax.set_title(LOSS_NAMES[loss] + (" with SAM" if sharp else ""), fontweight="bold")
+                seeds = runs["seed"].nunique()
+                some = f", {seeds} seed{'s' * (seeds > 1)}" if curves["seed"].nunique() != seeds else ""
+                ax.set_title(LOSS_NAMES[loss] + (" with SAM" if sharp else "") + some, fontweight="bold")
             if column == 0:
                 ax.set_ylabel(f"images labelled {labels}")
             if row == 1:
@@ -100,14 +102,14 @@ def test_accuracy(curves: pd.DataFrame) -> Figure:
 def table1(cells: pd.DataFrame) -> Figure:
     """The cells of the paper's Table 1: published numbers beside ours, one panel per dataset and schedule.
 
-    cells  `elrkit.paper.table1`. Hollow: the paper; filled with its 95 % interval: ours at paper scale; small: ours at
-    cpu scale, another question whose level cannot be compared; stars: Liu et al. Cells without a mark of ours are not
-    run yet.
+    cells  `elrkit.paper.table1`. Hollow: the paper; filled with its 95 % interval: ours at paper scale; triangles: ours
+    at cpu scale, another question whose level cannot be compared; stars: Liu et al. Cells without a mark of ours are
+    not run yet.
     """
     datasets = [name for name in ("cifar10", "cifar100", "digits") if name in set(cells["dataset"])]
     figure = Figure(figsize=(9.0, 0.8 + 2.8 * len(datasets)), layout="constrained")
     axes = figure.subplots(len(datasets), 2, sharex=True, sharey="row", squeeze=False)
-    styles = {"ce": (VERMILION, "o", -0.5), "elr": (BLUE, "s", 0.5)}
+    styles = {"ce": (VERMILION, "o", -0.25), "elr": (BLUE, "s", 0.25)}
     titles = {"multistep": "multi-step", "cosine": "cosine annealing"}
     for row, dataset in enumerate(datasets):
         for column, schedule in enumerate(titles):
@@ -119,12 +121,14 @@ def table1(cells: pd.DataFrame) -> Figure:
                 ax.plot(x + offset, part["published"], marker=marker, mfc="white", color=colour, ls=":", lw=1, ms=7,
                         label=f"{name}, published")  # fmt: skip
                 ax.plot(x + offset, part["liu"], marker="*", ls="", color=colour, ms=10, label=f"{name}, Liu et al.")
-                for scale, size, shift in (("paper", 7, 1.2), ("cpu", 4, 2.4)):
+                for scale, mark, shift in (("paper", marker, 0.35), ("cpu", "^", 0.7)):
                     mean = part[f"{scale}_mean"]
+                    if mean.isna().all():
+                        continue
                     error = [mean - part[f"{scale}_low"], part[f"{scale}_high"] - mean]
                     error = np.where(np.isfinite(error), error, 0)
-                    ax.errorbar(x + offset + np.sign(offset) * shift * 0.4, mean, error, fmt=marker,
-                                color=colour, ms=size, lw=1, label=f"{name}, ours, {scale} scale")  # fmt: skip
+                    ax.errorbar(x + offset + np.sign(offset) * shift, mean, error, fmt=mark,
+                                color=colour, ms=7, lw=1, label=f"{name}, ours, {scale} scale")  # fmt: skip
             ax.set_title(f"{DATASET_NAMES[dataset]}, {titles[schedule]}")
             ax.grid(alpha=0.25)
             ax.spines[["top", "right"]].set_visible(False)
@@ -132,8 +136,7 @@ def table1(cells: pd.DataFrame) -> Figure:
                 ax.set_xlabel("symmetric label noise, %")
             if column == 0:
                 ax.set_ylabel("test accuracy, %")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
+    _shared_legend(figure, axes.flat)
     return figure
 
 
@@ -500,9 +503,9 @@ def gallery(images: np.ndarray, label, prediction, truth, row) -> Figure:
     """
     rows = list(dict.fromkeys(row))
     columns = max((np.asarray(row) == name).sum() for name in rows)
-    figure = Figure(figsize=(1.75 * columns, 2.35 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(1.75 * columns, 2.6 * len(rows)), layout="constrained")
     for name, part in zip(rows, np.atleast_1d(figure.subfigures(len(rows), 1)), strict=True):
-        part.suptitle(name, fontsize="medium", fontweight="bold", x=0.01, ha="left")
+        part.suptitle(f"{name}\n", fontsize="medium", fontweight="bold", x=0.01, ha="left")  # clear of the titles
         axes = part.subplots(1, columns, squeeze=False)[0]
         members = np.flatnonzero(np.asarray(row) == name)
         for ax in axes:

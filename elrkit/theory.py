@@ -209,7 +209,7 @@ def figure_multiples(table: pd.DataFrame) -> "Figure":
                 axes.plot(by_step.index, by_step["mean"], style, color=COLOURS[name], label=f"{name}: {label}")
                 axes.fill_between(by_step.index, by_step["min"], by_step["max"], color=COLOURS[name], alpha=0.15, lw=0)
         inside = " (theorem)" if 1 - delta / 2 < ratio < 1 else ""
-        axes.set_title(f"{50 * delta:g} % wrong, p/n = {ratio:g}{inside}", size=9)
+        axes.set_title(f"{50 * delta:g} % wrong, d/n = {ratio:g}{inside}", size=9)
         axes.set(xscale="log", ylim=(-0.03, 1.03))
     figure.supxlabel("step of gradient descent", size=10)
     figure.supylabel("share", size=10)

@@ -162,7 +162,11 @@ if not there:
 #
 # $$
 # a\,(1 - q) + (1 - a)\,\frac{q}{C - 1},
-# \qquad\text{so that counting on noisy labels costs}\qquad
+# $$
+#
+# so that counting on noisy labels costs
+#
+# $$
 # q \left( a - \frac{1 - a}{C - 1} \right) .
 # $$
 #

@@ -122,8 +122,9 @@ if counts is not None:
 # ## How fast wrong labels are memorized
 #
 # The share of wrong labels that the network predicts as labelled, on the training images after the epoch. With symmetric
-# noise such a prediction can only be memorized. A mistake that people share can also be learned from other images, so
-# the curves need not begin at the same height. Lines are means, bands from the lowest to the highest seed.
+# noise such a prediction is memorized, or one of the network's own mistakes, one in nine of which falls on the label by
+# chance. A mistake that people share can also be learned from other images, so the curves need not begin at the same
+# height. Lines are means, bands from the lowest to the highest seed.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Share of wrong labels predicted as labelled over the epochs, a panel per level: cross-entropy and ELR, labels by people and symmetric noise."}}
 for scale in shown:
@@ -182,7 +183,7 @@ for scale, table in agreements.items():
 # ## 93.4 % agreement with labels of which 10 to 20 % are wrong
 #
 # The paper reports 93.4 % agreement with the shop's own test labels and quotes the estimate that 10 to 20 % of them are
-# wrong. A network that agrees with all right labels and foresees a share $f$ of the wrong ones agrees with
+# wrong. A network that agrees with all right labels and foresees $f$ percent of the wrong ones agrees with
 # $100 - w + f w / 100$ percent of all, where $w$ is the percentage of wrong labels.
 
 # %% tags=["nbval-ignore-output", "hide-input"]
@@ -213,6 +214,6 @@ if not agreements:
     print("not run yet")
 
 # %% [markdown]
-# The table before the last says what share would be needed, this one what share people's errors on CIFAR-10 give. Two
-# other ways to 93.4 % remain: fewer labels are wrong than estimated, or test images have near-copies in the training
+# The first table of this section says what share would be needed; the held-out share, once run, what people's errors on
+# CIFAR-10 give. Two other ways to 93.4 % remain: fewer labels are wrong than estimated, or test images have near-copies in the training
 # set, so that their wrong labels are memorized along with the copies'.

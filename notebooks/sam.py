@@ -101,7 +101,7 @@ if not rows:
     print("not run yet")
 
 # %% [markdown]
-# ## Figure 5, redone
+# ## Figure 5, redone on CIFAR-10
 #
 # Means over the seeds; bands are one standard deviation to either side, as in the paper. The paper measured its training
 # loss with CE and its test loss with ELR. Here the training loss is what is minimized, so that ELR's, which can be negative,
@@ -120,7 +120,7 @@ if not curves:
 # As in {doc}`early_learning`: shares of the training images by what the network makes of their label, counted on the
 # training batches; means over the seeds, bands from the lowest to the highest.
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Shares of right and wrong labels by prediction, over the epochs, one column each for CE, ELR, CE with SAM and ELR with SAM."}}
+# %% tags=["nbval-ignore-output", "full-width"] mystnb={"image": {"alt": "Shares of right and wrong labels by prediction, over the epochs, one column each for CE, ELR, CE with SAM and ELR with SAM."}}
 for (scale, _), table in curves.items():
     print(f"{scale} scale")
     display(plots.early_learning(table, "batches"))
@@ -131,7 +131,8 @@ if not curves:
 # ## What it costs
 #
 # Operations are counted from the network, evaluation left out: three forward passes an image and step for SGD and six for SAM; seconds are
-# measured, and hold for the device and the load of the day. Two trainings at the same place on the left panel's axis have
+# measured, and hold for the device and the load of the day: CPU-scale runs shared their machine with others, so that
+# their seconds do not compare. Two trainings at the same place on the left panel's axis have
 # cost the same.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Test accuracy against training operations and against seconds, for CE and ELR with SGD, SGD with twice the epochs, and SAM."}}

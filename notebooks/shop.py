@@ -98,8 +98,8 @@ for scale, table in tables.items():
 # %% [markdown]
 # ## Does leakage explain 93.4 %?
 #
-# If the errors of a shop cannot be foreseen from the picture, no network agrees with more labels than are right. Near-
-# duplicates in training lift that bound: a network that memorizes a misfiled article agrees with its misfiled variant.
+# If the errors of a shop cannot be foreseen from the picture, no network agrees with more labels than are right.
+# Near-duplicates in training lift that bound: a network that memorizes a misfiled article agrees with its misfiled variant.
 # As their share grows, so does what can be gained by memorizing. The hollow marks are the same feed split by group, so that
 # no test product has a near-duplicate in training.
 

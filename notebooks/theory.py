@@ -113,8 +113,8 @@ agrees(
 # ## Why the sign is right
 #
 # Descent moves the logits by $-(p - y + \lambda g)$. Take an image of class A, of which the network already believes
-# so, $p_A = 0.8$. The table shows the move of $z_A$ and $z_B$ under cross-entropy and what the regularizer adds, for
-# a right and for a wrong label, and for a target that remembers class A or class B.
+# so, $p = (0.8, 0.15, 0.05)$. The table shows the move of $z_A$ and $z_B$ under cross-entropy and what the regularizer adds, for
+# a right and for a wrong label, and for a target that remembers class A, $t = p$, or class B, $t = (0.15, 0.8, 0.05)$.
 
 
 # %%
@@ -181,10 +181,10 @@ pd.DataFrame(
 # {cite:t}`liu2020` (Section 3) prove early learning and memorization in a model without a network. Two classes, one
 # cluster each:
 #
-# $$ x \sim \mathcal{N}(+v, \sigma^2 I_p) \ \text{if } y^* = (1, 0), \qquad
-#    x \sim \mathcal{N}(-v, \sigma^2 I_p) \ \text{if } y^* = (0, 1), \qquad \lVert v \rVert = 1 . $$
+# $$ x \sim \mathcal{N}(+v, \sigma^2 I_d) \ \text{if } y^* = (1, 0), \qquad
+#    x \sim \mathcal{N}(-v, \sigma^2 I_d) \ \text{if } y^* = (0, 1) , $$
 #
-# A label is replaced with probability $\Delta$ by a fair coin, so a share $\Delta / 2$ ends up wrong. Softmax
+# with $\lVert v \rVert = 1$ and $d$ dimensions. A label is replaced with probability $\Delta$ by a fair coin, so a share $\Delta / 2$ ends up wrong. Softmax
 # regression $p = \operatorname{softmax}(\Theta x)$ is trained by gradient descent on
 #
 # $$
@@ -192,7 +192,7 @@ pd.DataFrame(
 #   = \frac{1}{n} \sum_i \bigl(p^{(i)}_c - y^{(i)}_c + \lambda g^{(i)}_c\bigr)\, x^{(i)} .
 # $$
 #
-# Theorem 1, for small $\sigma$ and $p/n \in (1 - \Delta/2,\, 1)$, says of cross-entropy ($\lambda = 0$): at first
+# Theorem 1, for small $\sigma$ and $d/n \in (1 - \Delta/2,\, 1)$, says of cross-entropy ($\lambda = 0$): at first
 # $-\nabla\mathcal{L}$ points along $v$; the coefficients $p_c - y_c$ of rightly labelled examples shrink while those of
 # wrongly labelled ones grow; and in the end every wrong label is memorized. Here is one draw inside that range.
 
@@ -205,7 +205,7 @@ courses = {
     "ELR": theory.descend(model, steps, lam=lam, beta=beta),
 }
 
-# %% mystnb={"figure": {"name": "fig-linear-course", "caption": "The three statements of Theorem 1, and ELR on the same draw (20 % wrong labels, p/n = 0.9). Left: cosine of the negative gradient and v. Middle: mean push towards the given label. Right: what becomes of wrong labels and of the test accuracy."}, "image": {"alt": "Three panels over the steps of gradient descent. With cross-entropy the gradient leaves the true direction within ten steps, the push of wrong labels rises first and dominates, and all wrong labels are memorized while test accuracy falls. With ELR the gradient stays on the true direction for some 25 steps, and no label is memorized.", "width": "100%"}}
+# %% mystnb={"figure": {"name": "fig-linear-course", "caption": "The three statements of Theorem 1, and ELR on the same draw (20 % wrong labels, d/n = 0.9). Left: cosine of the negative gradient and v. Middle: mean push towards the given label. Right: what becomes of wrong labels and of the test accuracy."}, "image": {"alt": "Three panels over the steps of gradient descent. With cross-entropy the gradient leaves the true direction within ten steps, the push of wrong labels rises first and dominates, and all wrong labels are memorized while test accuracy falls. With ELR the gradient stays on the true direction for some 25 steps, and no label is memorized.", "width": "100%"}}
 theory.figure_course(courses)
 
 # %% [markdown]
@@ -234,8 +234,9 @@ last = (
     .mean()
 )
 names = {"wrong_memorized": "memorized", "test": "test accuracy"}
+last = last.rename(index=lambda delta: f"{50 * delta:g} %", level="delta")
 last.rename(columns=names).rename_axis(
-    index={"delta": "Δ", "ratio": "dimension / n", "lam": "λ"}
+    index={"delta": "wrong labels", "ratio": "d / n", "lam": "λ"}
 ).unstack("λ").round(2)
 
 # %% mystnb={"figure": {"name": "fig-linear-multiples", "caption": "The linear model over noise and dimension; lines are means over the seeds, bands their range. The panels marked (theorem) lie in the range of Theorem 1."}, "image": {"alt": "Nine panels. Cross-entropy memorizes all wrong labels when the dimension is 0.9 or 2 times the number of examples, about half when it is a quarter. ELR memorizes almost none, except at 40 percent wrong labels in the highest dimension, where both losses start with most wrong labels memorized.", "width": "100%"}}
@@ -250,7 +251,7 @@ theory.figure_multiples(table)
 #
 # ## The condition on lambda, tried
 #
-# In the theorem's range ($\Delta = 0.4$, $p/n = 0.9$), $\lambda$ alone varied, and descent five times as long. The
+# In the theorem's range ($\Delta = 0.4$, $d/n = 0.9$), $\lambda$ alone varied, and descent five times as long. The
 # derivation says that beliefs can hold by themselves for $\lambda > 2$, and that below it the labels win in the end.
 
 # %%

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from elrkit import findings, runs
+from elrkit import findings, plans, runs
 
 
 def rows(*arms):
@@ -25,6 +25,41 @@ def rows(*arms):
 
 CE = {"loss": "ce", "test": 60, "seeds": (0, 1)}
 ELR = {"loss": "elr", "test": 70, "seeds": (0, 1)}
+
+
+def test_the_answer_beside_the_published_tables(tmp_path, monkeypatch):
+    """Crops drawn anew: three seeds of CE, two of ELR, which count; drawn once: one seed, one run diverged."""
+    monkeypatch.setenv("ELRKIT_RESULTS", str(tmp_path))
+    empty = findings.answer().set_index("training")["ELR - CE, points"]
+    assert dict(empty.iloc[:2]) == {"Galatolo et al., Table 1": "+12.55", "Liu et al., Table 1": "+4.18"}
+    assert set(empty.iloc[2:]) == {"not run yet"}
+
+    planned = [c for c in plans.plan("forensics", "cpu") if c.noise_rate and c.precision == "bfloat16"]
+    planned = [c for c in planned if c.noise_convention == "all" and c.split == "all" and not c.sam_rho]
+    planned = [c for c in planned if c.lr == 0.05 and c.weight_decay and c.schedule == "multistep"]
+
+    def made(top1, batches, status="finished", **wanted):
+        (config,) = (c for c in planned if all(getattr(c, name) == value for name, value in wanted.items()))
+        curves = {"test_top1": [0.1, top1], "batches_wrong_memorized": [0.1, batches]}
+        return config.run_id, {"status": status, "curves": curves}
+
+    records = dict(
+        [
+            *(made(0.70 + s / 100, 0.04, loss="ce", seed=s, augmentation="fresh") for s in (0, 1, 2)),
+            *(made(0.71 + 3 * s / 100, 0.0, loss="elr", seed=s, augmentation="fresh") for s in (0, 1)),
+            made(0.5, 0.99, loss="ce", seed=0, augmentation="frozen"),
+            made(0.6, 0.5, loss="elr", seed=0, augmentation="frozen"),
+            made(0.5, 0.99, "diverged", loss="ce", seed=1, augmentation="frozen"),
+            made(0.6, 0.5, loss="elr", seed=1, augmentation="frozen"),
+        ]
+    )
+    monkeypatch.setattr(runs, "find", lambda config: records.get(config.run_id))
+    rows = findings.answer().set_index("training")
+    ours = rows[rows.index.str.startswith("ours, cpu scale, 20,000 images")]
+    assert [list(row) for row in ours.itertuples(index=False)] == [
+        ["4 (4 to 4)", "70.50 (64.15 to 76.85)", "72.50 (53.44 to 91.56)", "+2.00 (-10.71 to +14.71)", "2"],
+        ["99", "50.00", "60.00", "+10.00", "1"],
+    ]  # t(0.975, 1) = 12.706 times half of the difference between the two seeds
 
 
 def test_differences_are_within_a_seed():

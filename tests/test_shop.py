@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -187,11 +188,34 @@ def test_shares_read_in_percent():
 def test_the_answer_is_computed(store):
     table = shop.table([LEAKY, APART], epochs=2)
     best = table.loc[table["agreement"].idxmax()]
+    paper_scale = table.assign(kind="paper")
     for published, verdict in ((best["agreement"], " reaches "), (best["agreement"] + 0.001, " does not reach ")):
-        answer = shop.leakage_answer(table, published)
+        answer = shop.leakage_answer(paper_scale, published)
         assert verdict in answer
         assert f"{100 * best['agreement']:.1f} %" in answer
+    small = shop.leakage_answer(table, 0.9)
+    assert "reaches" not in small
+    assert small.endswith("Whether the paper's 90 % can be reached so, paper scale alone can say")
     assert shop.leakage_answer(table.head(0), 0.9) == "not run yet"
+
+
+def test_the_answer_follows_the_share_of_near_duplicates():
+    """Two seeds, agreement 20 and 24 % without near-duplicates, 60 and 64 % with: t(0.975, 1) is 12.7062."""
+    shops = (("product", 0, 0.2, None), ("product", 60, 0.6, 0.9), ("group", 60, 0.1, None))
+    rows = [
+        {"kind": "cpu", "split": split, "leak": leak, "arm": "CE", "seed": seed, "near_duplicates": leak / 100,
+         "agreement": agreement + seed * 0.04, "accuracy": 0.3, "agreement_leaked": leaked, "agreement_apart": 0.2}
+        for split, leak, agreement, leaked in shops for seed in (0, 1)
+    ]  # fmt: skip
+    half = 12.7062 * 2
+    before, after, apart = (f"{mean} % ({mean - half:.1f} % to {mean + half:.1f} %)" for mean in (22.0, 62.0, 12.0))
+    still = "30.0 % (30.0 % to 30.0 %)"
+    assert shop.leakage_answer(pd.DataFrame(rows), 0.934) == (
+        "as the share of test products with a near-duplicate in training grows from 0 % to 60 %, the agreement of CE "
+        f"with the shop's labels goes from {before} to {after}, its accuracy from {still} to {still}; with a "
+        "near-duplicate it agrees on 90.0 % of the products, without on 20.0 %; the same feed split by group: "
+        f"{apart}. Whether the paper's 93.4 % can be reached so, paper scale alone can say"
+    )
 
 
 # ---------------------------------------------------------------------------------------------- clean and go on

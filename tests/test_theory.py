@@ -108,7 +108,7 @@ def test_first_gradient_points_along_v():
 
 
 def test_theorem_in_its_range_and_elr_against_it():
-    model = theory.two_clusters(n=200, dimension=180, delta=0.4, sigma=0.3, seed=1)  # p/n = 0.9 in (0.8, 1)
+    model = theory.two_clusters(n=200, dimension=180, delta=0.4, sigma=0.3, seed=1)  # d/n = 0.9 in (0.8, 1)
     ce = theory.descend(model, steps=600)
     early = ce[ce["step"].between(2, 5)]
     assert early["wrong_memorized"].min() == 0  # early learning sees through every wrong label
@@ -160,9 +160,9 @@ def test_figures_have_their_panels():
     table = theory.sweep([0.2, 0.4], [0.5, 0.9, 2.0], [0.0, 3.0], [0], n=40, steps=20)
     grid = theory.figure_multiples(table).axes
     assert [axes.get_title() for axes in grid[:3]] == [
-        "10 % wrong, p/n = 0.5", "10 % wrong, p/n = 0.9", "10 % wrong, p/n = 2",
+        "10 % wrong, d/n = 0.5", "10 % wrong, d/n = 0.9", "10 % wrong, d/n = 2",
     ]  # fmt: skip
-    assert grid[4].get_title() == "20 % wrong, p/n = 0.9 (theorem)"  # 0.9 lies in (0.8, 1), but not in (0.9, 1)
+    assert grid[4].get_title() == "20 % wrong, d/n = 0.9 (theorem)"  # 0.9 lies in (0.8, 1), but not in (0.9, 1)
     cell = table[(table["delta"] == 0.4) & (table["ratio"] == 0.9) & (table["lam"] == 3) & (table["step"] > 0)]
     drawn = {line.get_label(): line.get_ydata() for line in grid[4].lines}
     np.testing.assert_array_equal(drawn["ELR: wrong labels memorized"], cell["wrong_memorized"])
