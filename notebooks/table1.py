@@ -23,8 +23,8 @@
 # Ours come at two scales. *Paper scale* is the described recipe: ResNet-34, 120 or 150 epochs, fresh crops and flips.
 # *CPU scale* asks a smaller question of the same 50,000 images: a net of 0.3 million parameters, 30 epochs, no
 # augmentation, the paper's β and λ. Its level cannot be compared with the paper's. Its direction can, for a net that
-# sees the same image in every epoch: with the described crops so small a net memorizes little, and there ELR has
-# little to add ({doc}`forensics`).
+# sees the same image in every epoch; under the described crops so small a net may memorize little, and then ELR has little
+# to prevent ({doc}`forensics` has runs with them).
 
 # %%
 # %matplotlib inline
