@@ -301,7 +301,8 @@ def run(
 
 def measure(shop: Shop, epochs: int | None = None) -> None:
     """Complete a shop's summary by what the network of each finished run, as far as it is on this machine, says of the
-    test products with and without a near-duplicate in training; and write the gallery, if it is the shop to show."""
+    test products with and without a near-duplicate in training, and by how good the list of its ELR targets is; and
+    write the gallery, if it is the shop to show."""
     summary = read(summary_path(shop))
     if summary is None or not (data.data_root() / shop.dataset).exists():
         return
@@ -314,7 +315,8 @@ def measure(shop: Shop, epochs: int | None = None) -> None:
             dataset = data.load(shop.dataset)
             with np.load(data.data_root() / shop.dataset) as archive:
                 leaked = archive["test_leaked"]
-        predicted = train.predict_test(config, dataset, train.load_outcome(state)).argmax(dim=1).numpy()
+        outcome = train.load_outcome(state)
+        predicted = train.predict_test(config, dataset, outcome).argmax(dim=1).numpy()
         labels, truth = dataset.test_labels.numpy(), dataset.test_truth.numpy()
         parts = {"leaked": leaked, "apart": ~leaked}
         summary["runs"][config.run_id] = {"arm": arm, "epochs": config.epochs} | {
@@ -322,6 +324,11 @@ def measure(shop: Shop, epochs: int | None = None) -> None:
             for part, chosen in parts.items()
             for what, wanted in (("agreement", labels), ("accuracy", truth))
         }
+        if outcome["targets"] is not None:
+            given, wrong = dataset.train_labels.numpy(), (dataset.train_labels != dataset.train_truth).numpy()
+            targets = outcome["targets"].numpy()
+            found = audit.measure(wrong, audit.label_scores(targets, given), audit.suspect_list(targets, given))
+            summary["runs"][config.run_id]["list"] = {name: round(value, 6) for name, value in found.items()}
         if arm == "ELR" and shop.split == "group" and shop.seed == 0 and KINDS[shop.kind].source != "cifar100":
             _save_gallery(shop, dataset, predicted)
     _write_json(summary, summary_path(shop))
@@ -420,6 +427,37 @@ def put_in(chosen: Sequence[Shop]) -> pd.DataFrame:
     whole = ["subcategories", "products", "kept"]
     means = groups.agg("mean").assign(seeds=groups.size()).round(1).reset_index()
     return means.astype({name: int for name in whole if (means[name] % 1 == 0).all()})
+
+
+def lists(chosen: Sequence[Shop], epochs: int | None = None) -> pd.DataFrame:
+    """How good the list of labels to look at is on the shops' training products, as text: a row per shop and ELR run,
+    mean over seeds and 95 % t interval; empty where none was measured (`measure` needs the weights).
+
+    Precision is the share of misfiled products among the first 1, 5 and 10 % of the list; looks: the products to look
+    at until half of the misfiled ones are found, in percent of those in any order.
+    """
+    rows = []
+    for shop in chosen:
+        summary = read(summary_path(shop)) or {"runs": {}}
+        for config in configs(shop, epochs).values():
+            entry = summary["runs"].get(config.run_id, {})
+            if "list" in entry:
+                found = entry["list"] | {"looks": entry["list"]["effort_half"] / entry["list"]["effort_half_random"]}
+                key = {"shop": shop.kind, "split by": shop.split, "leak": shop.leak, "run": entry["arm"]}
+                rows.append(key | {"seed": shop.seed, "products": summary["train"]["products"]} | found)
+    texts = {
+        "misfiled": "wrong_share", "first 1 %": "precision_at_1", "first 5 %": "precision_at_5",
+        "first 10 %": "precision_at_10", "looks": "looks", "listed": "listed_share", "found": "recall",
+    }  # fmt: skip
+    key = ["shop", "split by", "leak", "run"]
+    table = [
+        {
+            **dict(zip(key, names, strict=True)), "seeds": part["seed"].nunique(),
+            "products": round(part["products"].mean()), **{text: percent(part[name]) for text, name in texts.items()},
+        }
+        for names, part in pd.DataFrame(rows, columns=None if rows else key).groupby(key, sort=False)
+    ]  # fmt: skip
+    return pd.DataFrame(table, columns=[*key, "seeds", "products", *texts])
 
 
 def leakage_answer(table: pd.DataFrame, published: float) -> str:

@@ -103,6 +103,26 @@ def test_the_two_parts_of_the_test_set_add_up_to_the_record(store):
     assert np.allclose(apart["agreement_apart"], apart["agreement"], atol=1e-5)
 
 
+def test_the_list_is_measured_on_the_training_products(store):
+    """The first 10 % of the list, counted by hand from the run's targets and the shop's truth."""
+    config = shop.configs(APART, 2)["ELR"]
+    dataset = data.load(APART.dataset)
+    targets = train.load_outcome(runs.state_dir(config))["targets"]
+    given, wrong = dataset.train_labels, (dataset.train_labels != dataset.train_truth).numpy()
+    own = targets.gather(1, given[:, None])[:, 0]
+    rival = targets.scatter(1, given[:, None], -1.0).max(dim=1).values
+    first = torch.argsort(rival / own, descending=True)[: round(0.1 * len(given))].numpy()
+    found = shop.read(shop.summary_path(APART))["runs"][config.run_id]["list"]
+    assert found["precision_at_10"] == pytest.approx(wrong[first].mean(), abs=0.01)
+    assert found["wrong_share"] == pytest.approx(wrong.mean(), abs=1e-6)
+    table = shop.lists([LEAKY, APART], 2)
+    assert list(zip(table["split by"], table["run"], strict=True)) == [
+        (split, arm) for split in ("product", "group") for arm in ("ELR", "ELR + SAM")
+    ]
+    assert table["first 10 %"].iloc[2] == f"{100 * found['precision_at_10']:.1f}"
+    assert shop.lists([Shop("digits", "group", 60, 9)], 2).empty
+
+
 def test_a_gallery_row_holds_what_it_is_called(store):
     found = shop.load_gallery(APART)
     label, prediction, truth = (found[name] for name in ("label", "prediction", "truth"))
