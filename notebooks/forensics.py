@@ -170,11 +170,13 @@ if not there:
 # q \left( a - \frac{1 - a}{C - 1} \right) .
 # $$
 #
-# That is $q$ for a perfect network and a little less for a real one. Computed and measured, in points:
+# That is $q$ for a perfect network and a little less for a real one. Computed and measured, in points; *lowest* and *highest*
+# are over all runs of the ladder with that noise and loss, whatever their recipe:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "full-width"]
 for scale in there:
     cost = compare.noisy_label_cost(planned[scale], records[scale])
+    cost = cost.rename(columns=lambda name: name.replace("_", " "))
     table = cost.style.hide(axis="index").format(precision=2)
     display(table.set_caption(f"{scale} scale"))
 if not there:

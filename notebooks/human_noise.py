@@ -166,7 +166,7 @@ if not any(map(len, agreements.values())):
 # On the diagonal agreement tells the truth. Right of it a network looks better than it is, left of it worse. Right of
 # the dotted line it agrees with more labels than people got right.
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+# %% tags=["nbval-ignore-output", "hide-input", "full-width"]
 for scale, table in agreements.items():
     print(f"{scale} scale")
     display(human_noise.agreement_text(table).style.hide(axis="index"))

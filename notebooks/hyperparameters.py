@@ -100,7 +100,7 @@ print(
 # %% [markdown]
 # ## The sweeps
 #
-# At `cpu` scale a run trains the small net on 9,000 images with flips, and 1,000 are held out; at `paper` scale
+# At `cpu` scale a run trains the small net on nine tenths of 10,000 images with flips, and a tenth is held out; at `paper` scale
 # ResNet-34 on 45,000. Both train for 30 epochs, like the published sweeps. Each line is one run; bright is accurate.
 
 # %% tags=["nbval-ignore-output", "remove-output"]
@@ -203,7 +203,10 @@ for (scale, name), table in found.items():
             | {sweeps.NAMES[field]: setting[field] for field in sweeps.FIELDS}
             | {"test accuracy, %": choice.test}
         )
-pd.DataFrame(rows).set_index("setting").T.style.format(precision=4, na_rep="")
+pd.DataFrame(rows).set_index("setting").T.style.format(
+    lambda value: f"{value:.4g}" if isinstance(value, float) else value,
+    na_rep="",
+)
 
 # %% [markdown]
 # ## Choosing by noisy labels
@@ -221,7 +224,8 @@ pd.DataFrame(rows).set_index("setting").T.style.format(precision=4, na_rep="")
 for key, table in found.items():
     rank = table["test_top1"].corr(table["held_out_top1_noisy"], "spearman")
     print(f"{key[0]} scale, {key[1]}: rank correlation {rank:.2f}")
-    display(chosen[key].round(2).style.hide(axis="index").format(precision=2))
+    picks = chosen[key].rename(columns=lambda name: name.replace("_", " "))
+    display(picks.style.hide(axis="index").format(precision=2))
     wrong = table["noise_realized"].mean()
     display(plots.selection(table, chosen[key], wrong, sweeps.describe(table)))
 
