@@ -47,6 +47,7 @@ LADDER = (
     _arm("float16, new loss scaler each batch", FLOAT16, "crops and flips drawn once"),
     _arm("counted on noisy test labels", FLOAT16, "float16, new loss scaler each batch", measure="test_top1_noisy"),
     _arm("only: noisy test labels", "", "as described", measure="test_top1_noisy", single=True),
+    _arm("drawn once, ELR with β 0.3", f"{FROZEN} beta", "crops and flips drawn once", single=True),
     _arm("only: never the true class", "noise_convention=others", "as described", single=True),
     _arm("only: a tenth held out", "split=held_out", "as described", single=True),
 )

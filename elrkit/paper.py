@@ -31,7 +31,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from elrkit.config import HUMAN_NOISE_RATES, RunConfig
+from elrkit import plans
+from elrkit.config import HUMAN_NOISE_RATES, RunConfig, cifar10_recipe
 
 VERDICTS = (
     "reproduced",
@@ -50,10 +51,9 @@ MEASURES = (
     "test_top1_selected",
     "test_top5",
     "test_top1_noisy",
-    "wrong_memorized",
-    "wrong_memorized_50",
-    "wrong_correct",
-    "right_correct",
+    "batches_wrong_memorized",  # on the training batches during the epoch, as the paper's code counts
+    "batches_wrong_memorized_50",
+    "batches_wrong_correct",
 )
 RUN_COLUMNS = (  # what `decide` needs; a measure that is missing counts as not measured
     *("run_id", "dataset", "train_size", "model", "loss", "schedule", "noise", "noise_rate", "noise_convention"),
@@ -92,6 +92,10 @@ PAPER_SCALE = {
 PAPER_DATASET = {
     "cifar10": {"epochs": (120,), "beta": (None, 0.7), "lam": (None, 3)},
     "cifar100": {"epochs": (150,), "beta": (None, 0.9), "lam": (None, 7)},
+}
+# At cpu scale they are the plans', so that a change which the forensics make alone is no run of the described recipe.
+CPU_SCALE = {
+    name: (getattr(plans.at_cpu_scale(cifar10_recipe()), name),) for name in PAPER_SCALE if name != "train_size"
 }
 # Table 1 of the paper trains on all images; Liu et al. hold out a tenth and keep the best epoch on it.
 SPLIT = {"galatolo2021": ("all",), "liu2020": ("held_out",), "wei2022": ("all",)}
@@ -375,7 +379,7 @@ def _by_difference(
         tables = []
         for arm in arms:
             where = {name: value for name, value in arm.items() if name != "measure"}
-            rows = _select(runs, _at_scale(recipe, scale, fixed["dataset"][0]) | where)
+            rows = _select(runs, _of_claim(claim, recipe, scale, fixed["dataset"][0]) | where)
             tables.append((rows, arm["measure"][0]))
         note = _join(*dict.fromkeys(_left_out(rows) for rows, _ in tables))
         pairs = _pairs(*(_finished(rows, measure) for rows, measure in tables), free)
@@ -390,22 +394,23 @@ def _by_difference(
             return _interval_state(found, claim["rule"], claim["tolerance"])
 
         found, *others = (of_pair(*pair) for pair in pairs)
-        settings = [_setting_text(a.iloc[0]) for a, _ in pairs]
+        settings = [_setting_text(a.iloc[0], "schedule" not in fixed) for a, _ in pairs]
         if scale == "cpu":
             found = replace(found, note=_join(settings[0], found.note))
-        return _beside_other_settings(found, list(zip(settings[1:], others, strict=True)), claim)
+        return _beside_other_settings(
+            found,
+            list(zip(settings[1:], others, strict=True)),
+            lambda mean: not _against(claim["rule"], mean, mean, claim["tolerance"]),
+        )
 
     return _over_scales(claim, arguments, case, ("paper", "cpu"))
 
 
-def _beside_other_settings(found: Finding, others: list[tuple[str, Finding]], claim: pd.Series) -> Finding:
-    """`found`, told of each other setting of the cell whose mean lies on the other side of the bound; undecided where
-    such a setting decides against it."""
-    rule, tolerance = claim["rule"], claim["tolerance"]
-
-    def meets(mean: float) -> bool:
-        return not _against(rule, mean, mean, tolerance)
-
+def _beside_other_settings(
+    found: Finding, others: list[tuple[str, Finding]], meets: Callable[[float], bool]
+) -> Finding:
+    """`found`, told of each other setting of the cell whose mean lies on the other side of the bound (`meets` tells
+    the sides); undecided where such a setting decides against it."""
     contrary = [(setting, other) for setting, other in others if meets(other.ours) != meets(found.ours)]
     if not contrary:
         return found
@@ -414,7 +419,7 @@ def _beside_other_settings(found: Finding, others: list[tuple[str, Finding]], cl
     told = tuple(
         f"{setting}: {other.ours:+.2f}"
         + (" (1 seed)" if other.seeds == 1 else f" ({other.low:+.2f} to {other.high:+.2f}, {other.seeds} seeds)")
-        for setting, other in dict(contrary).items()
+        for setting, other in contrary
     )
     return replace(found, contrary=told)
 
@@ -427,11 +432,13 @@ AUGMENTATIONS = {
 }
 
 
-def _setting_text(run: pd.Series) -> str:
-    """What sets a run apart from others of its scale and cell, in words: images, epochs and augmentation."""
+def _setting_text(run: pd.Series, with_schedule: bool) -> str:
+    """What sets a run apart from others of its scale and cell, in words: images, epochs, augmentation, and the schedule
+    where the claim leaves it open."""
     size = run["train_size"]
     images = "all images" if _is_missing(size) else f"{size:,.0f} images"
-    return f"{images}, {run['epochs']:g} epochs, {AUGMENTATIONS.get(run['augmentation'], run['augmentation'])}"
+    parts = [images, f"{run['epochs']:g} epochs", AUGMENTATIONS.get(run["augmentation"], run["augmentation"])]
+    return ", ".join(parts + [SCHEDULES.get(run["schedule"], run["schedule"])] * with_schedule)
 
 
 def _interval_state(found: Finding, rule: str, tolerance: float) -> Finding:
@@ -454,15 +461,25 @@ def _by_level(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: 
     def case(fixed: dict, recipe: dict, scale: str) -> Finding:
         measure, bound = fixed["measure"][0], fixed["bound"][0]
         where = {name: value for name, value in fixed.items() if name not in ("measure", "bound")}
-        rows = _select(runs, _at_scale(recipe, scale, fixed["dataset"][0]) | where)
-        groups = _settings(_finished(rows, measure))
+        rows = _select(runs, _of_claim(claim, recipe, scale, fixed["dataset"][0]) | where)
+        groups = sorted(_settings(_finished(rows, measure)), key=_preference, reverse=True)
         if not groups:
-            small = _select(runs, _at_scale(recipe, "cpu", fixed["dataset"][0]) | where)
+            small = _select(runs, _of_claim(claim, recipe, "cpu", fixed["dataset"][0]) | where)
             return Finding("open", _join(_left_out(rows), "" if small.empty else "runs of cpu scale decide no level"))
-        chosen = max(groups, key=_preference)
-        mean, low, high = t_interval(100 * chosen[measure].to_numpy(dtype=float))
-        found = Finding("open", _left_out(rows), mean, low, high, len(chosen), scale, tuple(chosen["run_id"]))
-        return _level_state(found, claim["rule"] == "at_least", bound, claim["tolerance"])
+        at_least, tolerance = claim["rule"] == "at_least", claim["tolerance"]
+
+        def of_group(group: pd.DataFrame) -> Finding:
+            level = t_interval(100 * group[measure].to_numpy(dtype=float))
+            found = Finding("open", _left_out(rows), *level, len(group), scale, tuple(group["run_id"]))
+            return _level_state(found, at_least, bound, tolerance)
+
+        found, *others = map(of_group, groups)
+        settings = [_setting_text(group.iloc[0], "schedule" not in fixed) for group in groups]
+        return _beside_other_settings(
+            found,
+            list(zip(settings[1:], others, strict=True)),
+            lambda mean: mean >= bound - tolerance if at_least else mean <= bound + tolerance,
+        )
 
     return _over_scales(claim, arguments, case, ("paper",))
 
@@ -518,7 +535,10 @@ def _over_scales(
             coded = in_all(CODE[claim["source"]], scale)
         found, verdict = _combine(found, coded)
         if verdict != VERDICTS[4]:
-            return replace(found, note=_join("at cpu scale only" if scale == "cpu" else "", found.note)), verdict
+            # What the larger scale has, though it does not decide, is told.
+            larger = [f"at {f.scale} scale {f.ours:+.2f}, {f.seeds} seeds, undecided" for f in open_findings if f.seeds]
+            only = "at cpu scale only" if scale == "cpu" else ""
+            return replace(found, note=_join(only, *larger, found.note)), verdict
         open_findings.append(found)
     return max(open_findings, key=lambda finding: finding.seeds), VERDICTS[4]
 
@@ -678,10 +698,18 @@ def _arm(fixed: dict, side: str) -> dict:
 def _at_scale(recipe: dict, scale: str, dataset: str) -> dict:
     """The conditions of a recipe at a scale; at the paper's, images are cropped and flipped as the paper says."""
     where = {**recipe, "scale": (scale,)}
+    of_dataset = PAPER_DATASET.get(dataset, {})
     if scale == "paper":
-        where |= PAPER_SCALE | PAPER_DATASET.get(dataset, {})
+        where |= PAPER_SCALE | of_dataset
         where["augmentation"] = tuple(kind for kind in recipe["augmentation"] if kind in ("fresh", "frozen"))
+    else:
+        where |= CPU_SCALE | {k: v for k, v in of_dataset.items() if k != "epochs"}
     return where
+
+
+def _of_claim(claim: pd.Series, recipe: dict, scale: str, dataset: str) -> dict:
+    """`_at_scale`, on the part of the images that the claim's source trains on."""
+    return _at_scale(recipe, scale, dataset) | {"split": SPLIT[claim["source"]]}
 
 
 def _select(table: pd.DataFrame, where: dict[str, tuple]) -> pd.DataFrame:

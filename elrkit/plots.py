@@ -623,7 +623,7 @@ def ladder(rows: pd.DataFrame, title: str = "") -> Figure:
     for row, rate in enumerate(rates):
         panels = rows[rows["noise_rate"] == rate]
         for ax, loss in zip(axes[row], losses, strict=True):
-            _ladder_panel(ax, panels[panels["loss"] == loss], list(arms.index))
+            _ladder_panel(ax, panels[panels["loss"] == loss], list(arms.index), set(panels["arm"]))
             ax.axhline((~arms).sum() - 0.5, color=GREY, lw=0.6)
             ax.set_title(
                 f"{LOSS_NAMES[loss]}, {f'{100 * rate:g} % noise' if rate else 'clean labels'}", fontsize="medium"
@@ -640,7 +640,7 @@ def ladder(rows: pd.DataFrame, title: str = "") -> Figure:
     return figure
 
 
-def _ladder_panel(ax, panel: pd.DataFrame, arms: list[str]) -> None:
+def _ladder_panel(ax, panel: pd.DataFrame, arms: list[str], of_rate: set[str]) -> None:
     ran = panel[panel["seeds"] > 0].assign(y=lambda part: part["arm"].map(arms.index))
     rungs = ran[~ran["single"]].sort_values("y")
     ax.plot(rungs["mean"], rungs["y"], color=BLUE, lw=1, alpha=0.6)
@@ -659,7 +659,7 @@ def _ladder_panel(ax, panel: pd.DataFrame, arms: list[str]) -> None:
     for y, arm in enumerate(arms):
         here = panel[panel["arm"] == arm]
         if not len(here):
-            why = "the same: no label is wrong"
+            why = "of the other loss alone" if arm in of_rate else "the same: no label is wrong"
         elif here["seeds"].iloc[0]:
             continue
         else:
@@ -748,7 +748,7 @@ def accuracy_by_cost(rows: pd.DataFrame) -> Figure:
         ax.set_xlim(0, 1.12 * ran[column].max())
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
-    seen = [value for values in ran["values"] for value in values]
+    seen = [value for values in ran["values"] for value in values.values()]
     room = max(1.0, 0.25 * (max(seen) - min(seen)))
     axes[0].set_ylim(min(seen) - room, max(seen) + room)
     axes[0].set_ylabel("test accuracy at the last epoch, %")

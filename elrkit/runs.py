@@ -203,7 +203,7 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
     """One row a run: every field of its config, how it ended, its last epoch's curves, the realized noise, the cost.
 
     `test_top1_best` is the best epoch's; `test_top1_selected` that of the epoch which held-out noisy labels choose;
-    `wrong_memorized_50` is epoch 50's.
+    `batches_wrong_memorized_50` is epoch 50's.
     """
     rows = []
     for record in records:
@@ -218,8 +218,8 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
             # Not the last epoch's learning rate: `lr` stays the config's.
             row |= {name: column[-1] for name, column in curves.items() if name not in ("epoch", "lr")}
             row["test_top1_best"] = max(curves["test_top1"])
-            memorized = curves.get("wrong_memorized", [])
-            row["wrong_memorized_50"] = memorized[49] if len(memorized) >= 50 else math.nan
+            memorized = curves.get("batches_wrong_memorized", [])
+            row["batches_wrong_memorized_50"] = memorized[49] if len(memorized) >= 50 else math.nan
             held_out = curves.get("held_out_top1_noisy")
             row["test_top1_selected"] = curves["test_top1"][held_out.index(max(held_out))] if held_out else math.nan
         timing = record["timing"]

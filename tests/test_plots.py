@@ -25,6 +25,7 @@ def test_ladder_shows_the_published_cell_at_paper_scale_alone():
     assert "-10.0" in texts(large.axes[0])
     assert texts(large.axes[0]).count("not run yet") == 4  # two rungs and two single changes; one counts the same run
     assert texts(large.axes[2]).count("the same: no label is wrong") == 3
+    assert texts(large.axes[0]).count("of the other loss alone") == 1  # cross-entropy has no beta
     low, high = large.axes[0].get_xlim()
     assert low < 72.3 < 90 < high
 
@@ -87,5 +88,7 @@ def test_accuracy_by_cost_shows_the_arms_that_ran():
     rows = compare.compare(configs, [record(configs[0], 0.7), record(configs[1], 0.8)], compare.SAM_ARMS)
     figure = plots.accuracy_by_cost(rows)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Cross-entropy: SGD", "Cross-entropy: SAM"]
+    low, high = figure.axes[0].get_ylim()
+    assert low < 70 < 80 < high < 100
     with pytest.raises(ValueError, match="accuracy_by_cost: no run is there"):
         plots.accuracy_by_cost(rows.assign(seeds=0))

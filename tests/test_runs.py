@@ -175,9 +175,9 @@ def test_table(record, digits):
         if name not in ("epoch", "lr"):
             assert row[name] == column[-1]
     assert row["test_top1_best"] == max(curves["test_top1"])
-    assert math.isnan(row["wrong_memorized_50"])
-    long = curves | {"wrong_memorized": [k / 100 for k in range(60)]}
-    assert runs.table([record | {"curves": long}]).iloc[0]["wrong_memorized_50"] == 0.49  # the fiftieth
+    assert math.isnan(row["batches_wrong_memorized_50"])
+    long = curves | {"batches_wrong_memorized": [k / 100 for k in range(60)]}
+    assert runs.table([record | {"curves": long}]).iloc[0]["batches_wrong_memorized_50"] == 0.49  # the fiftieth
     chosen = int(np.argmax(curves["held_out_top1_noisy"]))
     assert row["test_top1_selected"] == curves["test_top1"][chosen]
     assert row["noise_realized"] == record["data"]["realized_noise_rate"]
