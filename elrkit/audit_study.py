@@ -27,10 +27,10 @@ from sklearn.model_selection import StratifiedKFold
 from elrkit import audit, data, runs, train
 from elrkit.config import HUMAN_NOISE_RATES, ConfigError, RunConfig, as_list, is_whole
 from elrkit.paper import interval_text, t_interval
+from elrkit.plans import LEVELS
 from elrkit.progress import duration
 
 SCHEMA = 2  # 1 trained the cross-entropy for a quarter of ELR's epochs
-LEVELS = ("worst", "random1", "aggregate")
 TEST_IMAGES = 2_000  # choose the best epoch of cross-entropy; more would only take time
 FORM = "{:.3f}"  # of the tables' means and intervals
 LOOKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)

@@ -13,6 +13,7 @@ meaningless (beta without ELR, milestones without multi-step) are reset to their
 import ast
 import hashlib
 import json
+import math
 from functools import cache
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -318,6 +319,14 @@ def is_whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def require(name: str, value: Any, low: float, high: float = math.inf, whole: bool = False) -> None:
+    """Raises ConfigError, naming `name`, unless `value` is a number from `low` to `high`, and a whole one if asked."""
+    kinds = int if whole else int | float
+    if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high or value == math.inf:
+        what = f"{'whole ' * whole}numbers from {low:g}{f' to {high:g}' if high < math.inf else ''}"
+        raise ConfigError(f"{name}={value!r}: allowed are {what}")
+
+
 def as_list(name: str, values: list | str) -> list:
     """`values`, or the list that it is the text of; raises ConfigError, naming `name`, when it is empty or no list."""
     if isinstance(values, str) and values.startswith("[") and values.endswith("]"):
@@ -331,7 +340,7 @@ def as_list(name: str, values: list | str) -> list:
 
 
 def grid(noise_rates: list[float], losses: list[str], seeds: list[int], **fields: Any) -> list[RunConfig]:
-    """Every combination, noise rates outermost, as configs that share `fields`; the seed also draws the noise.
+    """Every combination once, noise rates outermost, as configs that share `fields`; the seed also draws the noise.
 
     A list may be text, such as "[0.3, 0.6]" or "[ce, elr]": papermill's -p hands lists over like that. Raises
     ConfigError when a list is empty or no list, or a combination is not allowed.
@@ -339,12 +348,13 @@ def grid(noise_rates: list[float], losses: list[str], seeds: list[int], **fields
     noise_rates, losses, seeds = (
         as_list(name, values) for name, values in (("noise_rates", noise_rates), ("losses", losses), ("seeds", seeds))
     )
-    return [
+    configs = (
         RunConfig(noise_rate=rate, loss=loss, seed=seed, noise_seed=seed, **fields)
         for rate in noise_rates
         for loss in losses
         for seed in seeds
-    ]
+    )
+    return list({config.run_id: config for config in configs}.values())
 
 
 def cifar10_recipe(

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from elrkit import plans
 from elrkit.config import HUMAN_NOISE_RATES
 from elrkit.paper import interval_text
 
-LEVELS = ("aggregate", "random1", "worst")
+LEVELS = plans.LEVELS[::-1]  # from the cleanest on
 LOSSES = {"ce": "CE", "elr": "ELR"}
 
 # What was changed in ELR's multi-step training, and what it is compared with: one means a row, then all of them.

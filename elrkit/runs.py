@@ -235,7 +235,8 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
     always = ("status", "scale", "noise_realized", "test_top1", "wrong_memorized", "wrong_correct")
     costs = ("seconds", "joules", "jobs", "device", "threads", "images_per_second")
     empty = ["run_id", *RunConfig.model_fields, *always, *costs]
-    return pd.DataFrame(rows, columns=None if rows else empty)
+    frame = pd.DataFrame(rows, columns=None if rows else empty)
+    return frame.assign(**dict.fromkeys((name for name in always if name not in frame), math.nan))
 
 
 def summary(table: pd.DataFrame, by: Sequence[str] = ("noise_rate", "loss")) -> pd.DataFrame:
@@ -463,6 +464,11 @@ def _train_in_processes(todo, jobs, threads, should_stop, on_event, options) -> 
         process.join()
         if process.exitcode:
             log.error("a training process ended with exit code %s; its run can be resumed", process.exitcode)
+    for config in todo:  # the workers pass over what is held, by another one of them or by a process elsewhere
+        if find(config) is None:
+            with claim(config) as mine:
+                if not mine:
+                    on_event(Event("busy", config))
 
 
 def _worker(texts: list[str], threads: int, options: dict, events: Any, stop: Any, parent: int) -> None:

@@ -26,7 +26,7 @@
 # %%
 # %matplotlib inline
 import pandas as pd
-from elrkit import audit_study, flops, models, paper, plans, plots, runs
+from elrkit import audit_study, config, flops, models, paper, plans, plots, runs
 
 # %% tags=["parameters"]
 num_classes = 63  # the shop's subcategories
@@ -35,11 +35,10 @@ epochs = 50  # of a run of Figure 5, as the published log has it
 runs_per_cell = 4  # CE and ELR, each with SGD and with SAM
 
 # %%
-if min(images_per_class // 10, epochs, runs_per_cell) < 1 or num_classes < 2:
-    raise ValueError(
-        f"num_classes={num_classes}, images_per_class={images_per_class}, epochs={epochs}, "
-        f"runs_per_cell={runs_per_cell}: allowed are at least 2 classes, 10 images, 1 epoch and 1 run"
-    )
+config.require("num_classes", num_classes, 2, whole=True)
+config.require("images_per_class", images_per_class, 10, whole=True)
+config.require("epochs", epochs, 1, whole=True)
+config.require("runs_per_cell", runs_per_cell, 1, whole=True)
 trained = round(0.9 * num_classes * images_per_class)
 tested = num_classes * images_per_class - trained
 cells = 4 * runs_per_cell
@@ -145,7 +144,7 @@ print(
 parts = []
 for name in plans.PLANS:
     for scale in names:
-        ids = {config.run_id for config in plans.plan(name, scale)}
+        ids = {planned.run_id for planned in plans.plan(name, scale)}
         mine = table[table.run_id.isin(ids)]
         if len(mine):
             total = flops.totals(mine.assign(plan=name), ["plan", "scale"])

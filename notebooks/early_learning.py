@@ -91,6 +91,10 @@ if runs.missing(configs):
 # %% tags=["nbval-ignore-output", "remove-output"]
 records = runs.load_or_train(configs, jobs=jobs)
 table, curves = runs.table(records), runs.curves(records)
+if not (table.status == "finished").any():
+    raise config.ConfigError(
+        f"lr={lr}: all {len(table)} runs diverged; a smaller lr helps"
+    )
 
 # %% [markdown]
 # ## What became of the labels

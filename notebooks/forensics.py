@@ -252,11 +252,9 @@ for scale, rows in sam_ladders.items():
 #   rows are shuffled without a seed, so that each run has another split. Sizes and colours of one article share a photo,
 #   and near-copies of a test image then lie among the training images.
 # * Class ids start at 1, so that 63 subcategories need an output of 64. That changes nothing.
-# * The random sweep (`sweep.yaml` at
-#   [aaaf008](https://github.com/YinengWang/Supervised-Image-Classification-with-Noisy-Labels-Using-Deep-Learning/commit/aaaf008)
-#   and
-#   [f83ce2c](https://github.com/YinengWang/Supervised-Image-Classification-with-Noisy-Labels-Using-Deep-Learning/commit/f83ce2c))
-#   draws eight hyper-parameters. The grid
-#   ([7a90999](https://github.com/YinengWang/Supervised-Image-Classification-with-Noisy-Labels-Using-Deep-Learning/commit/7a90999),
-#   076cd26) has 288 settings; but Adam's learning rate and weight decay are fixed in `main.py` and it takes no momentum,
+# * The random sweeps (`sweep.yaml` from
+#   [f83ce2c](https://github.com/YinengWang/Supervised-Image-Classification-with-Noisy-Labels-Using-Deep-Learning/commit/f83ce2c)
+#   on) draw seven or eight hyper-parameters, from ranges that change ({doc}`hyperparameters`). The grid
+#   ([7a90999](https://github.com/YinengWang/Supervised-Image-Classification-with-Noisy-Labels-Using-Deep-Learning/commit/7a90999))
+#   has 288 settings; but Adam's learning rate and weight decay are fixed in `main.py` and it takes no momentum,
 #   so that its 144 settings are four distinct ones, for the four values of λ. Both sweeps select on test accuracy.

@@ -25,13 +25,11 @@ image_size = 32
 # %%
 # %matplotlib inline
 import pandas as pd
-from elrkit import flops, models
+from elrkit import config, flops, models
 from torch import nn
 
-if num_classes < 2 or image_size < 8:
-    raise ValueError(
-        f"num_classes={num_classes}, image_size={image_size}: allowed are at least 2 classes and 8 pixels"
-    )
+config.require("num_classes", num_classes, 2, whole=True)
+config.require("image_size", image_size, 8, whole=True)
 image_shape = (3, image_size, image_size)
 networks = {
     "ResNet-18": models.resnet18(num_classes),

@@ -80,6 +80,8 @@ settings.map(lambda value: "" if value is None else f"{value}")
 #   by that ratio, $\ln 10$, which is the same loss.
 # * **Weight decay.** The code of {cite:t}`wang2019` decays one dense layer alone, which the nets here do not have; the
 #   $10^{-4}$ on all weights is what {cite:t}`ma2020` give every loss, SCE too.
+# * **Gradient clipping.** {cite:t}`ma2020` clip the norm of the gradient at 5 (`grad_bound` at 2d18de6); nothing is clipped
+#   here.
 # * **Augmentation.** Shifts and flips there; at `paper` scale random crops and flips, at `cpu` scale none.
 #
 # ## Side by side

@@ -32,15 +32,16 @@ seeds = [0, 1, 2]
 import numpy as np
 import pandas as pd
 import torch
-from elrkit import theory
+from elrkit import config, theory
 
-if not (
-    lam > 0 and 0 <= beta < 1 and n >= 20 and sigma > 0 and steps >= 1 and seeds
-):
-    raise ValueError(
-        f"lam={lam}, beta={beta}, n={n}, sigma={sigma}, steps={steps}, seeds={seeds}: allowed are lam > 0, "
-        "0 <= beta < 1, n >= 20, sigma > 0, steps >= 1 and at least one seed"
-    )
+seeds = config.as_list("seeds", seeds)
+config.require("lam", lam, 0.001)
+config.require("beta", beta, 0, 0.999)
+config.require("n", n, 20, whole=True)
+config.require("sigma", sigma, 0.001)
+config.require("steps", steps, 1, whole=True)
+for seed in seeds:
+    config.require("seeds", seed, 0, whole=True)
 
 # %% [markdown]
 # ## The gradient, step by step

@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elrkit import config as module
-from elrkit.config import ConfigError, RunConfig, cifar10_recipe, cifar100_recipe, table1_cifar10, table1_cifar100
+from elrkit.config import (
+    ConfigError,
+    RunConfig,
+    cifar10_recipe,
+    cifar100_recipe,
+    grid,
+    require,
+    table1_cifar10,
+    table1_cifar100,
+)
 
 finite = {"allow_nan": False, "allow_infinity": False}
 
@@ -332,3 +341,20 @@ def test_descriptions_tell_runs_apart():
     config = cifar10_recipe("elr", 0.2, "cosine", 1).with_(sam_rho=0.05)
     assert config.describe() == "cifar10 symmetric 20 % elr cosine SAM 0.05 resnet34 seed 1"
     assert RunConfig(train_size=1000).describe() == "digits 1,000 images clean ce constant small_resnet seed 0"
+
+
+@pytest.mark.parametrize("value", [True, "1", None, float("nan"), float("inf"), 0.5, 3.5])
+def test_a_number_outside_its_range_is_named(value):
+    with pytest.raises(ConfigError, match=r"rate=.*: allowed are numbers from 1 to 3$"):
+        require("rate", value, 1, 3)
+
+
+def test_numbers_within_their_range_pass():
+    for value in (1, 1.0, 2.5, 3):
+        require("rate", value, 1, 3)
+    with pytest.raises(ConfigError, match=r"n=2\.0: allowed are whole numbers from 1$"):
+        require("n", 2.0, 1, whole=True)
+
+
+def test_a_grid_holds_each_combination_once():
+    assert [c.seed for c in grid([0.2], ["ce"], [0, 1, 0])] == [0, 1]

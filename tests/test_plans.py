@@ -74,6 +74,7 @@ def test_options_choose_seeds_and_rates_and_move_milestones():
     configs = plans.plan("sam", "paper", seeds=[5], noise_rates="[0.4]", epochs=60)
     assert {(c.seed, c.noise_seed, c.noise_rate, c.epochs) for c in configs} == {(5, 5, 0.4, 60)}
     assert configs[0].milestones == (20, 40)
+    assert plans.plan("table1", "digits", epochs=1)[0].milestones == (1,)  # not 0, which would lower the rate at once
     assert ids(plans.plan("sam", seeds=None, epochs=None)) == ids(plans.plan("sam"))
 
 
@@ -86,7 +87,7 @@ def test_options_choose_seeds_and_rates_and_move_milestones():
         (dict(name="sam", levels=["worst"]), "levels for plan sam: allowed are seeds, noise_rates, epochs"),
         (dict(name="sam", seeds=[]), r"seeds=\[\]: allowed is a list"),
         (dict(name="sam", noise_rates=[1.5]), "noise_rate=1.5: allowed is a finite number"),
-        (dict(name="human-noise", levels=["awful"]), "noise_convention='awful'"),
+        (dict(name="human-noise", levels=["worst", "random2"]), r"levels=\['random2'\]: allowed are worst, random1"),
     ],
 )
 def test_what_cannot_be_honoured_is_named(arguments, line):

@@ -164,6 +164,13 @@ def test_the_store_is_found_from_below(tmp_path, monkeypatch):
 # Tables
 
 
+def test_the_table_of_diverged_runs_alone_has_its_columns(digits):
+    table = runs.table([train.fit(tiny(lr=1e30), dataset=digits)])
+    assert list(table["status"]) == ["diverged"]
+    assert table[["test_top1", "wrong_memorized", "wrong_correct"]].isna().all(axis=None)
+    assert runs.summary(table).empty
+
+
 def test_table(record, digits):
     diverged = train.fit(tiny(lr=1e30), dataset=digits)
     plain = train.fit(tiny(), dataset=digits)
@@ -364,6 +371,10 @@ def test_a_claim_keeps_others_out_and_dies_with_its_holder(digits):
         events, on_event = collected()
         assert runs.train_missing([config], on_event=on_event) == [config]
         assert [kind for kind, _, _ in events] == ["busy"]
+        events, on_event = collected()
+        other = tiny(seed=1)
+        assert runs.train_missing([config, other], jobs=2, on_event=on_event) == [config]
+        assert [run_id for kind, run_id, _ in events if kind == "busy"] == [config.run_id]
     finally:
         holder.kill()
         holder.join()
