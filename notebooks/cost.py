@@ -26,7 +26,17 @@
 # %%
 # %matplotlib inline
 import pandas as pd
-from elrkit import audit_study, config, flops, models, paper, plans, plots, runs
+from elrkit import (
+    audit_study,
+    config,
+    flops,
+    models,
+    paper,
+    plans,
+    plots,
+    runs,
+    shop,
+)
 
 # %% tags=["parameters"]
 num_classes = 63  # the shop's subcategories
@@ -149,29 +159,44 @@ for name in plans.PLANS:
         if len(mine):
             total = flops.totals(mine.assign(plan=name), ["plan", "scale"])
             parts.append(total.assign(planned=len(ids)))
-# The studies of the audit are no runs of a plan; each trains the small net seven or eight times.
+# Trainings that are no runs of a plan: of the audit's studies, seven or eight each of the small net, and the
+# fine-tunings on cleaned labels.
 studies = list(filter(None, map(audit_study.find, audit_study.studies())))
-if studies:
-    _, small, _ = flops.count(
-        models.build("small_resnet", 10, 3, 32, 2), (3, 32, 32)
+others = [
+    {
+        "plan": "studies of the audit",
+        "scale": "cpu",
+        "runs": len(studies),
+        "images": sum(sum(s["images_trained"].values()) for s in studies),
+        "seconds": sum(sum(s["timing"]["seconds"].values()) for s in studies),
+        "planned": len(audit_study.studies()),
+    }
+]
+for scale in ("paper", "cpu"):
+    bases = [shop.clean_base(scale, seed) for seed in plans.SEEDS]
+    cleaned = list(filter(None, (shop.read(shop.clean_path(b)) for b in bases)))
+    tuned = [(s["images"], row) for s in cleaned for row in s["rows"]]
+    others.append(
+        {
+            "plan": "fine-tunings on cleaned labels",
+            "scale": scale,
+            "runs": len(tuned),
+            "images": sum(shop.TUNE_EPOCHS * images for images, _ in tuned),
+            "seconds": sum(row["seconds"] for _, row in tuned),
+            "planned": len(bases) * (1 + 2 * len(shop.FRACTIONS)),
+        }
     )
-    images = sum(sum(study["images_trained"].values()) for study in studies)
-    seconds = sum(sum(study["timing"]["seconds"].values()) for study in studies)
-    parts.append(
-        pd.DataFrame(
-            [
-                {
-                    "plan": "studies of the audit",
-                    "scale": "cpu",
-                    "runs": len(studies),
-                    "PFLOP": 3 * images * small / 1e15,
-                    "hours": seconds / 3600,
-                    "TFLOP/s": 3 * images * small / 1e12 / seconds,
-                    "planned": len(audit_study.studies()),
-                }
-            ]
-        )
-    )
+nets = {
+    "cpu": models.build("small_resnet", 10, 3, 32, 2),
+    "paper": models.resnet34(10),
+}
+for part in others:
+    if part["runs"]:
+        images, seconds = part.pop("images"), part.pop("seconds")
+        operations = 3 * images * flops.count(nets[part["scale"]], (3, 32, 32))[1]
+        part |= {"PFLOP": operations / 1e15, "hours": seconds / 3600}
+        part["TFLOP/s"] = operations / 1e12 / seconds
+        parts.append(pd.DataFrame([part]))
 parts = pd.concat(parts) if parts else flops.totals(table, ["scale"])
 parts.drop(columns="kWh", errors="ignore").style.hide(axis="index").format(
     precision=3, thousands=","
