@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from elrkit import catalogue, plans, progress, runs
-from elrkit.config import ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig
+from elrkit.config import BUILT_IN_TRAIN_SIZES, ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig
 from elrkit.data import Dataset
 from elrkit.train import load_outcome, predict_test
 
@@ -50,17 +50,27 @@ def _train(
     configs: list[RunConfig], train_missing: Callable[..., list[RunConfig]], announced: bool = False, **options: Any
 ) -> int:
     """Train what is missing by `train_missing` (of `runs`, or its counterpart of `scale`), with progress and counts;
-    `announced`: first say how long it will take here."""
+    `announced`: first say how long it will take here. 1 when a run failed; one that was merely stopped, by its budget
+    or by hand, or that another process trains, is no failure."""
     todo = runs.missing(configs)
     print(f"{len(configs)} runs, {len(configs) - len(todo)} there, {len(todo)} to train")
     if not todo:
         return 0
     if announced:
         runs.announce(todo, options["jobs"])
-    with progress.display(len(todo)) as on_event:
+    last: dict[str, str] = {}  # what happened to each run last
+    with progress.display(len(todo)) as show:
+
+        def on_event(event: runs.Event) -> None:
+            last[event.config.run_id] = event.kind
+            show(event)
+
         left = train_missing(todo, on_event=on_event, **options)
-    print(f"{len(todo) - len(left)} trained, {len(left)} still missing; records in {runs.results_root()}")
-    return 0
+    # A process that was killed ends its run without a word.
+    failed = sum(last.get(config.run_id) in ("failed", "started", "progress") for config in left)
+    what = f"{len(left)} still missing" + (f", {failed} of them failed, see above" if failed else "")
+    print(f"{len(todo) - len(left)} trained, {what}; records in {runs.results_root()}")
+    return 1 if failed else 0
 
 
 @app.command
@@ -205,6 +215,7 @@ def audit(
     top: int = 1000,
     epochs: int = 30,
     probabilities: Path | None = None,
+    decisions: tuple[Path, ...] = (),
 ) -> int:
     """Write the list of labels to look at: labels.csv, and review.html to go through with the keyboard.
 
@@ -218,44 +229,85 @@ def audit(
         epochs: of the training, when a dataset is given
         probabilities: out-of-fold class probabilities of any model: an .npy (n, C) of the dataset's training images, or
             an .npz with arrays train and test. With a dataset nothing is trained; with a run both are put together
+        decisions: CSV files saved by the page, in the order of the reviews. Products that were confirmed or kept, and
+            are filed as was decided, are not listed again
     """
     from elrkit import audit, data
 
     given = None if probabilities is None else audit.read_probabilities(probabilities)
+    decided = [catalogue.read_decisions(path) for path in decisions]
     is_run = re.fullmatch("[0-9a-f]{12}", run_or_feed)
     if is_run:
         config = RunConfig(**runs.by_id(run_or_feed)["config"])
         runs.missing([config])  # refuses a dataset whose content is not what the run was trained on
         dataset = data.load(config.dataset)
     else:
-        dataset = data.load(run_or_feed)
+        dataset = _dataset_to_audit(run_or_feed)
         config = None if given else _audit_config(run_or_feed, dataset, epochs)
+    audit.check_listable(dataset, top)  # now, and not after minutes of training
     if config is None:
-        listed, table, page = audit.audit_probabilities(given[0], dataset, out, top, given[1])
+        written = audit.audit_probabilities(given[0], dataset, out, top, given[1], decided)
     else:
         if not is_run:
             _train([config], runs.train_missing)
+            if runs.find(config) is None:
+                print("error: the training did not finish, see above; the same command goes on", file=sys.stderr)
+                return 1
+        if runs.find(config)["status"] != "finished":
+            raise ConfigError(f"run {config.run_id}: its training diverged, so it says nothing of the labels")
         outcome = runs.state_dir(config) / "outcome.pt"
         if not outcome.exists():
             raise ConfigError(f"run {config.run_id}: trained elsewhere, there is no {outcome}; train it here")
         outcome = load_outcome(outcome.parent)
+        if left := len(dataset.train_images) - len(outcome["index"]):
+            part = config.model_dump(include={"train_size", "split"}, exclude_defaults=True)
+            print(
+                f"{left} of the dataset's {len(dataset.train_images)} training images are not in the list: run "
+                f"{config.run_id} was not trained on them ({', '.join(f'{name}={part[name]}' for name in part)})"
+            )
         test = predict_test(config, dataset, outcome).softmax(dim=1).numpy() if dataset.test_ids else None
         if given and test is not None and given[1] is not None:
             test = audit.combine(test, given[1])
-        listed, table, page = audit.audit_outcome(outcome, dataset, out, top, test, given and given[0])
-    print(f"{len(listed)} labels to look at, the most suspicious first: {table}")
-    if page is None:
+        written = audit.audit_outcome(outcome, dataset, out, top, test, given and given[0], decided)
+    if decisions:
+        print(f"{written.left_out} products left out, which were confirmed or kept and are filed as was decided")
+    print(f"{len(written.listed)} labels to look at, the most suspicious first: {written.table}")
+    if written.page is None:
         return 0
-    print(f"open {page} in a browser; import-feed --decisions applies what you decide there")
+    print(f"open {written.page} in a browser; import-feed --decisions applies what you decide there")
     return 0
+
+
+def _dataset_to_audit(name: str) -> Dataset:
+    """The dataset of this name; raises ConfigError that says what to do first where it is a feed."""
+    from elrkit import data
+
+    def is_feed() -> bool:
+        path = Path(name).expanduser()
+        inside = path.rglob("*") if path.is_dir() else [path]
+        return any(each.suffix.lower() in (".xml", ".csv") and each.is_file() for each in inside)
+
+    try:
+        dataset = data.load(name)
+        # The folder of a feed's photos, if it lies beside the feed, is the only class that has any image.
+        if len(dataset.train_labels.unique()) > 1 or not is_feed():
+            return dataset
+    except data.DataError:
+        if not is_feed():
+            raise
+    raise ConfigError(
+        f"{name}: a feed; first make a dataset of it with `python -m elrkit import-feed {name} --images FOLDER "
+        "--out shop.npz`, then audit shop.npz"
+    )
 
 
 def _audit_config(name: str, dataset: Dataset, epochs: int) -> RunConfig:
     """ELR on a dataset of one's own, with the paper's lambda and beta for as many classes and a net for CPUs."""
+    known = name in BUILT_IN_TRAIN_SIZES or "/" in name or name.endswith(".npz")
     return RunConfig(
-        dataset=name if "/" in name or name.endswith(".npz") else f"./{name}",
-        loss="elr", **(ELR_CIFAR100 if dataset.num_classes > 10 else ELR_CIFAR10),
-        epochs=epochs, lr=0.05, schedule="multistep", milestones=(epochs * 2 // 5, epochs * 4 // 5), gamma=0.1,
+        dataset=name if known else f"./{name}",
+        loss="elr", **(ELR_CIFAR100 if dataset.num_classes > 10 else ELR_CIFAR10), epochs=epochs, lr=0.05,
+        schedule="multistep", milestones=tuple(sorted({epochs * 2 // 5, epochs * 4 // 5} - {0})), gamma=0.1,
         augmentation="flip", precision="bfloat16", batch_size=min(128, len(dataset.train_labels)), eval_every=5,
     )  # fmt: skip
 
@@ -429,7 +481,7 @@ def clean(scale: Scale = "cpu", seeds: tuple[int, ...] = plans.SEEDS, jobs: int 
 
     started, seconds = time.monotonic(), _budget(budget)
     bases = [shop.clean_base(scale, seed) for seed in seeds]
-    _train(bases, runs.train_missing, announced=True, jobs=jobs, budget_seconds=seconds)
+    status = _train(bases, runs.train_missing, announced=True, jobs=jobs, budget_seconds=seconds)
     for base in bases:
         summary = shop.clean(base, lambda: seconds is not None and time.monotonic() - started > seconds)
         made = f"{len(summary['rows']) if summary else 0} of {1 + 2 * len(shop.FRACTIONS)} fine-tunings"
@@ -440,11 +492,12 @@ def clean(scale: Scale = "cpu", seeds: tuple[int, ...] = plans.SEEDS, jobs: int 
             )
         print(f"{base.describe()}: {made}")
     print(f"summaries in {shop.folder()}")
-    return 0
+    return status
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; 0 if all went well, 2 if the arguments or the data cannot be used."""
+    """Run the command line; 0 if all went well, 1 if something failed on the way, 2 if the arguments or the data cannot
+    be used, 130 if it was stopped by Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
@@ -454,6 +507,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:  # each in one line that says how to mend it
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
 
 
 def _flags_of_file(path: Path) -> list[str]:

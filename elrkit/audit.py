@@ -11,10 +11,10 @@ Everything begins with one array of class probabilities (n, C): the targets that
 """
 
 import base64
-import csv
 import hashlib
 import html
 import io
+import itertools
 import json
 import math
 import os
@@ -35,8 +35,6 @@ from elrkit.data import Dataset
 Method = Literal["odds", "self_confidence", "margin", "balanced"]
 
 COLUMNS = ["id", "label", "suggested_label", "confidence", "reason"]
-DECISION_COLUMNS = ["id", "decision", "label", "suggested_label"]
-DECISIONS = ("confirm", "keep", "unsure")
 
 SUSPECT_ODDS = 2.0  # see suspect_list
 
@@ -316,6 +314,16 @@ def _groups(scores: NDArray[np.float64], bad: NDArray[np.bool_]) -> tuple[NDArra
 # The page -------------------------------------------------------------------------------------------------------------
 
 
+class Written(NamedTuple):
+    """A list on the disk: its rows, the path of the CSV, that of the page (None when no row is left), and how many
+    suspicious labels are left out because they were decided on."""
+
+    listed: pd.DataFrame
+    table: Path
+    page: Path | None
+    left_out: int
+
+
 def audit_outcome(
     outcome: dict,
     dataset: Dataset,
@@ -323,16 +331,17 @@ def audit_outcome(
     top: int = 1000,
     test: ArrayLike | None = None,
     beside: ArrayLike | None = None,
-) -> tuple[pd.DataFrame, Path, Path | None]:
+    decisions: Sequence[pd.DataFrame] = (),
+) -> Written:
     """The list of labels to look at of a finished run, as ``labels.csv`` and ``review.html`` in the folder `out`.
 
     outcome: of `elrkit.train.load_outcome`; its ELR targets are used, or, of another loss, the last predictions, which
     have seen the labels and find less. dataset: what it was trained on. top: pictures in the page; the CSV lists every
     label of `suspect_list`. test: (m, C) the network's probabilities of the test images, whose labels are then listed
     too, when the dataset has ids for them. beside: (n, C) out-of-fold probabilities of the dataset's training images by
-    another model, to `combine` with the run's.
-    Returns (the listed rows, path of the CSV, path of the page or, when nothing is suspicious, None). Raises
-    AuditError when the run was trained on more images than the dataset has.
+    another model, to `combine` with the run's. decisions: of `catalogue.read_decisions`, a later review after an
+    earlier one; a product whose last decision is confirm or keep is left out if its label is the one decided on.
+    Raises AuditError when the run was trained on more images than the dataset has, and as `check_listable` does.
     """
     probabilities = outcome["targets"] if outcome["targets"] is not None else outcome["probabilities"]
     index = outcome["index"].numpy()
@@ -343,7 +352,7 @@ def audit_outcome(
     found = probabilities.numpy()
     if beside is not None:
         found = combine(found, _for_images(beside, dataset, "train")[index])
-    return _write_list(found, outcome["given"].numpy(), index, test, dataset, out, top)
+    return _write_list(found, outcome["given"].numpy(), index, test, dataset, out, top, decisions)
 
 
 def audit_probabilities(
@@ -352,11 +361,31 @@ def audit_probabilities(
     out: str | os.PathLike[str],
     top: int = 1000,
     test: ArrayLike | None = None,
-) -> tuple[pd.DataFrame, Path, Path | None]:
+    decisions: Sequence[pd.DataFrame] = (),
+) -> Written:
     """`audit_outcome` of any model's probabilities: `train` (n, C), out-of-fold, of the dataset's training images, and
     `test` (m, C), if wanted, of its test images; rows in the dataset's order, columns in that of its class names."""
     found = _for_images(train, dataset, "train")
-    return _write_list(found, dataset.train_labels.numpy(), np.arange(len(found)), test, dataset, out, top)
+    return _write_list(found, dataset.train_labels.numpy(), np.arange(len(found)), test, dataset, out, top, decisions)
+
+
+def check_listable(dataset: Dataset, top: int) -> None:
+    """Raises AuditError when no list of this dataset can be written, so that it can be asked before a training.
+
+    A decision names its product by the id alone: ids have to be unique, in the training and test images together. And
+    they, the titles and the class names have to be text that a file can hold.
+    """
+    if top < 1:
+        raise AuditError(f"top={top}: allowed is a whole number from 1")
+    ids = [*(dataset.train_ids or ()), *(dataset.test_ids or ())]
+    titles = [*(dataset.train_titles or ()), *(dataset.test_titles or ())]
+    for what, texts in (("id", ids), ("title", titles), ("class name", dataset.class_names)):
+        if (bad := next(filter(re.compile("[\ud800-\udfff]").search, texts), None)) is not None:
+            raise AuditError(
+                f"{dataset.name}: the {what} {bad!r} is no valid text (a lone surrogate, as of a file name that is not "
+                "UTF-8); rename it"
+            )
+    _no_repeats(pd.Series(ids, dtype=str), f"{dataset.name}: ids of training and test images")
 
 
 def read_probabilities(path: str | os.PathLike[str]) -> tuple[NDArray, NDArray | None]:
@@ -396,8 +425,10 @@ def _write_list(
     dataset: Dataset,
     out: str | os.PathLike[str],
     top: int,
-) -> tuple[pd.DataFrame, Path, Path | None]:
+    decisions: Sequence[pd.DataFrame],
+) -> Written:
     """The list over the training images of `index` and, given their probabilities and ids, the test images."""
+    check_listable(dataset, top)
     ids = [dataset.train_ids[i] for i in index] if dataset.train_ids else index.tolist()
     titles = [dataset.train_titles[i] for i in index] if dataset.train_titles else [""] * len(index)
     if test is not None and dataset.train_ids and dataset.test_ids:
@@ -409,21 +440,45 @@ def _write_list(
     if any(titles):
         table.insert(1, "title", [titles[row] for row in table.index])
     listed = table[suspect_list(probabilities, labels)[table.index]]
+    decided = _decided(decisions)
+    done = np.array([decided.get(id_) == label for id_, label in zip(listed["id"], listed["label"], strict=True)], bool)
+    listed = listed[~done]
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    listed.to_csv(out / "labels.csv", index=False)
-    shown = listed.head(top)
+    # The table takes its place when all else is there: a failure leaves the earlier list.
+    path, partial = out / "labels.csv", out / "labels.csv.part"
+    # Lines end as in RFC 4180, or a carriage return in a title would not be quoted and begin a line of its own.
+    _for_spreadsheets(listed).to_csv(partial, index=False, encoding="utf-8-sig", lineterminator="\r\n")
+    shown, page = listed.head(top), out / "review.html"
     if shown.empty:
-        (out / "review.html").unlink(missing_ok=True)  # of an earlier list
-        return listed, out / "labels.csv", None
-    rows = shown.index.to_numpy()
-    tested = rows >= len(index)
-    pictures = np.empty((len(rows), *dataset.train_images.shape[1:]), np.uint8)
-    pictures[~tested] = dataset.train_images[index[rows[~tested]]].numpy()
-    pictures[tested] = dataset.test_images[rows[tested] - len(index)].numpy()
-    if pictures.shape[-1] == 1:
-        pictures = np.repeat(pictures, 3, axis=-1)
-    return listed, out / "labels.csv", review_page(shown, pictures, out / "review.html")
+        page.unlink(missing_ok=True)  # of an earlier list
+        page = None
+    else:
+        rows = shown.index.to_numpy()
+        tested = rows >= len(index)
+        pictures = np.empty((len(rows), *dataset.train_images.shape[1:]), np.uint8)
+        pictures[~tested] = dataset.train_images[index[rows[~tested]]].numpy()
+        pictures[tested] = dataset.test_images[rows[tested] - len(index)].numpy()
+        if pictures.shape[-1] == 1:
+            pictures = np.repeat(pictures, 3, axis=-1)
+        review_page(shown, pictures, page)
+    partial.replace(path)
+    return Written(listed, path, page, int(done.sum()))
+
+
+def _decided(decisions: Sequence[pd.DataFrame]) -> dict[str, str | None]:
+    """The label that each product was given by its last decision; None where that was unsure."""
+    rows = itertools.chain.from_iterable(table.itertuples() for table in decisions)
+    return {row.id: {"confirm": row.suggested_label, "keep": row.label}.get(row.decision) for row in rows}
+
+
+def _for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
+    """The table for those who open it in Excel, which takes a cell that begins so for a formula and executes it,
+    though it came out of a stranger's title: an apostrophe before it makes it text."""
+    texts = [name for name in ("id", "title", "label", "suggested_label", "reason") if name in table.columns]
+    return table.assign(
+        **{name: table[name].astype(str).str.replace(r"^(?=[=+\-@\t\r])", "'", regex=True) for name in texts}
+    )
 
 
 def review_page(
@@ -433,7 +488,8 @@ def review_page(
 
     table: the columns of `rank` and, if wanted, ``title`` (a product's name); thumbnails: (n, H, W, 3) uint8, in the
     table's order. The file needs no other file and makes no request; pictures are inside it as WebP. Decisions stay
-    in the browser's localStorage until they are saved as a CSV file, which the page and `read_decisions` read.
+    in the browser's localStorage until they are saved as a CSV file, which the page and
+    `catalogue.read_decisions` read.
     Ids, names and titles come from strangers: they reach the page as data only, never as markup.
     """
     pictures = np.asarray(thumbnails)
@@ -500,42 +556,6 @@ def _webp(picture: NDArray[np.uint8]) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def read_decisions(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """The decisions that the page saved: text columns id, decision (confirm, keep, unsure), label, suggested_label.
-
-    confirm: the suggestion is right, the product is misfiled; keep: the given label stays; unsure: neither.
-    Raises AuditError that names the file and line when it is not such a file, and FileNotFoundError.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            text = file.read()
-    except UnicodeDecodeError:
-        raise AuditError(f"{path}: not UTF-8 text; expected the CSV file that the review page saves") from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[list[str]] = []
-    seen: dict[str, int] = {}
-    line = 1
-    try:
-        head = next(reader, [])
-        if head != DECISION_COLUMNS:
-            raise AuditError(f"{path}: first line is {','.join(head)!r}; expected {','.join(DECISION_COLUMNS)}")
-        line = reader.line_num + 1
-        for row in reader:
-            if row:
-                if len(row) != len(DECISION_COLUMNS):
-                    raise AuditError(f"{path}: line {line}: {len(row)} columns; expected {','.join(DECISION_COLUMNS)}")
-                if row[1] not in DECISIONS:
-                    raise AuditError(f"{path}: line {line}: decision {row[1]!r}; expected {', '.join(DECISIONS)}")
-                if row[0] in seen:
-                    raise AuditError(f"{path}: line {line}: id {row[0]!r} was decided in line {seen[row[0]]} already")
-                seen[row[0]] = line
-                rows.append(row)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise AuditError(f"{path}: line {line}: not valid CSV ({error})") from None
-    return pd.DataFrame(rows, columns=DECISION_COLUMNS, dtype=str)
-
-
 # Checks at the edge ---------------------------------------------------------------------------------------------------
 
 
@@ -576,7 +596,7 @@ def _truth(wrong: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], ND
     return found, bad
 
 
-def _no_repeats(ids: "pd.Series[str]") -> None:
+def _no_repeats(ids: "pd.Series[str]", what: str = "ids") -> None:
     repeated = ids[ids.duplicated()]
     if len(repeated):
-        raise AuditError(f"ids: {repeated.iloc[0]!r} is there more than once; expected unique ids")
+        raise AuditError(f"{what}: {repeated.iloc[0]!r} is there more than once; expected unique ids")

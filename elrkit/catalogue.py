@@ -36,11 +36,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import imagehash
 import numpy as np
+import pandas as pd
 import PIL
 import requests
 import urllib3
@@ -83,6 +84,12 @@ def _known_encoding(name: str) -> str:
     return name
 
 
+def _one_character(delimiter: str) -> str:
+    if len(delimiter) != 1 or delimiter in '"\r\n':
+        raise ValueError(f"{delimiter!r} cannot part the columns of a CSV file; give one character, such as ; or a tab")
+    return delimiter
+
+
 class FeedRules(BaseModel):
     """What an import keeps, drops and does; everything in it ends in the manifest.
 
@@ -100,12 +107,13 @@ class FeedRules(BaseModel):
 
     columns: dict[str, str] | None = None
     """Part of a product (id, label, name, image, title, link, released) -> column or XML tag; the parts not named keep
-    the shop's tags in XML and their own names in CSV. ``label="@file"``: the file's name is the label."""
+    the shop's tags in XML and their own names in CSV. ``label="@file"``: the file's name is the label; files of one
+    name in several folders are several labels."""
     item: str = "product"
     """XML element that holds one product."""
     encoding: Annotated[str, AfterValidator(_known_encoding)] = "utf-8-sig"
     """Encoding of CSV files (XML declares its own)."""
-    delimiter: str = Field(",", min_length=1, max_length=1)
+    delimiter: Annotated[str, AfterValidator(_one_character)] = ","
     first_year: int = 2011
     """Products released before this year are old; one without a date is not."""
     drop_labels: tuple[str, ...] = ()
@@ -184,9 +192,10 @@ def import_feed(
             characters); rows in an order drawn with the seed.
         images: folder below which the feed's image paths lie; nothing outside it is ever opened.
         rules: what to keep; see ``FeedRules``.
-        decisions: one CSV or several, of one review after the other, with the columns id, decision (confirm, keep,
-            unsure) and suggested_label, as the audit page saves it: ``confirm`` gives a product its suggested label,
-            ``keep`` the one it has, for ``unsure`` see the rules.
+        decisions: one CSV or several, of one review after the other, as the audit page saves them and
+            ``read_decisions`` reads them. A product that is filed under the label that was decided on, or was before an
+            earlier decision, gets its suggested label by ``confirm`` and that label by ``keep``; for ``unsure`` see the
+            rules.
         download_from: hosts (``name`` or ``name:port``) whose image addresses may be fetched; without them none is.
         licence: terms of the feed, for the manifest.
         workers: processes that decode images where there are more than 10,000 (a script that asks for more than one
@@ -197,8 +206,11 @@ def import_feed(
 
     Raises:
         FileNotFoundError: a feed, the images folder or the decisions file does not exist.
-        ValueError: no product is left, or a setting does not fit the feed.
-        ConnectionError: a host failed ``rules.max_failures`` times in a row; the same call resumes.
+        ValueError: no product is left, or too few for a training and a test set of two subcategories; a setting does
+            not fit the feed; a decisions file is not sound.
+        ConnectionError: a host failed ``rules.max_failures`` times in a row; the same call resumes, and reads again
+            the images that could not be read before.
+        OSError: another import is writing this file, or what one left is damaged.
     """
     out = Path(out)
     if out.suffix != ".npz":
@@ -229,13 +241,15 @@ def import_feed(
     asked = {"source": source, "rules": rules.model_dump(mode="json"), "made_with": made_with}
     out.parent.mkdir(parents=True, exist_ok=True)
     work = out.with_suffix(".work")
-    with closing(_open_work(work, json.dumps([asked, str(root.resolve())], sort_keys=True))) as db:
+    unfinished = work / "import.sqlite"
+    key = json.dumps([asked, str(root.resolve())], sort_keys=True)
+    with _damage_named(unfinished), closing(_open_work(unfinished, key)) as db:
         for number, (name, path) in enumerate(files):
             _scan(db, number, name, path, rules, hosts)
         _apply_decisions(db, decided, rules)
         _decode_needed(db, root.resolve(), work / "downloads", rules, workers)
         manifest = _write(db, out, asked, rules)
-    (work / "import.sqlite").unlink()
+    unfinished.unlink()
     if not any(work.iterdir()):
         work.rmdir()
     return manifest
@@ -291,7 +305,9 @@ def summary(manifest: Mapping) -> str:
         for name, found in manifest["counts"]["xml_damage"].items()
     ]
     lines += [f"  file refused: {name}: {reason}" for name, reason in manifest["counts"]["files_refused"].items()]
-    lines += [f"  decisions: {count} {what}" for what, count in manifest["decisions"].items()]
+    for what, count in manifest["decisions"].items():
+        lines.append(f"  decisions: {count} {what}")
+        lines += [f"    {example}" for example in manifest["counts"]["examples"].get(what, ())]
     split = manifest["split"]
     lines.append(
         f"{manifest['counts']['kept']} products kept in {len(manifest['classes'])} subcategories: "
@@ -318,7 +334,15 @@ def _feed_files(feeds: Sequence[str | Path]) -> list[tuple[str, Path]]:
             raise FileNotFoundError(f"import_feed: feed {path} does not exist")
     if not files:
         raise ValueError(f"import_feed: no .xml or .csv file in {', '.join(map(str, feeds)) or 'an empty list'}")
+    whole = [Path(os.path.abspath(path)) for _, path in files]
+    if len({name for name, _ in files}) < len(set(whole)):  # two of one name, from folders that were given one by one
+        common = os.path.commonpath([path.parent for path in whole])
+        files = [(path.relative_to(common).as_posix(), path) for path in whole]
     return files
+
+
+# A feed needs no document type, and without one there are no entities to expand or fetch.
+_DOCTYPE_REFUSED = "document type (entities) refused"
 
 
 class _FileRefused(ValueError):
@@ -331,18 +355,18 @@ class _Products:
     def __init__(self, item: str, wanted: frozenset[str]):
         self.item, self.wanted = item, wanted
         self.found: list[dict[str, str] | None] = []  # None: a product that was cut off
+        self.opened = 0  # items
         self.product: dict[str, str] | None = None
         self.field: str | None = None
 
     def doctype(self, *_):
-        # A feed needs no document type, and without one there are no entities to expand or fetch.
-        raise _FileRefused("document type (entities) refused")
+        raise _FileRefused(_DOCTYPE_REFUSED)
 
     def start(self, tag: str, attributes: Mapping[str, str]):
         tag = tag.rpartition("}")[2]
         if tag == self.item:
-            if self.product is not None:
-                self.found.append(None)
+            self.opened += 1
+            self.close()
             self.product = {key: value for key, value in attributes.items() if key in self.wanted}
             self.field = None
         elif self.product is not None and tag in self.wanted:
@@ -362,38 +386,154 @@ class _Products:
             self.field = None
 
     def close(self):
+        """The product that is open, if any, was cut off."""
         if self.product is not None:
             self.found.append(None)
+            self.product = self.field = None
 
 
 def _read_xml(path: Path, item: str, columns: Mapping[str, str], damage: list[str]) -> Iterator[dict[str, str] | None]:
     """Products of one XML file as {part: text}; None for one that is cut off.
 
-    Damage costs the products it touches, no other one; what the parser had to forgive is added to ``damage`` (it lists
-    100 errors at most).
+    Damage costs the products it touches, no other one; what the parser had to forgive is added to ``damage`` (the first
+    100 errors).
     """
     target = _Products(item, frozenset(columns.values()))
-    parser = etree.XMLParser(
-        target=target, recover=True, resolve_entities=False, load_dtd=False, no_network=True, huge_tree=False
-    )
+    lines = start = 0  # read so far; before what this parser was given
+    root = "elrkit-goes-on"  # of what a new parser is given
+    any_product = goes_on = False
+
+    def new_parser() -> etree.XMLParser:
+        return etree.XMLParser(
+            target=target,
+            encoding=encoding,
+            recover=True,
+            resolve_entities=False,
+            load_dtd=False,
+            no_network=True,
+            huge_tree=False,
+        )
 
     def found() -> Iterator[dict[str, str] | None]:
         for product in target.found:
             yield product and {part: product.get(tag, "") for part, tag in columns.items()}
         target.found.clear()
 
-    any_product = False
+    def note_damage(silent: str | None = None) -> None:
+        before = len(damage)
+        for error in parser.feed_error_log:
+            # A new parser misses the beginning of the file, and so its outer elements and the names of its namespaces.
+            missed = goes_on and (root in error.message or error.domain_name == "NAMESPACE")
+            if not missed and len(damage) < 100:
+                damage.append(f"line {start + error.line}: {error.message.strip()}")
+        if silent and len(damage) == before < 100:
+            damage.append(f"line {lines + 1}: {silent}")
+
     with path.open("rb") as file:
-        while block := file.read(1 << 16):
-            parser.feed(block)
+        blocks, encoding = _markup_blocks(file)
+        parser = new_parser()
+        for opening, piece in _pieces(blocks, item.encode(encoding or "utf-8", "replace")):
+            opened = target.opened
+            if parser is not None and piece:
+                # Behind an "&" the parser waits for a semicolon, if need be to the end of the file.
+                parser.feed(b"<!--;-->" + piece if opening else piece)
+            if opening and not piece:
+                target.found.append(None)
+            elif opening and target.opened == opened:
+                # The parser does not see this item: it stopped for good, as at a name of 60,000 characters, a comment
+                # of 11 MB or a second document, or it waits for the end of something that has none. A new one starts
+                # here, so that what the old one left open is lost, but nothing behind it.
+                if parser is not None:
+                    note_damage(f"markup before this <{item}> has no end")
+                    target.close()
+                start, parser, goes_on = lines, new_parser(), True
+                parser.feed(b"<%b>" % root.encode() + piece)
+                if target.opened == opened:  # this item's own tag is the damage
+                    note_damage(f"the tag of this <{item}> is not readable")
+                    target.found.append(None)
+                    parser = None
+            lines += piece.count(b"\n")
             any_product |= bool(target.found)
             yield from found()
-    with contextlib.suppress(etree.XMLSyntaxError):  # it is in the log as well
-        parser.close()
-    damage += [f"line {error.line}: {error.message.strip()}" for error in parser.feed_error_log]
+    if parser is not None:
+        with contextlib.suppress(etree.XMLSyntaxError):  # it is in the log as well
+            parser.close()
+        note_damage()
     if not any_product and not target.found:
         raise _FileRefused("not XML" if damage else f"no <{item}> in it")
     yield from found()
+
+
+def _markup_blocks(file: BinaryIO) -> tuple[Iterator[bytes], str | None]:
+    """(blocks of an XML file, their encoding if it is known). UTF-16 becomes UTF-8, so that markup is ASCII."""
+    first = file.read(_BLOCK)
+    blocks = itertools.chain([first], iter(lambda: file.read(_BLOCK), b""))
+    wide = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"<\0": "utf-16-le", b"\0<": "utf-16-be"}.get(first[:2])
+    if wide and first[2:4] != b"\0\0":  # which would be UTF-32
+        return (text.encode() for text in codecs.iterdecode(blocks, wide, "replace")), "utf-8"
+    declared = re.match(rb"""(?:\xef\xbb\xbf)?<\?xml\s[^>]*?encoding\s*=\s*["']([\w.:-]+)""", first)
+    with contextlib.suppress(LookupError):  # the parser would not take an unknown name, and finds out by itself
+        if declared and not declared[1].lower().startswith((b"utf-16", b"ucs")):  # a wide one would have shown above
+            codecs.lookup(declared[1].decode())
+            etree.XMLParser(encoding=declared[1].decode())
+            return blocks, declared[1].decode()
+    return blocks, None
+
+
+_BLOCK = 1 << 16  # bytes
+_LONGEST_TAG = 1 << 16  # bytes of an item's start tag; a longer one is damage
+_HIDING = {b"<!--": b"-->", b"<![CDATA[": b"]]>", b"<?": b"?>"}
+
+
+def _pieces(blocks: Iterable[bytes], item: bytes) -> Iterator[tuple[bool, bytes]]:
+    """An XML file's bytes cut before each opening of an item: (whether the piece begins with one, piece).
+
+    A piece that begins with one holds the whole start tag. Openings in comments, CDATA and instructions are none; but
+    if such a thing never ends, each of them comes as an opening without bytes, at the end.
+    """
+    name = rb"(?:[\w.-]++:)?" + re.escape(item) + rb"(?=[\s/>])"
+    # Possessive, so that a hostile tag costs one look at each of its bytes.
+    tag = re.compile(rb"<(?:!--|!\[CDATA\[|\?|!DOCTYPE|(" + name + rb"""(?:[^"'<>]++|"[^"<]*+"|'[^'<]*+')*+(>)?))""")
+    inside = re.compile(b"<" + name)
+    buffer, opening, any_opening = b"", False, False
+    end, hidden = None, 0  # of what hides openings now, and how many it hides so far
+    for block in itertools.chain(blocks, [None]):
+        buffer += block or b""
+        begin = at = 0  # of the piece; where to look next
+        while True:
+            if end is not None:
+                found = buffer.find(end, at)
+                if found >= 0:
+                    at, end, hidden = found + len(end), None, 0
+                    continue
+            match = None if end is not None else tag.search(buffer, at)
+            if match is None:  # the next block may complete what begins here
+                keep = buffer.rfind(b"<", max(at, len(buffer) - 2 * MAX_NAME))
+                keep = keep if keep >= 0 else max(at, len(buffer) - 2)
+            elif match[1] and not match[2] and block is not None and len(buffer) - match.start() < _LONGEST_TAG:
+                keep = match.start()
+            elif match[1]:
+                yield opening, buffer[begin : match.start()]
+                begin, at, opening, any_opening = match.start(), match.end(), True, True
+                continue
+            elif match[0] in _HIDING:
+                at, end = match.end(), _HIDING[match[0]]
+                continue
+            else:
+                if not any_opening:  # now: the parser would tell only after the entities, which may hold openings
+                    raise _FileRefused(_DOCTYPE_REFUSED)
+                at = match.end()
+                continue
+            keep = keep if block is not None else len(buffer)
+            if end is not None:
+                hidden += len(inside.findall(buffer[at:keep]))
+            yield opening, buffer[begin:keep]
+            buffer, opening = buffer[keep:], False
+            break
+    yield from itertools.repeat((True, b""), hidden)
+
+
+_DELIMITERS = {";": "';'", "\t": "$'\\t'", ",": "','"}  # as a shell takes them
 
 
 def _read_csv(path: Path, rules: FeedRules, columns: Mapping[str, str]) -> Iterator[dict[str, str] | None]:
@@ -410,7 +550,9 @@ def _read_csv(path: Path, rules: FeedRules, columns: Mapping[str, str]) -> Itera
             missing = sorted({columns.get(part, part) for part in needed} - {*header, "@file"})
             if missing:
                 has = _printable(", ".join(header)) or "none"
-                raise _FileRefused(f"no column {', '.join(missing)}; it has {has}")
+                other = [f"--rules.delimiter {shown}" for sign, shown in _DELIMITERS.items() if sign in "".join(header)]
+                mend = " or ".join([*other, "--rules.columns"])
+                raise _FileRefused(f"no column {', '.join(missing)}; it has {has}; mend with {mend}")
             where = {part: header.index(name) for part, name in columns.items() if name in header}
             reader = csv.reader(lines, delimiter=rules.delimiter)
             while True:
@@ -466,6 +608,7 @@ def _runaway(lines: list[str], header: list[str], delimiter: str) -> bool:
 _FRONT_PAGE = re.compile(r"https?://[^/?#]*/?", re.IGNORECASE)
 _YEAR = re.compile(r"(?<!\d)(\d{4})(?!\d)|(?<!\d)(\d{4})\d{4}(?!\d)")  # 2010-05-31, 31/05/2010, 20100531
 _BROKEN_TEXT = re.compile("[\ufffd\ud800-\udfff]")
+_CONTROL = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # a NUL would end an id, where SQLite measures it
 
 
 def _check_product(product: Mapping[str, str], rules: FeedRules, hosts: frozenset[str]) -> tuple[str, str, str, str]:
@@ -489,6 +632,8 @@ def _check_product(product: Mapping[str, str], rules: FeedRules, hosts: frozense
     if not label:
         raise Rejected("no label")
     name = part.get("name") or label
+    if any(map(_CONTROL.search, (part["id"], label, name))):
+        raise Rejected("control character in id or label")
     if max(len(part["id"]), len(label), len(name)) > MAX_NAME:
         raise Rejected("id or label too long")
     if label in rules.drop_labels or name in rules.drop_labels:
@@ -643,6 +788,7 @@ class _Fetcher:
         self.failures = 0  # in a row
         self.session = requests.Session()
         self.session.headers["User-Agent"] = "elrkit feed importer"
+        self.session.headers["Accept-Encoding"] = "identity"  # bytes are taken as they come, see `read1`
         retry = _PatientRetry(
             total=rules.retries,
             redirect=0,
@@ -697,6 +843,8 @@ class _Fetcher:
                     raise requests.ConnectionError(f"status {answer.status_code}")
                 if answer.status_code != 200:
                     raise Rejected(f"download refused (status {answer.status_code})")
+                if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
+                    raise Rejected("download in a Content-Encoding that was not asked for")
                 data = bytearray()
                 # read1 gives what has come; a plain read would wait for a full block, however slowly it drips in.
                 while block := answer.raw.read1(1 << 14):
@@ -723,10 +871,22 @@ CREATE TABLE dropped(step TEXT, reason TEXT, count INT, examples TEXT);
 # looking through the images does not read them.
 
 
-def _open_work(folder: Path, asked: str) -> sqlite3.Connection:
+@contextlib.contextmanager
+def _damage_named(file: Path) -> Iterator[None]:
+    """OSError that says what to do about a damaged SQLite file, which may show at any query."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise
+        raise OSError(
+            f"import_feed: the work file {file} is damaged ({error}); remove it, and the same command starts anew"
+        ) from None
+
+
+def _open_work(file: Path, asked: str) -> sqlite3.Connection:
     """The SQLite file of this very import; one left by an import of something else is started anew."""
-    folder.mkdir(exist_ok=True)
-    file = folder / "import.sqlite"
+    file.parent.mkdir(exist_ok=True)
     for _ in range(2):
         db = sqlite3.connect(file, timeout=0, isolation_level=None)
         try:
@@ -742,15 +902,17 @@ def _open_work(folder: Path, asked: str) -> sqlite3.Connection:
                 db.execute("INSERT INTO meta VALUES('asked', ?)", [asked])
             same = db.execute("SELECT value FROM meta WHERE key='asked'").fetchone() == (asked,)
             db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
+            if same:
+                # What was missing or could not be fetched may be there by now: rejected images are read again.
+                db.execute("UPDATE image SET reason=NULL, sha256=NULL, hash=NULL, notes=NULL WHERE reason<>''")
+                return db
+        except sqlite3.DatabaseError as error:
             db.close()
             if "locked" in str(error):
                 raise BlockingIOError(
                     f"import_feed: another import is writing {file}; let it end or choose another name"
                 ) from None
             raise
-        if same:
-            return db
         log.info("%s was left by another import (other feed or rules); starting anew", file)
         db.close()
         file.unlink()
@@ -780,6 +942,7 @@ def _scan(db: sqlite3.Connection, number: int, name: str, path: Path, rules: Fee
         columns = {part: name for part, name in CSV_COLUMNS.items() if name not in named.values()} | named
         products = _read_csv(path, rules, columns)
     by_file = columns["label"] == "@file"
+    of_file = {"label": str(PurePosixPath(name).with_suffix("")), "name": path.stem}
     read, dropped, examples = 0, Counter(), {}
     db.execute("BEGIN")
     try:
@@ -789,7 +952,7 @@ def _scan(db: sqlite3.Connection, number: int, name: str, path: Path, rules: Fee
                 if product is None:
                     raise Rejected("malformed product")
                 if by_file:
-                    product["label"] = path.stem
+                    product |= of_file
                 id_, label, label_name, image = _check_product(product, rules, hosts)
                 title = product.get("title", "")
                 stem = title_stem(title) if rules.title_group else ""
@@ -830,60 +993,110 @@ def _printable(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode()[:80]
 
 
+DECISION_COLUMNS = ["id", "decision", "label", "suggested_label"]
+
+
+def read_decisions(path: str | Path) -> pd.DataFrame:
+    """What a person decided: the text columns id, decision, label, suggested_label; index: the line of each row.
+
+    decision is in small letters: confirm (the suggestion is right), keep (the label stays), unsure, or what else was
+    typed. The file is what the audit page saves, or what a spreadsheet made of it: columns in any order, parted by
+    commas, semicolons or tabs, and further ones, which are left out.
+
+    Raises:
+        ValueError: it is no such file; names file and line.
+        FileNotFoundError: it does not exist.
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text; save it as CSV UTF-8") from None
+    head = re.match("[^\r\n]*", text)[0]
+    # Strict: a stray quote is an error, and does not swallow the rows behind it.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)
+    rows: dict[int, list[str]] = {}
+    seen: dict[str, int] = {}
+    line = 1
+    try:
+        names = [name.strip() for name in next(reader, [])]
+        if missing := [name for name in DECISION_COLUMNS if name not in names]:
+            raise ValueError(
+                f"{path}: first line is {head[:80]!r}, without {', '.join(missing)}; "
+                f"expected {','.join(DECISION_COLUMNS)}"
+            )
+        where = [names.index(name) for name in DECISION_COLUMNS]
+        line = reader.line_num + 1
+        for row in reader:
+            if any(row):
+                if len(row) != len(names):
+                    raise ValueError(f"{path}: line {line}: {len(row)} columns; expected the {len(names)} of line 1")
+                id_, decision, label, suggested = (row[column].strip() for column in where)
+                if id_ in seen:
+                    raise ValueError(f"{path}: line {line}: id {id_!r} was decided in line {seen[id_]} already")
+                seen[id_] = line
+                rows[line] = [id_, decision.casefold(), label, suggested]
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{path}: line {line}: not valid CSV ({error})") from None
+    return pd.DataFrame.from_dict(rows, orient="index", columns=DECISION_COLUMNS, dtype=str)
+
+
 def _apply_decisions(db: sqlite3.Connection, decisions: list[Path], rules: FeedRules) -> None:
     """Labels as a person decided them, a later file's decisions after an earlier one's; each decision that fits nothing
     is counted, none stops the import."""
     if not decisions or db.execute("SELECT 1 FROM meta WHERE key='decisions'").fetchone():
         return
-    labels = {}
-    for k, key, name in db.execute("SELECT k, key, name FROM label"):
-        labels[key] = k
-        labels[name] = -1 if labels.get(name, k) != k else k  # two subcategories of one name: the name says nothing
-    for k, key, name in db.execute("SELECT k, key, name FROM label"):
-        labels.setdefault(_told_apart(name, key), k)  # as the dataset, and so the page, names them
-    rows = [row for path in decisions for row in _decided(path)]
+    tables = [(path.name, read_decisions(path)) for path in decisions]
+    meant: dict[str, set[int]] = {}  # subcategories that a text may mean
+    known = db.execute("SELECT k, key, name FROM label").fetchall()
+    for k, key, name in known:
+        meant.setdefault(name, set()).add(k)
+        meant.setdefault(_told_apart(name, key), set()).add(k)  # as the dataset, and so the page, names some
+    names = set(meant)
+    for k, key, _ in known:
+        if key not in names:
+            meant.setdefault(key, set()).add(k)
+    labels: dict[str, list[int]] = {}  # those that each decided product had in this call, now the last one
     gone = set()  # dropped by an earlier decision, so not unknown
-    counts = Counter()
+    counts, examples = Counter(), {}
     db.execute("BEGIN")
-    for id_, decision, suggested in rows:
+    for file, row in ((file, row) for file, table in tables for row in table.itertuples()):
+        id_ = row.id
+        found = db.execute("SELECT label FROM product WHERE id=?", [id_]).fetchone()
+        had = labels.setdefault(id_, [*found]) if found else []
+        # The label that was decided on, if it is the product's, or was before an earlier decision.
+        given = next((k for k in reversed(had) if k in meant.get(row.label, ())), None)
+        new = misfit = None
         if id_ in gone:
-            counts["for a product that an earlier one dropped"] += 1
-        elif not db.execute("SELECT 1 FROM product WHERE id=?", [id_]).fetchone():
-            counts["for an unknown id"] += 1
-        elif decision == "confirm":
-            k = labels.get(suggested)
-            if k is None or k < 0:
-                counts["with an unknown suggested label"] += 1
-            else:
-                db.execute("UPDATE product SET label=? WHERE id=?", [k, id_])
-                counts["confirmed, relabelled"] += 1
-        elif decision == "keep":
-            counts["kept as labelled"] += 1
-        elif decision == "unsure":
+            outcome, misfit = "for a product that an earlier one dropped", row.decision
+        elif not found:
+            outcome, misfit = "for an unknown id", row.decision
+        elif row.decision == "unsure":
+            outcome = f"unsure, {'dropped' if rules.unsure == 'drop' else 'kept'}"
             if rules.unsure == "drop":
                 db.execute("DELETE FROM product WHERE id=?", [id_])
                 gone.add(id_)
-            counts[f"unsure, {'dropped' if rules.unsure == 'drop' else 'kept'}"] += 1
+        elif row.decision not in ("confirm", "keep"):
+            outcome, misfit = "not understood (neither confirm, keep nor unsure)", row.decision
+        elif given is None:
+            outcome, misfit = "for a product filed elsewhere since", row.label
+        elif row.decision == "keep":
+            outcome, new = "kept as labelled", given
+        elif len(meant.get(row.suggested_label, ())) != 1:  # two subcategories of one name: the name says nothing
+            outcome, misfit = "with an unknown suggested label", row.suggested_label
         else:
-            counts["not understood (neither confirm, keep nor unsure)"] += 1
+            outcome, (new,) = "confirmed, relabelled", meant[row.suggested_label]
+        counts[outcome] += 1
+        if new is not None:
+            db.execute("UPDATE product SET label=? WHERE id=?", [new, id_])
+            had.append(new)
+        if misfit is not None and counts[outcome] <= EXAMPLES:
+            shown = ", ".join(map(_printable, (id_, misfit)))
+            examples.setdefault(outcome, []).append(f"{_printable(file)}, line {row.Index}: {shown}")
     if dropped := counts["unsure, dropped"]:
         db.execute("INSERT INTO dropped VALUES('decision', 'marked unsure', ?, '[]')", [dropped])
-    db.execute("INSERT INTO meta VALUES('decisions', ?)", [json.dumps(counts)])
+    db.execute("INSERT INTO meta VALUES('decisions', ?)", [json.dumps({"counts": counts, "examples": examples})])
     db.execute("COMMIT")
-
-
-def _decided(path: Path) -> list[tuple[str, str, str]]:
-    """(id, decision, suggested label) of each row of a decisions file; raises ValueError when it is none."""
-    keys = ("id", "decision", "suggested_label")
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.DictReader(file)
-        try:
-            missing = set(keys) - set(reader.fieldnames or ())
-            if missing:
-                raise ValueError(f"import_feed: decisions file {path} has no column {', '.join(sorted(missing))}")
-            return [tuple((row[key] or "").strip() for key in keys) for row in reader]
-        except csv.Error as error:
-            raise ValueError(f"import_feed: decisions file {path}, line {reader.line_num + 1}: {error}") from None
 
 
 def _told_apart(name: str, key: str) -> str:
@@ -1097,6 +1310,8 @@ def _write(db: sqlite3.Connection, out: Path, asked: dict, rules: FeedRules) -> 
     """Choose, group and split the decoded products; write the .npz and the manifest, each in one step."""
     _choose(db, rules)
     counts = _counts(db, rules)
+    decided = _meta(db, "decisions") or {"counts": {}, "examples": {}}
+    counts["examples"] |= decided["examples"]
     if not counts["kept"]:
         raise ValueError(
             f"import_feed: none of {counts['read']} products is left; dropped: {counts['dropped']}, "
@@ -1109,13 +1324,14 @@ def _write(db: sqlite3.Connection, out: Path, asked: dict, rules: FeedRules) -> 
     alone = np.arange(len(labels))
     test = split_by_group(labels, groups if rules.split == "group" else alone, rules.test_share, rules.seed)
 
+    per_class = np.stack([np.bincount(labels[part], minlength=len(names)) for part in (~test, test)], axis=1)
+    _check_loadable(per_class, counts, rules)
     partial = out.with_suffix(".partial")
     _write_npz(db, partial, labels, test, names, rules.size)
-    per_class = np.stack([np.bincount(labels[part], minlength=len(names)) for part in (~test, test)], axis=1)
     manifest = {
         **asked,
         "counts": counts,
-        "decisions": _meta(db, "decisions") or {},
+        "decisions": decided["counts"],
         "classes": {name: {"train": n[0], "test": n[1]} for name, n in zip(names, per_class.tolist(), strict=True)},
         "split": {
             "train": int((~test).sum()),
@@ -1140,6 +1356,25 @@ def _write(db: sqlite3.Connection, out: Path, asked: dict, rules: FeedRules) -> 
     partial.replace(out)
     listing.replace(_manifest_path(out))
     return manifest
+
+
+def _check_loadable(per_class: np.ndarray, counts: Mapping, rules: FeedRules) -> None:
+    """Raises ValueError when nothing could load the dataset; per_class: (C, 2) training and test products."""
+    train, test = per_class.sum(axis=0).tolist()
+    kept = f"{train + test} products are left"
+    if len(per_class) < 2:
+        raise ValueError(
+            f"import_feed: {kept}, all in one subcategory, and training needs two; lower rules.min_images "
+            f"({rules.min_images}) or check which column is the label (rules.columns); dropped: {counts['dropped']}"
+        )
+    if not train or not test:
+        enough = int(0.5 / rules.test_share) + 1  # see `split_by_group`
+        raise ValueError(
+            f"import_feed: {kept}, {test} of them to test and {train} to train, where at least one of each is needed; "
+            f"{'lower' if test else 'raise'} rules.test_share ({rules.test_share}: a subcategory of {enough} gives one "
+            f"to test, if its variants allow), or import more products (the largest has {per_class.sum(axis=1).max()}; "
+            f"rules.min_images is {rules.min_images}); dropped: {counts['dropped']}"
+        )
 
 
 def _choose(db: sqlite3.Connection, rules: FeedRules) -> None:

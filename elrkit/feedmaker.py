@@ -101,7 +101,8 @@ def make_feed(
         (index into ``images``), thumbnail.
 
     Raises:
-        ValueError: arrays that do not fit each other, shares out of range, or too few images for the articles asked.
+        ValueError: arrays that do not fit each other, shares or numbers out of range, or too few images for the
+            articles asked.
         FileExistsError: ``out`` holds a feed already.
     """
     out = Path(out)
@@ -114,6 +115,7 @@ def make_feed(
         "unusable": unusable,
     }
     _check(images, labels, class_names, main_categories, shares, format)
+    _check_numbers({"products_per_class": (products_per_class, 1), "seed": (seed, 0)})
     (out / "feed").mkdir(parents=True, exist_ok=True)
     if (out / "truth.csv").exists():
         raise FileExistsError(f"make_feed: {out} holds a feed already; choose another folder or remove it")
@@ -199,7 +201,9 @@ def make_feed_from(
     format: Literal["xml", "csv"] = "xml",
     seed: int = 0,
 ) -> dict:
-    """Make a shop's feed from the images of a dataset, training and test images together. Raises DataError.
+    """Make a shop's feed from the images of a dataset, training and test images together.
+
+    Raises DataError, and ValueError as `make_feed` does, where a setting is out of range.
 
     Args:
         dataset: what ``elrkit.data.load`` takes: cifar10, cifar100, digits, an ``.npz``, a folder of class folders.
@@ -215,6 +219,7 @@ def make_feed_from(
         format: xml or csv.
         seed: of everything that is drawn.
     """
+    _check_numbers({"classes": (classes, 2), "products_per_class": (products_per_class, 1), "seed": (seed, 0)})
     loaded = data.load(str(dataset))
     images = np.concatenate([loaded.train_images, loaded.test_images])
     images = np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
@@ -266,6 +271,13 @@ def _check(images, labels, class_names, main_categories, shares: dict[str, float
             raise ValueError(f"make_feed: {name}={share} is not a share between 0 and 1")
     if format not in ("xml", "csv"):
         raise ValueError(f"make_feed: format {format!r} is neither xml nor csv")
+
+
+def _check_numbers(numbers: dict[str, tuple[int | None, int]]) -> None:
+    """Of each name (value or None, least that is allowed)."""
+    for name, (value, least) in numbers.items():
+        if value is not None and value < least:
+            raise ValueError(f"make_feed: {name}={value}: allowed is a whole number from {least}")
 
 
 def _articles(labels, products_per_class, near_duplicates, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -21,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, precision_score, recall_score
 from sklearn.model_selection import cross_val_predict
 
-from elrkit import audit
+from elrkit import audit, catalogue
 from elrkit.data import Dataset
 
 
@@ -323,45 +324,6 @@ def write(path, *rows):
     return path
 
 
-def test_decisions_come_back_as_text(tmp_path):
-    path = write(
-        tmp_path / "d.csv", audit.DECISION_COLUMNS, ["007", "confirm", "NA", "1e3"], ["a\nb", "keep", "", "x,y"]
-    )
-    assert audit.read_decisions(path).values.tolist() == [["007", "confirm", "NA", "1e3"], ["a\nb", "keep", "", "x,y"]]
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as a spreadsheet saves it
-    assert len(audit.read_decisions(path)) == 2
-    assert audit.read_decisions(write(path, audit.DECISION_COLUMNS)).empty
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "first line is ''; expected id,decision,label,suggested_label"),
-        ("id;decision;label;suggested_label\n", "first line is 'id;decision"),
-        ("id,decision,label,suggested_label\na,keep,x\n", "line 2: 3 columns"),
-        (
-            'id,decision,label,suggested_label\n"a\nb",keep,x,y\nc,maybe,x,y\n',
-            "line 4: decision 'maybe'; expected confirm",
-        ),
-        ("id,decision,label,suggested_label\na,keep,x,y\n\na,keep,x,y\n", "line 4: id 'a' was decided in line 2"),
-        ('id,decision,label,suggested_label\n"a,keep,x,y\n', "line 2: not valid CSV"),
-    ],
-)
-def test_decisions_that_are_not_sound_are_named_by_file_and_line(content, message, tmp_path):
-    path = tmp_path / "d.csv"
-    path.write_text(content, newline="")
-    with pytest.raises(audit.AuditError, match=message) as error:
-        audit.read_decisions(path)
-    assert str(path) in str(error.value)
-    assert len(str(error.value).splitlines()) == 1
-
-
-def test_decisions_in_another_encoding_are_refused(tmp_path):
-    (tmp_path / "d.csv").write_bytes("id,decision,label,suggested_label\nå,keep,x,y\n".encode("latin-1"))
-    with pytest.raises(audit.AuditError, match="not UTF-8"):
-        audit.read_decisions(tmp_path / "d.csv")
-
-
 # The page in a browser
 
 
@@ -396,7 +358,7 @@ def saved(page, path):
         page.keyboard.press("s")
     assert download.value.suggested_filename == "decisions.csv"
     download.value.save_as(path)
-    return audit.read_decisions(path)
+    return catalogue.read_decisions(path)
 
 
 def test_a_person_goes_through_the_list_by_keyboard(open_page, tmp_path):
@@ -478,7 +440,7 @@ def test_a_bad_file_changes_nothing(open_page, tmp_path):
 def test_rows_of_another_list_are_left_out_and_counted(open_page, tmp_path):
     page = open_page(review_table(), pictures())
     rows = [["p0", "keep", "cat", "dog"], ["p4", "keep", "dog", "horse"], ["gone", "keep", "cat", "dog"]]
-    page.set_input_files("#file", write(tmp_path / "d.csv", audit.DECISION_COLUMNS, *rows))
+    page.set_input_files("#file", write(tmp_path / "d.csv", catalogue.DECISION_COLUMNS, *rows))
     page.wait_for_selector("#message.bad")
     assert page.inner_text("#message") == (
         "1 decisions loaded from d.csv. 2 rows left out: not on this list, or with other labels."
@@ -655,7 +617,7 @@ def test_test_products_are_listed_with_their_titles_and_pictures(tmp_path):
     outcome = {
         "targets": torch.from_numpy(doubting(3))[shuffled], "index": shuffled, "given": dataset.train_labels[shuffled]
     }  # fmt: skip
-    listed, path, page = audit.audit_outcome(outcome, dataset, tmp_path, test=doubting(4)[:6])
+    listed, path, page, _ = audit.audit_outcome(outcome, dataset, tmp_path, test=doubting(4)[:6])
     assert set(listed["id"]) == {"p3", "q4"}
     assert dict(zip(listed["id"], listed["title"], strict=True)) == {"p3": "thing 3", "q4": "test thing 4"}
     assert dict(zip(listed["id"], listed["label"], strict=True)) == {"p3": "a", "q4": "b"}
@@ -669,7 +631,7 @@ def test_test_products_are_listed_with_their_titles_and_pictures(tmp_path):
 
 
 def test_test_images_without_ids_are_not_listed(tmp_path):
-    listed, _, _ = audit.audit_probabilities(doubting(3), three_classes(), tmp_path, test=doubting(4)[:6])
+    listed = audit.audit_probabilities(doubting(3), three_classes(), tmp_path, test=doubting(4)[:6]).listed
     assert listed["id"].tolist() == ["3"]
     assert "title" not in listed
 
@@ -714,10 +676,124 @@ def test_nothing_suspicious_is_a_list_without_a_page(tmp_path):
     dataset, sure = three_classes(), torch.from_numpy(SURE)
     outcome = {"targets": sure, "index": torch.arange(12), "given": sure.argmax(1), "run_id": "x"}
     (tmp_path / "review.html").write_text("an earlier list")
-    listed, table, page = audit.audit_outcome(outcome, dataset, tmp_path)
+    listed, table, page, _ = audit.audit_outcome(outcome, dataset, tmp_path)
     assert len(listed) == 0
-    assert table.read_text().startswith("id,")
+    assert table.read_text("utf-8-sig").startswith("id,")
     assert page is None
     assert not (tmp_path / "review.html").exists()
     with pytest.raises(audit.AuditError, match="of image 12, where the dataset has 12"):
         audit.audit_outcome(outcome | {"index": torch.arange(1, 13)}, dataset, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(train_ids=("p0",) * 12), r"^x: ids of training and test images: 'p0' is there more than once"),
+        (dict(test_ids=NAMED["train_ids"][:6]), r"^x: ids of training and test images: 'p0' is there more than once"),
+        (dict(test_ids=("tr\udcf6ja.png", *NAMED["test_ids"][1:])), r"^x: the id 'tr\\udcf6ja.png' is no valid text"),
+        (dict(train_titles=("",) * 11 + ("\ud800",)), r"^x: the title '\\ud800' is no valid text"),
+        (dict(class_names=("a", "b", "\udfff")), r"^x: the class name '\\udfff' is no valid text"),
+    ],
+)
+def test_a_dataset_that_cannot_be_listed_is_named(change, message, tmp_path):
+    dataset = dataclasses.replace(three_classes(**NAMED), **change)
+    with pytest.raises(audit.AuditError, match=message):
+        audit.check_listable(dataset, 1)
+    with pytest.raises(audit.AuditError, match=message):
+        audit.audit_probabilities(doubting(3), dataset, tmp_path / "list")
+    assert not (tmp_path / "list").exists()
+
+
+def test_no_picture_at_all_is_refused_and_deletes_nothing(tmp_path):
+    (tmp_path / "review.html").write_text("an earlier list")
+    for top in (0, -1):
+        with pytest.raises(audit.AuditError, match=rf"^top={top}: allowed is a whole number from 1"):
+            audit.audit_probabilities(doubting(3), three_classes(), tmp_path, top)
+    assert (tmp_path / "review.html").read_text() == "an earlier list"
+
+
+def test_a_failure_leaves_the_earlier_list(tmp_path, monkeypatch):
+    dataset = three_classes(**NAMED)
+    _, path, page, _ = audit.audit_probabilities(doubting(3), dataset, tmp_path)
+    before = path.read_bytes(), page.read_bytes()
+
+    def full(first, path=None, **_):
+        if path is not None:
+            path.write_text("id,ti")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(audit, "_webp", full)
+    with pytest.raises(OSError, match="no space"):
+        audit.audit_probabilities(doubting(6), dataset, tmp_path)
+    assert (path.read_bytes(), page.read_bytes()) == before
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    with pytest.raises(OSError, match="no space"):
+        audit.audit_probabilities(doubting(6), dataset, tmp_path)
+    assert (path.read_bytes(), page.read_bytes()) == before
+
+
+@pytest.mark.parametrize("start", ["=1+1", "+4", "-4", "@SUM(1)", "\t=1", "\r=1"])
+def test_no_cell_of_the_table_is_a_formula(start, tmp_path):
+    """Excel executes what begins so, whoever wrote it; the page and the rows in Python stay as they are."""
+    dataset = dataclasses.replace(
+        three_classes(**NAMED), class_names=(f"{start}a", "b", f"{start}ö"),
+        train_ids=(*NAMED["train_ids"][:4], f"{start}id", *NAMED["train_ids"][5:]),
+        train_titles=(*["p = q"] * 4, f"{start}title", *["a-b"] * 7),
+    )  # fmt: skip
+    found = doubting(3)
+    found[4], found[3] = [0.05, 0.05, 0.9], [0.05, 0.5, 0.45]
+    listed, path, page, _ = audit.audit_probabilities(found, dataset, tmp_path)
+    assert path.read_bytes().startswith(b"\xef\xbb\xbfid,title,label,")  # the mark by which Excel knows UTF-8
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == {f"'{start}id", "p3"}
+    strange = rows[f"'{start}id"]
+    assert (strange["title"], strange["suggested_label"]) == (f"'{start}title", f"'{start}ö")
+    assert (rows["p3"]["title"], rows["p3"]["label"], rows["p3"]["suggested_label"]) == ("p = q", f"'{start}a", "b")
+    assert not any(cell[:1] in "=+-@\t\r" for row in rows.values() for cell in row.values())
+    assert set(listed["id"]) == {f"{start}id", "p3"}
+    data = json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page.read_text(), re.S)[1])
+    assert {item[0] for item in data["items"]} == {f"{start}id", "p3"}
+
+
+def test_a_reason_is_no_formula_either(tmp_path):
+    """An unsure label's reason begins with the class."""
+    found = SURE.copy()
+    found[0] = [0.4, 0.35, 0.25]
+    table = audit.rank(found, np.arange(12) % 3, class_names=["=1+1", "b", "c"])
+    assert table["reason"].iloc[0].startswith("=1+1 is still")
+    assert audit._for_spreadsheets(table)["reason"].iloc[0].startswith("'=1+1 is still")
+
+
+def reviewed(*rows):
+    return pd.DataFrame(rows, columns=["id", "decision", "label", "suggested_label"], dtype=str)
+
+
+def test_what_was_decided_is_not_listed_again(tmp_path):
+    """Products 0, 3, 6 and 9 are filed as a, and each seems to be c."""
+    found = SURE.copy()
+    found[[0, 3, 6, 9]] = [0.05, 0.05, 0.9]
+
+    def ids(*decisions, labels=None):
+        dataset = three_classes(**NAMED)
+        if labels:
+            dataset.train_labels[list(labels)] = torch.tensor(list(labels.values()))
+        written = audit.audit_probabilities(found, dataset, tmp_path, decisions=decisions)
+        assert set(pd.read_csv(written.table)["id"]) == set(written.listed["id"])
+        return set(written.listed["id"]), written.left_out
+
+    assert ids() == ({"p0", "p3", "p6", "p9"}, 0)
+    assert ids(reviewed(["p0", "keep", "a", "c"], ["p3", "unsure", "a", "c"])) == ({"p3", "p6", "p9"}, 1)
+    # The import has not applied it yet; then it has, to b, which the network does not believe.
+    confirmed = reviewed(["p6", "confirm", "a", "b"])
+    assert ids(confirmed) == ({"p0", "p3", "p6", "p9"}, 0)
+    assert ids(confirmed, labels={6: 1}) == ({"p0", "p3", "p9"}, 1)
+    # Filed elsewhere since it was kept.
+    assert ids(reviewed(["p9", "keep", "a", "c"]), labels={9: 1}) == ({"p0", "p3", "p6", "p9"}, 0)
+    # The last word counts, and none is said of strangers.
+    kept, unsure = reviewed(["p0", "keep", "a", "c"], ["q99", "keep", "a", "c"]), reviewed(["p0", "unsure", "a", "c"])
+    assert ids(kept, unsure) == ({"p0", "p3", "p6", "p9"}, 0)
+    assert ids(unsure, kept) == ({"p3", "p6", "p9"}, 1)
+    everything = reviewed(*([f"p{k}", "keep", "a", "c"] for k in (0, 3, 6, 9)))
+    assert ids(everything) == (set(), 4)
+    assert not (tmp_path / "review.html").exists()

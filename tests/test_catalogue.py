@@ -1,6 +1,7 @@
 """The feed importer: every kind of bad input by a file made here, groups against brute force, exact resume."""
 
 import csv
+import gzip
 import http.server
 import io
 import json
@@ -34,6 +35,15 @@ from elrkit.catalogue import (
     title_stem,
 )
 from elrkit.feedmaker import CIFAR100_SUPERCLASSES, make_feed, make_feed_from
+
+CHECK_LOADABLE = catalogue._check_loadable
+
+
+@pytest.fixture(autouse=True)
+def a_handful_will_do(monkeypatch):
+    """Most tests import a handful of products, of which no dataset could be made; one test has the check back."""
+    monkeypatch.setattr(catalogue, "_check_loadable", lambda *_: None)
+
 
 # ------------------------------------------------------------------------------------------------ making feeds
 
@@ -170,6 +180,7 @@ def test_entities_and_document_types_are_refused(shop):
         "external": f'<!DOCTYPE x [<!ENTITY s SYSTEM "file://{shop}/secret.txt">]>'
         + xml([product(1, link="LINK")], "").replace("LINK", "&s;"),
         "dtd": '<!DOCTYPE x SYSTEM "http://127.0.0.1:9/x.dtd">' + xml([product(1)], ""),
+        "inside": "<!DOCTYPE x [<!ENTITY p '<product><link>a</link></product>'>]>" + xml([product(1)], ""),
     }
     feeds = shop / "feeds"
     feeds.mkdir()
@@ -201,6 +212,91 @@ def test_damaged_xml_costs_the_damaged_products_only(shop):
 
     text = xml([product(k, title="TITLE", thumbnail="0.jpg") for k in range(300)]).replace("TITLE", "Salt & pepper")
     assert run(shop, text)["counts"]["kept"] == 300
+
+
+MEGABYTES = "x" * 11_000_000  # more than the parser takes in one piece
+HEAD = '<?xml version="1.0" encoding="utf-8"?>'
+HOSTILE_XML = {  # what stands in product 3, and how many products it may cost
+    "long name": (f"<{'d' * 60_000}/>", 1),
+    "long CDATA": (f"<d><![CDATA[{MEGABYTES}]]></d>", 1),
+    "long comment": (f"<!--{MEGABYTES}-->", 1),
+    "long attribute": (f'<d a="{MEGABYTES}"/>', 1),
+    "open attribute": ('<d a="', 1),
+    "CDATA without end": ("<![CDATA[", 7),
+    "comment without end": ("<!--", 7),
+    "bare &": ("Salt & pepper", 0),
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "iso-8859-1"])
+@pytest.mark.parametrize(("hostile", "may_cost"), HOSTILE_XML.values(), ids=HOSTILE_XML)
+def test_hostile_markup_costs_its_own_product(shop, hostile, may_cost, encoding):
+    products = [product(k, title="Blå", category=f"Färg {k % 2}") for k in range(10)]
+    text = xml(products).replace("<link>https://shop.example/p/3<", f"{hostile}<link>https://shop.example/p/3<")
+    manifest = run(shop, text.replace("utf-8", encoding).encode(encoding))
+    assert manifest["counts"]["read"] == 10
+    lost = {f"https://shop.example/p/{k}" for k in range(10)} - ids(shop / "out.npz")
+    assert lost <= {f"https://shop.example/p/{k}" for k in range(3, 3 + may_cost)}
+    assert manifest["counts"]["dropped"] == ({"product": {"malformed product": len(lost)}} if lost else {})
+    assert set(labels_by_id(shop / "out.npz").values()) == {"Färg 0", "Färg 1"}
+    assert manifest["counts"]["xml_damage"]["feed.xml"]["errors"] <= 4
+
+
+def test_a_hostile_start_tag_of_a_product_costs_that_product(shop):
+    starts = [f'<product a="{MEGABYTES}">', f"<product {'d' * 60_000}='1'>", '<product a="x>', '<product a="1>2">']
+    text = xml([product(k) for k in range(10)])
+    for number, start in zip((1, 3, 5, 7), starts, strict=True):
+        text = text.replace(f"<product><title>Thing no. {number}<", f"{start}<title>Thing no. {number}<")
+    manifest = run(shop, text)
+    assert ids(shop / "out.npz") == {f"https://shop.example/p/{k}" for k in (0, 2, 4, 6, 7, 8, 9)}
+    assert manifest["counts"]["dropped"] == {"product": {"malformed product": 3}}
+
+
+def test_documents_one_behind_the_other_are_all_read(shop):
+    manifest = run(shop, "\n".join(xml([product(k), product(k + 1)]) for k in (0, 2, 4)))
+    assert manifest["counts"]["read"] == manifest["counts"]["kept"] == 6
+    assert manifest["counts"]["xml_damage"]["feed.xml"]["first"].startswith("line 2: XML declaration")
+
+
+def test_products_in_comments_are_none(shop):
+    hidden = "<product><link>https://shop.example/p/hidden</link></product>"
+    text = xml([product(0, title="Salt & pepper"), product(1)])
+    text = text.replace("</product>", f"</product><!--{hidden}--><?x {hidden}?>")
+    text = text.replace("</title>", f"</title><d><![CDATA[{hidden}]]></d>")
+    manifest = run(shop, text)
+    assert manifest["counts"]["read"] == manifest["counts"]["kept"] == 2
+
+
+@pytest.mark.parametrize("block", [7, 64, 1000])
+def test_markup_may_be_cut_anywhere(shop, monkeypatch, block):
+    """Blocks far smaller than the products: nothing depends on where a block ends."""
+    monkeypatch.setattr(catalogue, "_BLOCK", block)
+    text = xml([product(k) for k in range(10)], f"{HEAD}<!-- <product> -->").replace("products>", "s:products>")
+    text = text.replace("<product>", '<s:product id="&gt;&#39;>" n=\'"\'>').replace("</product>", "</s:product>")
+    text = text.replace("no. 4", "&").replace("no. 6</title>", f"<{'d' * 60_000}>")
+    manifest = run(shop, text.replace("<s:products>", '<s:products xmlns:s="urn:shop">'))
+    assert manifest["counts"]["read"] == 10
+    assert manifest["counts"]["dropped"] == {"product": {"malformed product": 1}}
+    assert manifest["counts"]["xml_damage"]["feed.xml"]["errors"] == 3
+
+
+def test_every_product_hostile_takes_time_in_proportion(shop):
+    """Each product stops a parser; the bytes that are fed to parsers grow with the file, not with its square."""
+    fed = []
+
+    class Counting(catalogue.etree.XMLParser):
+        def feed(self, data):
+            fed.append(len(data))
+            super().feed(data)
+
+    text = xml([product(k, title=f"<{'d' * 51_000}>") for k in range(30)]).replace("&lt;", "<").replace("&gt;", ">")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogue.etree, "XMLParser", Counting)
+        (shop / "feed.xml").write_text(text)
+        found = list(catalogue._read_xml(shop / "feed.xml", "product", catalogue.XML_COLUMNS, damage := []))
+    assert found == [None] * 30
+    assert len(damage) <= 100
+    assert sum(fed) < 2.1 * len(text)
 
 
 @pytest.mark.parametrize(
@@ -259,6 +355,22 @@ def test_csv_per_subcategory_takes_its_label_from_the_file(shop):
     assert labels_by_id(shop / "out.npz") == {"0": "hat", "1": "shoe"}
 
 
+def test_files_of_one_name_in_several_folders_are_several_labels(shop):
+    files = ("men/shoes", "women/shoes", "men/hats")
+    for k, name in enumerate(files):
+        (shop / "feeds" / name).parent.mkdir(exist_ok=True, parents=True)
+        # a column "name" is the product's here
+        (shop / "feeds" / f"{name}.csv").write_text(f"id,name,image\n{k},Thing {k},{k}.jpg\n")
+    wanted = {"0": "shoes (men/shoes)", "1": "shoes (women/shoes)", "2": "hats"}
+    given = [[shop / "feeds"], [shop / "feeds" / "men", shop / "feeds" / "women"]]
+    given.append([shop / "feeds" / f"{name}.csv" for name in files])
+    for feeds in given:
+        rules = FeedRules(columns={"label": "@file"})
+        manifest = import_feed(feeds, shop / "out.npz", images=shop, rules=rules, workers=1)
+        assert labels_by_id(shop / "out.npz") == wanted
+        assert {each["file"] for each in manifest["source"]["feeds"]} == {f"{name}.csv" for name in files}
+
+
 def test_an_endless_quote_costs_a_row_not_the_file(shop):
     swallowed = "x" * (csv.field_size_limit() + 10)
     manifest = run(shop, f'id,label,image\na,L,0.jpg\n"{swallowed}\nb,L,1.jpg\n', "feed.csv")
@@ -299,6 +411,17 @@ def test_a_missing_column_names_the_ones_there_are(shop):
         run(shop, "id,photo\n1,0.jpg\n", "feed.csv")
     with pytest.raises(ValueError, match="parts of a product are"):
         run(shop, "id\n", "feed.csv", rules=FeedRules(columns={"picture": "x"}))
+
+
+def test_a_wrong_delimiter_is_named(shop):
+    for sign, shown in ((";", r"--rules.delimiter ';'"), ("\t", r"--rules.delimiter \$'\\+t'")):
+        with pytest.raises(ValueError, match=rf"no column id, image, label; .*{shown} or --rules.columns"):
+            run(shop, sign.join(["id", "label", "image\n"]), "feed.csv")
+    with pytest.raises(ValueError, match=r"--rules\.delimiter ','"):
+        run(shop, "id,label,image\n", "feed.csv", rules=FeedRules(delimiter=";"))
+    for delimiter in (";;", "", '"', "\n"):
+        with pytest.raises(ValueError, match=r"^delimiter: .* give one character, such as ; or a tab$"):
+            FeedRules(delimiter=delimiter)
 
 
 def test_wrong_encodings(shop):
@@ -343,6 +466,17 @@ def test_fields_without_end_and_labels_left_out(shop):
     assert manifest["counts"]["dropped"] == {
         "product": {"field too long": 1, "id or label too long": 1, "label left out": 1}
     }
+
+
+def test_control_characters_in_ids_and_labels_are_named(shop):
+    rows = [("a\0b", "hat"), ("a\0c", "hat"), ("d", "h\0at"), ("e", "hat\x1b[31m"), ("f\x85g", "hat"), ("good", "hat")]
+    feed = "id,label,image\n" + "".join(f"{id_},{label},{k}.jpg\n" for k, (id_, label) in enumerate(rows))
+    manifest = run(shop, feed, "feed.csv")
+    assert manifest["counts"]["dropped"] == {"product": {"control character in id or label": 5}}
+    assert labels_by_id(shop / "out.npz") == {"good": "hat"}
+    names = "".join(f"{k},{k % 2},kind{'' if k else chr(0)} {k % 2},{k}.jpg\n" for k in range(4))
+    manifest = run(shop, f"id,label,name,image\n{names}", "feed.csv")
+    assert manifest["counts"]["dropped"] == {"product": {"control character in id or label": 1}}
 
 
 def test_two_subcategories_of_one_name_stay_two(shop):
@@ -773,6 +907,16 @@ def test_make_feed_says_what_does_not_fit(tmp_path):
         make_feed(images, labels, ["a", "b"], tmp_path / "x", products_per_class=5)
     with pytest.raises(ValueError, match="uint8"):
         make_feed(images.astype(float), labels, ["a", "b"], tmp_path / "x")
+    for wrong in ({"products_per_class": 0}, {"products_per_class": -1}, {"seed": -1}):
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"^make_feed: {name}=.*: allowed is a whole number from"):
+            make_feed(images, labels, ["a", "b"], tmp_path / "y", **wrong)
+        with pytest.raises(ValueError, match=f"^make_feed: {name}=.*: allowed is a whole number from"):
+            make_feed_from("digits", tmp_path / "y", **wrong)
+    for classes in (1, 0, -1):
+        with pytest.raises(ValueError, match=f"^make_feed: classes={classes}: allowed is a whole number from 2$"):
+            make_feed_from("digits", tmp_path / "y", classes=classes, misfiled=0)
+    assert not (tmp_path / "y").exists()
     with pytest.raises(ValueError, match="one class alone"):
         make_feed(images[:2], labels[:2], ["a"], tmp_path / "x")
 
@@ -806,21 +950,31 @@ def test_a_feed_from_a_named_dataset_of_grey_images(tmp_path):
 # ------------------------------------------------------------------------------------------------ decisions, resume
 
 
+PAGE = "https://shop.example/p/"
+
+
+def reviewed(path: Path, *rows: str) -> Path:
+    """A decisions file of rows "number of the product,decision,label,suggested label"."""
+    path.write_text("".join(f"{row}\n" for row in ("id,decision,label,suggested_label", *(f"{PAGE}{r}" for r in rows))))
+    return path
+
+
 def test_decisions_of_a_person_are_applied(shop):
-    (shop / "decisions.csv").write_text(
-        "id,decision,suggested_label\n"
-        "https://shop.example/p/0,confirm,kind 1\n"
-        "https://shop.example/p/1,keep,kind 0\n"
-        "https://shop.example/p/2,unsure,kind 1\n"
-        "https://shop.example/p/3,confirm,no such kind\n"
-        "https://shop.example/p/4,perhaps,kind 1\n"
-        "https://shop.example/p/5,confirm,10\n"
-        "nobody,confirm,kind 1\n"
-    )
+    rows = [
+        "0,confirm,kind 0,kind 1",
+        "1,keep,kind 1,kind 0",
+        "2,unsure,kind 0,kind 1",
+        "3,confirm,kind 1,no such kind",
+        "4,perhaps,kind 0,kind 1",
+        "5,Confirm ,kind 1,10",
+        "nobody,confirm,kind 0,kind 1",
+        "6,confirm,kind 1,kind 0",
+        "7,keep,kind 9,kind 0",
+    ]
+    decisions = reviewed(shop / "decisions.csv", *rows)
     feed = xml([product(k) for k in range(8)])
-    manifest = run(shop, feed, decisions=shop / "decisions.csv")
-    wanted = {f"https://shop.example/p/{k}": f"kind {k % 2}" for k in range(8)}
-    wanted |= {"https://shop.example/p/0": "kind 1", "https://shop.example/p/5": "kind 0"}
+    manifest = run(shop, feed, decisions=decisions)
+    wanted = {f"{PAGE}{k}": f"kind {k % 2}" for k in range(8)} | {f"{PAGE}0": "kind 1", f"{PAGE}5": "kind 0"}
     assert labels_by_id(shop / "out.npz") == wanted
     assert manifest["decisions"] == {
         "confirmed, relabelled": 2,
@@ -829,37 +983,56 @@ def test_decisions_of_a_person_are_applied(shop):
         "with an unknown suggested label": 1,
         "not understood (neither confirm, keep nor unsure)": 1,
         "for an unknown id": 1,
+        "for a product filed elsewhere since": 2,
     }
-    manifest = run(shop, feed, decisions=shop / "decisions.csv", rules=FeedRules(unsure="drop"))
-    assert "https://shop.example/p/2" not in ids(shop / "out.npz")
+    assert manifest["counts"]["examples"] == {
+        "with an unknown suggested label": [f"decisions.csv, line 5: {PAGE}3, no such kind"],
+        "not understood (neither confirm, keep nor unsure)": [f"decisions.csv, line 6: {PAGE}4, perhaps"],
+        "for an unknown id": [f"decisions.csv, line 8: {PAGE}nobody, confirm"],
+        "for a product filed elsewhere since": [
+            f"decisions.csv, line 9: {PAGE}6, kind 1",
+            f"decisions.csv, line 10: {PAGE}7, kind 9",
+        ],
+    }
+    assert f"1 for an unknown id\n    decisions.csv, line 8: {PAGE}nobody, confirm\n" in summary(manifest)
+    manifest = run(shop, feed, decisions=decisions, rules=FeedRules(unsure="drop"))
+    assert f"{PAGE}2" not in ids(shop / "out.npz")
     assert manifest["counts"]["dropped"] == {"decision": {"marked unsure": 1}}
-    (shop / "decisions.csv").write_text("id,verdict\n")
-    with pytest.raises(ValueError, match="has no column decision, suggested_label"):
-        run(shop, feed, decisions=shop / "decisions.csv")
-    (shop / "decisions.csv").write_text(f"id,decision,suggested_label\n{'x' * 200_000},keep,\n")
-    with pytest.raises(ValueError, match=r"decisions.csv, line 2: field larger"):
-        run(shop, feed, decisions=shop / "decisions.csv")
+    manifest = run(shop, feed, decisions=reviewed(decisions, *(f"none{k},keep,kind 0,kind 1" for k in range(9))))
+    assert manifest["decisions"] == {"for an unknown id": 9}
+    assert len(manifest["counts"]["examples"]["for an unknown id"]) == 5
     with pytest.raises(FileNotFoundError, match=r"decisions file .* does not exist"):
         run(shop, feed, decisions=shop)
 
 
 def test_a_second_review_adds_to_the_first(shop):
-    head = "id,decision,suggested_label\n"
-    (shop / "first.csv").write_text(
-        f"{head}https://shop.example/p/0,confirm,kind 1\nhttps://shop.example/p/2,confirm,kind 1\n"
-        "https://shop.example/p/4,unsure,kind 1\n"
-    )
-    (shop / "second.csv").write_text(
-        f"{head}https://shop.example/p/2,confirm,kind 0\nhttps://shop.example/p/4,confirm,kind 1\n"
-    )
+    first = reviewed(shop / "first.csv", "0,confirm,kind 0,kind 1", "2,confirm,kind 0,kind 1", "4,unsure,kind 0,kind 1")
+    second = reviewed(shop / "second.csv", "2,confirm,kind 1,kind 0", "4,confirm,kind 0,kind 1")
     feed = xml([product(k) for k in range(6)])
-    both = [shop / "first.csv", shop / "second.csv"]
-    run(shop, feed, decisions=both)
+    run(shop, feed, decisions=[first, second])
     found = labels_by_id(shop / "out.npz")
-    assert [found[f"https://shop.example/p/{k}"] for k in (0, 2, 4)] == ["kind 1", "kind 0", "kind 1"]
-    manifest = run(shop, feed, decisions=both, rules=FeedRules(unsure="drop"))
+    assert [found[f"{PAGE}{k}"] for k in (0, 2, 4)] == ["kind 1", "kind 0", "kind 1"]
+    manifest = run(shop, feed, decisions=[first, second], rules=FeedRules(unsure="drop"))
     assert manifest["decisions"]["for a product that an earlier one dropped"] == 1
-    assert "https://shop.example/p/4" not in ids(shop / "out.npz")
+    assert f"{PAGE}4" not in ids(shop / "out.npz")
+
+
+@pytest.mark.parametrize(
+    ("later", "label"),
+    [
+        ("keep,kind 0,kind 1", "kind 0"),  # the second page was made before the first was applied
+        ("keep,kind 1,kind 0", "kind 1"),  # and after it
+        ("confirm,kind 0,kind 2", "kind 2"),
+        ("confirm,kind 1,kind 2", "kind 2"),
+        ("keep,kind 2,kind 1", "kind 1"),  # it never was there
+    ],
+)
+def test_a_later_decision_undoes_an_earlier_one(shop, later, label):
+    feed = xml([product(k, catid=str(k % 3), category=f"kind {k % 3}") for k in range(6)])
+    both = [reviewed(shop / "first.csv", "0,confirm,kind 0,kind 1"), reviewed(shop / "second.csv", f"0,{later}")]
+    manifest = run(shop, feed, decisions=both)
+    assert labels_by_id(shop / "out.npz")[f"{PAGE}0"] == label
+    assert manifest["decisions"].get("for a product filed elsewhere since", 0) == (label == "kind 1" and "2," in later)
 
 
 def test_decisions_name_subcategories_of_one_name_as_the_page_does(shop):
@@ -867,13 +1040,69 @@ def test_decisions_name_subcategories_of_one_name_as_the_page_does(shop):
     run(shop, feed)
     with np.load(shop / "out.npz") as arrays:
         assert arrays["class_names"].tolist() == ["Shirts (0)", "Shirts (1)"]
-    (shop / "decisions.csv").write_text(
-        "id,decision,suggested_label\nhttps://shop.example/p/0,confirm,Shirts (1)\n"
-        "https://shop.example/p/2,confirm,Shirts\n"
-    )
-    manifest = run(shop, feed, decisions=shop / "decisions.csv")
+    rows = ["0,confirm,Shirts (0),Shirts (1)", "2,confirm,Shirts (0),Shirts"]
+    manifest = run(shop, feed, decisions=reviewed(shop / "decisions.csv", *rows))
     assert manifest["decisions"] == {"confirmed, relabelled": 1, "with an unknown suggested label": 1}
-    assert labels_by_id(shop / "out.npz")["https://shop.example/p/0"] == "Shirts (1)"
+    assert labels_by_id(shop / "out.npz")[f"{PAGE}0"] == "Shirts (1)"
+
+
+def test_a_key_does_not_shadow_the_name_of_another_subcategory(shop):
+    """Key "Hats" is called "Shoes", key "2" is called "Hats"."""
+    kinds = [("Hats", "Shoes"), ("2", "Hats"), ("3", "Coats")]
+    feed = xml([product(k, catid=kinds[k % 3][0], category=kinds[k % 3][1]) for k in range(9)])
+    run(shop, feed, decisions=reviewed(shop / "d.csv", "2,confirm,Coats,Hats", "5,confirm,Coats,2", "0,keep,Shoes,x"))
+    found = labels_by_id(shop / "out.npz")
+    assert [found[f"{PAGE}{k}"] for k in (2, 5, 0)] == ["Hats", "Hats", "Shoes"]
+
+
+def test_decisions_come_back_as_text(tmp_path):
+    rows = [["007", "confirm", "NA", "1e3"], ["a\nb", "keep", "", "x,y; z"]]
+    path = tmp_path / "d.csv"
+
+    def read(rows, columns=catalogue.DECISION_COLUMNS, encoding="utf-8", **options):
+        with path.open("w", newline="", encoding=encoding) as file:
+            csv.writer(file, **options).writerows([columns, *rows])
+        return catalogue.read_decisions(path)
+
+    found = read(rows)
+    assert found.columns.tolist() == catalogue.DECISION_COLUMNS
+    assert found.values.tolist() == rows
+    assert found.index.tolist() == [2, 3]
+    assert read([]).columns.tolist() == catalogue.DECISION_COLUMNS
+    assert read([]).empty
+    # As spreadsheets save it.
+    for delimiter in ",;\t":
+        assert read(rows, encoding="utf-8-sig", delimiter=delimiter).values.tolist() == rows
+    assert read([["x", "Keep ", "a", "b"]]).values.tolist() == [["x", "keep", "a", "b"]]
+    more = read([["n", "b", "a", "KEEP", "x"]], ["note", "suggested_label", "label", "decision", "id"])
+    assert more.values.tolist() == [["x", "keep", "a", "b"]]
+    assert read([["x", "keep", "a", "b", ""], [""] * 5], [*catalogue.DECISION_COLUMNS, ""]).index.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "first line is '', without id, decision, label, suggested_label"),
+        ("id,decision,suggested_label\n", "without label; expected id,decision,label,suggested_label"),
+        ("id,decision,label,suggested_label\na,keep,x\n", "line 2: 3 columns"),
+        ('id,decision,label,suggested_label\n"a\nb",keep,x,y\nc,keep,x,y,z\n', "line 4: 5 columns"),
+        ("id,decision,label,suggested_label\na,keep,x,y\n\na,keep,x,y\n", "line 4: id 'a' was decided in line 2"),
+        ('id,decision,label,suggested_label\n"a,keep,x,y\n', "line 2: not valid CSV"),
+        ('id;decision;label;suggested_label\na;keep;x;"y\nb;keep;x;"y"\nc;keep;x;y\n', "line 2: not valid CSV"),
+        (f"id,decision,label,suggested_label\n{'x' * 200_000},keep,,\n", "line 2: not valid CSV .field larger"),
+        ("id,decision,label,suggested_label\nå,keep,x,y\n".encode("latin-1"), "not UTF-8 text; save it as CSV UTF-8"),
+        ("id,decision,label,suggested_label\nå,keep,x,y\n".encode("utf-16"), "not UTF-8 text; save it as CSV UTF-8"),
+    ],
+)
+def test_decisions_that_are_not_sound_are_named_by_file_and_line(content, message, shop):
+    path = shop / "d.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=message) as error:
+        catalogue.read_decisions(path)
+    assert str(path) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+    with pytest.raises(ValueError, match=message):
+        run(shop, xml([product(0)]), decisions=path)
 
 
 def test_a_dataset_is_rebuilt_from_its_manifest(made, tmp_path):
@@ -924,10 +1153,65 @@ def test_a_killed_import_goes_on_and_ends_with_the_same_bytes(made, tmp_path):
         real = catalogue._read_file
         patch.setattr(catalogue, "_read_file", lambda *a: (looked.append(a), real(*a))[1])
         import_feed([out / "feed"], tmp_path / "part.npz", images=out, rules=rules)
-    assert not looked  # the third try had decoded everything
+    # The third try had decoded everything; only what was missing is looked for again.
+    assert {path for *_, path, _ in looked}.isdisjoint(path.name for path in (out / "thumbnails").rglob("*.jpg"))
+    assert not [path for _, path, _ in looked if (out / path).exists()]
     for suffix in (".npz", ".manifest.json"):
         whole, part = (tmp_path / f"{name}{suffix}" for name in ("whole", "part"))
         assert whole.read_bytes() == part.read_bytes()
+
+
+def test_images_that_were_missing_are_looked_for_again(shop):
+    feed = xml([product(k) for k in range(6)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogue, "_write_npz", lambda *_: 1 / 0)
+        for k in (2, 3):
+            (shop / f"{k}.jpg").rename(shop / f"{k}.gone")
+        (shop / "4.jpg").write_bytes(b"not an image")
+        with pytest.raises(ZeroDivisionError):
+            run(shop, feed)
+    (shop / "2.gone").rename(shop / "2.jpg")
+    (shop / "4.jpg").write_bytes(encode(picture(4), "JPEG"))
+    manifest = run(shop, feed)
+    assert manifest["counts"]["kept"] == 5
+    assert manifest["counts"]["dropped"] == {"image": {"image file missing": 1}}
+    one = (shop / "out.npz").read_bytes()
+    run(shop, feed)
+    assert (shop / "out.npz").read_bytes() == one  # as an import that found everything at once
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"garbage" * 1000, lambda data: data[: len(data) // 2]])
+def test_a_damaged_work_file_is_named(shop, damage):
+    feed, work = xml([product(k) for k in range(10)]), shop / "out.work" / "import.sqlite"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogue, "_write_npz", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(shop, feed)
+    work.write_bytes(damage(work.read_bytes()))
+    with pytest.raises(OSError, match=r"work file .*import.sqlite is damaged \(.*\); remove it"):
+        run(shop, feed)
+    work.unlink()
+    assert run(shop, feed)["counts"]["kept"] == 10
+
+
+def test_a_dataset_that_nothing_can_load_is_no_result(shop, monkeypatch):
+    monkeypatch.setattr(catalogue, "_check_loadable", CHECK_LOADABLE)
+    products = [product(k) for k in range(10)]
+    for feed, rules, message in (
+        (
+            products[:8],
+            FeedRules(),
+            r"8 products are left, 0 of them to test .* raise rules.test_share \(0.1: .* of 6 ",
+        ),
+        (products[:2], FeedRules(test_share=0.9), "2 of them to test and 0 to train.* lower rules.test_share"),
+        (products[::2], FeedRules(), r"5 products are left, all in one subcategory.* rules.min_images \(1\)"),
+        (products[:9], FeedRules(min_images=5), r"rules.min_images \(5\).*'fewer than 5 usable images': 4"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            run(shop, xml(feed), rules=rules)
+        assert len(str(error.value).splitlines()) == 1
+        assert not list(shop.glob("out.*npz"))
+    assert run(shop, xml(products), rules=FeedRules(test_share=0.2))["split"]["test"] == 2
 
 
 def test_work_left_by_another_import_is_not_used(made, tmp_path):
@@ -1006,6 +1290,8 @@ def server(monkeypatch):
                 status, headers = 302, {"Location": "file:///etc/passwd"}
             elif self.path == "/round.jpg":
                 status, headers = 302, {"Location": "/round.jpg"}
+            elif self.path == "/packed.jpg" or "gzip" in self.headers.get("Accept-Encoding", ""):
+                headers, content = {"Content-Encoding": "gzip"}, gzip.compress(body)
             elif self.path == "/huge.jpg":
                 content = b"\xff" * 300_000
             self.send_response(status)
@@ -1078,6 +1364,14 @@ def test_a_download_that_fails_is_counted_and_never_repeated_without_end(shop, s
         "/round.jpg": 4,
         "/huge.jpg": 1,
     }
+
+
+def test_downloads_come_uncompressed(shop, server):
+    host, _ = server
+    products = [product(k, thumbnail=f"http://{host}/{name}.jpg") for k, name in enumerate(("ok", "packed"))]
+    manifest = run(shop, xml(products), rules=POLITE, download_from=[host])
+    assert manifest["counts"]["kept"] == 1
+    assert manifest["counts"]["dropped"]["image"] == {"download in a Content-Encoding that was not asked for": 1}
 
 
 def test_a_download_may_neither_drip_nor_end_early(shop, server):

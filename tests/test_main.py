@@ -1,0 +1,218 @@
+"""The command line: what it refuses before it trains, what it says afterwards, and what it returns."""
+
+import csv
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from elrkit import __main__, catalogue, plans, runs, shop, train
+from elrkit.__main__ import main
+from elrkit.config import RunConfig
+
+RNG = np.random.default_rng(0)
+IMAGES, LABELS = RNG.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8), np.arange(60) % 3
+IDS = np.array([f"p{k}" for k in range(60)]), np.array([f"q{k}" for k in range(9)])
+
+
+@pytest.fixture(autouse=True)
+def no_dataset_of_another_test():
+    runs._dataset.cache_clear()
+
+
+def write_dataset(path, train_ids=IDS[0], test_ids=IDS[1], train_labels=LABELS):
+    np.savez(
+        path, train_images=IMAGES, train_labels=train_labels, train_ids=train_ids, test_images=IMAGES[:9],
+        test_labels=LABELS[:9], test_ids=test_ids, class_names=np.array(["a", "b", "c"]),
+    )  # fmt: skip
+    return str(path)
+
+
+def small(dataset, **changes):
+    return RunConfig(dataset=dataset, loss="elr", epochs=1, width=8, batch_size=20, **changes)
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def trained(*_, **__):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(train, "fit", trained)
+
+
+# What a run's end returns
+
+
+def test_a_run_that_fails_is_a_failure_of_the_command(tmp_path, monkeypatch, capsys):
+    path = write_dataset(tmp_path / "s.npz")
+    flags = ["--dataset", path, "--epochs", "1", "--width", "8", "--batch-size", "20"]
+    assert main(["train", *flags, "--train-size", "70"]) == 1  # only 60 are there
+    assert "0 trained, 1 still missing, 1 of them failed, see above" in capsys.readouterr().out
+    plan = [small(path, train_size=70), small(path)]
+    monkeypatch.setattr(plans, "plan", lambda *_: plan)
+    assert main(["run", "early-learning"]) == 1
+    assert "1 trained, 1 still missing, 1 of them failed" in capsys.readouterr().out
+    monkeypatch.setattr(shop, "clean_base", lambda scale, seed: plan[0])
+    assert main(["clean", "--seeds", "0"]) == 1
+    assert "0 of 7 fine-tunings" in capsys.readouterr().out
+
+
+def test_a_run_that_is_stopped_is_no_failure(tmp_path, capsys):
+    path = write_dataset(tmp_path / "s.npz")
+    flags = ["--dataset", path, "--epochs", "1", "--width", "8", "--batch-size", "20"]
+    assert main(["train", *flags, "--budget", "0s"]) == 0
+    assert "0 trained, 1 still missing; records" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kinds", "status"),
+    [
+        (["started", "progress", "stopped"], 0),
+        (["busy"], 0),
+        ([], 0),
+        (["started", "progress"], 1),  # its process was killed
+        (["started", "failed"], 1),
+    ],
+)
+def test_the_last_event_says_whether_a_missing_run_failed(kinds, status):
+    config = small("./somewhere.npz")
+
+    def train_missing(todo, on_event):
+        for kind in kinds:
+            detail = train.Progress(1, 1, 1, 3, 100.0, 1.0) if kind == "progress" else None
+            on_event(runs.Event(kind, config, detail))
+        return todo
+
+    assert __main__._train([config], train_missing) == status
+
+
+def test_control_c_ends_in_one_line(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(catalogue, "import_feed", interrupted)
+    assert main(["import-feed", "feed", "--out", "o.npz"]) == 130
+    assert capsys.readouterr().err == "stopped; the same command goes on where it was\n"
+
+
+# audit
+
+
+def test_audit_checks_the_dataset_before_it_trains(tmp_path, no_training, capsys):
+    path = write_dataset(tmp_path / "s.npz", test_ids=IDS[0][:9])
+    assert main(["audit", path, "--out", str(tmp_path / "list")]) == 2
+    assert f"error: {path}: ids of training and test images: 'p0' is there more than once" in capsys.readouterr().err
+    path = write_dataset(tmp_path / "s.npz")
+    assert main(["audit", path, "--top", "0", "--out", str(tmp_path / "list")]) == 2
+    assert "error: top=0: allowed is a whole number from 1" in capsys.readouterr().err
+    decisions = tmp_path / "d.csv"
+    decisions.write_text("no decisions")
+    assert main(["audit", path, "--decisions", str(decisions), "--out", str(tmp_path / "list")]) == 2
+    assert str(decisions) in capsys.readouterr().err
+    assert not (tmp_path / "list").exists()
+
+
+def test_audit_takes_a_built_in_dataset_and_a_single_epoch(tmp_path, capsys):
+    assert main(["audit", "digits", "--epochs", "1", "--out", str(tmp_path / "list")]) == 0
+    assert "labels to look at" in capsys.readouterr().out
+    [record] = runs.read_all()
+    assert (record["config"]["dataset"], record["config"]["milestones"]) == ("digits", [])
+
+
+@pytest.mark.parametrize(("epochs", "milestones"), [(1, ()), (2, (1,)), (3, (1, 2)), (30, (12, 24))])
+def test_the_learning_rate_of_a_short_training_falls_as_often_as_it_can(epochs, milestones, digits):
+    assert __main__._audit_config("digits", digits, epochs).milestones == milestones
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset"),
+    [("digits", "digits"), ("cifar10", "cifar10"), ("cifar100", "cifar100"), ("mine", "./mine"), ("m.npz", "m.npz")],
+)
+def test_audit_names_a_dataset_as_a_run_does(name, dataset, digits):
+    assert __main__._audit_config(name, digits, 30).dataset == dataset
+
+
+@pytest.mark.parametrize("error", [OSError("no space left on device"), train.Stopped()])
+def test_audit_says_that_its_training_did_not_finish(error, tmp_path, monkeypatch, capsys):
+    def ended(*_, **__):
+        raise error
+
+    monkeypatch.setattr(train, "fit", ended)
+    assert main(["audit", write_dataset(tmp_path / "s.npz"), "--out", str(tmp_path / "list")]) == 1
+    said = capsys.readouterr().err
+    assert said.endswith("error: the training did not finish, see above; the same command goes on\n")
+    assert ("no space left" if isinstance(error, OSError) else "stopped, its checkpoint is kept") in said
+    assert not (tmp_path / "list").exists()
+
+
+def test_audit_of_a_diverged_run_says_so(tmp_path, capsys):
+    diverged = small(write_dataset(tmp_path / "s.npz"), lr=1e20)
+    runs.train_missing([diverged])
+    assert main(["audit", diverged.run_id, "--out", str(tmp_path / "list")]) == 2
+    assert "its training diverged, so it says nothing of the labels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("part", "left"), [({"train_size": 40}, 20), ({"split": "held_out"}, 6)])
+def test_audit_says_what_the_run_has_not_seen(part, left, tmp_path, capsys):
+    path = write_dataset(tmp_path / "s.npz")
+    whole, some = small(path), small(path, **part)
+    assert runs.train_missing([whole, some]) == []
+    assert main(["audit", some.run_id, "--out", str(tmp_path / "list")]) == 0
+    [(field, value)] = part.items()
+    line = f"{left} of the dataset's 60 training images are not in the list: run {some.run_id} was not trained on them"
+    assert f"{line} ({field}={value})\n" in capsys.readouterr().out
+    assert main(["audit", whole.run_id, "--out", str(tmp_path / "list")]) == 0
+    assert "not in the list" not in capsys.readouterr().out
+
+
+def test_audit_of_a_feed_says_to_import_it_first(tmp_path, no_training, capsys):
+    feed, folder, photos = tmp_path / "feed.xml", tmp_path / "shop", tmp_path / "shop-and-photos"
+    feed.write_text("<products/>")
+    for base in (folder, photos):
+        for part in ("men", "women"):
+            (base / part).mkdir(parents=True)
+            (base / part / "shoes.csv").write_text("id,label,image\n")
+    (photos / "photos").mkdir()
+    for k in range(10):
+        Image.fromarray(IMAGES[k]).save(photos / "photos" / f"{k}.png")
+    for path in (feed, folder, photos, folder / "men" / "shoes.csv"):
+        assert main(["audit", str(path)]) == 2
+        assert f"error: {path}: a feed; first make a dataset of it with" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "none.xml", tmp_path / "empty"):
+        assert main(["audit", str(path)]) == 2
+        assert "import-feed" not in capsys.readouterr().err
+
+
+def test_a_second_review_goes_on_where_the_first_ended(tmp_path, capsys):
+    """Half of a list is decided and applied; the next one leaves that half out."""
+    found = np.eye(3)[LABELS] * 0.9 + 0.1 / 3
+    found[[1, 4, 7, 10]] = [0.05, 0.05, 0.9]  # filed as b, look like c
+    np.savez(tmp_path / "p.npz", train=found, test=np.eye(3)[LABELS[:9]])
+
+    def listed(dataset, *decisions):
+        arguments = ["audit", dataset, "--probabilities", str(tmp_path / "p.npz"), "--out", str(tmp_path / "list")]
+        assert main([*arguments, *(["--decisions", *map(str, decisions)] if decisions else [])]) == 0
+        return set(pd.read_csv(tmp_path / "list" / "labels.csv")["id"]), capsys.readouterr().out
+
+    def save(name, *rows):
+        with open(tmp_path / name, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([["id", "decision", "label", "suggested_label"], *rows])
+        return tmp_path / name
+
+    ids, said = listed(write_dataset(tmp_path / "s.npz"))
+    assert ids == {"p1", "p4", "p7", "p10"}
+    assert "left out" not in said
+    first = save("first.csv", ["p1", "keep", "b", "c"], ["p4", "confirm", "b", "a"], ["p7", "unsure", "b", "c"])
+    labels = LABELS.copy()
+    labels[4] = 0  # as import-feed applies it
+    second = write_dataset(tmp_path / "s2.npz", train_labels=labels)
+    assert listed(second)[0] == {"p1", "p4", "p7", "p10"}
+    ids, said = listed(second, first)
+    assert ids == {"p7", "p10"}
+    assert "2 products left out, which were confirmed or kept and are filed as was decided" in said
+    assert "2 labels to look at" in said
+    ids, said = listed(second, first, save("second.csv", ["p7", "keep", "b", "c"], ["p10", "keep", "b", "c"]))
+    assert ids == set()
+    assert "4 products left out" in said
