@@ -25,9 +25,9 @@
 # `python -m elrkit audit shop.npz` trains a small net with ELR, minutes on a laptop for some thousand products, and writes
 # `audit/labels.csv` (id, title, label, suggested_label, confidence, reason; the most suspicious first) and `audit/review.html`,
 # a page to go through with the keyboard. {ref}`audit-saving` below says how many of the first products on such a list are
-# wrong, and how far down one has to go. That is measured on photos of ten classes; a shop with many confusable
-# subcategories and few products in each will see a list with more right labels on it. Look at the first hundred: if few of
-# them are wrong, the list has ended, or the net has not learned your classes.
+# wrong, and how far down one has to go, on photos of ten classes; {doc}`shop` measures it on an open feed of clothes, whose
+# subcategories are harder to tell apart. Look at the first hundred: if few of them are wrong, your labels are
+# right, or the net has not learned your classes.
 # ```
 #
 # Five ways to order the same labels, the most suspicious first:

@@ -107,7 +107,8 @@ for scale, table in tables.items():
 published = paper.load_published().set_index("id")["mean"]
 with_sam = published["galatolo2021-text-cdon-sam"] / 100
 for scale, table in tables.items():
-    print(f"{scale} scale, seeds: {table.seed.nunique()}")
+    seeds_of = table[table.kind == scale].seed.nunique()
+    print(f"{scale} scale, seeds: {seeds_of}")
     display(plots.leakage(table[table.kind == scale], with_sam, shop.MISFILED))
 
 # %% tags=["nbval-ignore-output", "hide-input"]
@@ -145,7 +146,10 @@ if not galleries:
 
 # %% tags=["nbval-ignore-output", "hide-input", "full-width"]
 listed = shop.lists([each for made in shops.values() for each in made], epochs)
-display(listed.style.hide(axis="index") if len(listed) else "not run yet")
+if len(listed):
+    display(listed.style.hide(axis="index"))
+else:
+    print("not run yet")
 
 # %% [markdown]
 # ## Clean some, then go on

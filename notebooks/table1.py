@@ -90,4 +90,7 @@ paper.elr_minus_ce(table).style.hide(axis="index")
 
 # %% tags=["nbval-ignore-output", "hide-input", "full-width"]
 selected = paper.selected_and_last(published, table)
-display(selected.style.hide(axis="index") if len(selected) else "not run yet")
+if len(selected):
+    display(selected.style.hide(axis="index"))
+else:
+    print("not run yet")

@@ -157,6 +157,18 @@ def test_looks_finder_by_finder():
     )
 
 
+def test_the_list_on_products():
+    lists = pd.DataFrame(
+        [{"shop": "clothing", "run": run, "seeds": 1, "products": 4527, "misfiled": "15.1", "first 1 %": "77.8",
+          "first 10 %": "58.9", "looks": "28.4"} for run in ("ELR", "ELR + SAM")]
+    )  # fmt: skip
+    assert findings.on_products(lists) == (
+        "On 4,527 photos of clothes, 15.1 % misfiled: 77.8 % of the first 1 % of the list are misfiled, 58.9 % of the "
+        "first 10 %; half are found with 28.4 % of the looking in any order (1 seed)"
+    )
+    assert findings.on_products(lists[lists["run"] == "CE"]) == ""
+
+
 def test_the_ladder_in_words():
     """Rungs without a record are passed over, single changes left out; where all have one seed, that is said once."""
     nan = float("nan")
