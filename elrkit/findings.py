@@ -72,11 +72,7 @@ def verdicts(decided: pd.DataFrame) -> pd.DataFrame:
     return table[kept].rename_axis(index="claims, by evidence", columns=None).reset_index()
 
 
-AUGMENTATIONS = {
-    "none": "no crops, no flips",
-    "fresh": "crops and flips drawn anew, as described",
-    "frozen": "crops and flips drawn once, as the code did",
-}
+WHOSE = {"none": "", "fresh": ", as described", "frozen": ", as the code did"}  # augmentation -> whose it is
 
 
 def answer() -> pd.DataFrame:
@@ -96,10 +92,11 @@ def answer() -> pd.DataFrame:
         rows.append((name, "", f"{ce['mean']:.2f}", f"{elr['mean']:.2f}", gain, f"{ce['runs']:g}"))
     for scale in SCALES:
         plain = {c.run_id: c for name in ("early-learning", "forensics") for c in _as_table1(plans.plan(name, scale))}
-        for augmentation, how in AUGMENTATIONS.items():
+        for augmentation, whose in WHOSE.items():
             planned = [config for config in plain.values() if config.augmentation == augmentation]
             if planned:
                 size = f"{planned[0].train_size:,} images, " if planned[0].train_size else ""
+                how = f"{paper.AUGMENTATIONS[augmentation]}{whose}"
                 rows.append(_answer_row(f"ours, {scale} scale, {size}{how}", planned))
     columns = ["training", "wrong labels memorized by CE, %", "CE, %", "ELR, %", "ELR - CE, points", "seeds"]
     return pd.DataFrame(rows, columns=columns)
