@@ -498,12 +498,12 @@ def saving(rows: pd.DataFrame) -> list[str]:
             f"{'; '.join(looks(part))}; {random:,.0f} in any order; "
             f"{np.ceil(wrong / 2):,.0f} with a list without a fault."
         )
-        of_elr = part.loc[part["finder"] == ELR, "effort_half"]
+        of_elr = part[part["finder"] == ELR]
         if len(of_elr):
-            sentence += f" The list of one ELR run leaves {100 * of_elr.mean() / random:.0f} % of the work."
-            best = part[part["finder"] == ELR]
+            left = of_elr["effort_half"].mean() / random
+            sentence += f" The list of one ELR run leaves {100 * left:.0f} % of the work."
             shares = [(0.01, "precision_at_1"), (0.1, "precision_at_10")]
-            hits = [f"{share * n * best[at].mean():,.0f} of its first {share * n:,.0f}" for share, at in shares]
+            hits = [f"{share * n * of_elr[at].mean():,.0f} of its first {share * n:,.0f}" for share, at in shares]
             sentence += f" Wrong are {' and '.join(hits)}."
         sentences.append(sentence)
     return sentences

@@ -237,7 +237,7 @@ def _points(mean: float, low: float, high: float, sign: str = "+") -> str:
 
 
 def change_text(row: pd.Series, name: str = "change") -> str:
-    """`change` or `total` of a row of `compare`, with its interval, if there is one."""
+    """`change` or `total` of a row of `compare`, or `gain` of `elr_gain`, with its interval, if there is one."""
     return _points(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
 

@@ -617,9 +617,8 @@ def _stages(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd
 
     model = getattr(models, arguments["model"][0])(int(arguments["num_classes"][0]))
     blocks = "-".join(str(len(stage)) for stage in flops.stages(model))
-    return Finding("yes", f"counted: {blocks}", scale="counted"), VERDICTS[0] if blocks == arguments["blocks"][
-        0
-    ] else VERDICTS[1]
+    holds = blocks == arguments["blocks"][0]
+    return Finding("yes", f"counted: {blocks}", scale="counted"), VERDICTS[0] if holds else VERDICTS[1]
 
 
 def _linear(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame) -> tuple[Finding, str]:
