@@ -6,12 +6,14 @@ The runs of a plan that share noise rate, loss and seed differ from the first of
 `SAM_ARMS` are the cells of the paper's Figure 5 with SGD at the cost of SAM. All accuracies here are in percent.
 """
 
+import re
 from collections.abc import Sequence
 from math import nan
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from elrkit import flops, paper, runs
 from elrkit.config import RunConfig
@@ -370,6 +372,110 @@ def elr_gain_text(rows: pd.DataFrame) -> pd.DataFrame:
             "ELR - CE in Table 1": rows["published"].map(lambda x: "" if np.isnan(x) else f"{x:+.2f}"),
         }
     )
+
+
+# What the labels are that are wrong.
+LABELS = {
+    "none": "no wrong labels",
+    "symmetric": "labels redrawn at random",
+    "human": "labels by people",
+    "misfiled": "misfiled products",
+}
+
+
+def kept_from_memory(table: pd.DataFrame) -> pd.DataFrame:
+    """How many wrong labels ELR kept from being memorized, beside what it gained: a row per pair of runs.
+
+    table  `elrkit.runs.table`; a run of ELR and one of CE that differ in the loss alone are a pair. Both finished.
+
+    Columns: scale, dataset, precision, labels (a key of `LABELS`), augmentation, schedule, sam (bool), seed; wrong:
+    percent of the training labels; ce_memorized, elr_memorized: wrong labels predicted as labelled in the batches of
+    the last epoch, as the paper's code counted (in the image as augmented, where it was learnt), in percent of all
+    training labels; kept: the first less the second; gain: ELR's test accuracy on true labels less CE's, in points;
+    setting: what is common to runs that differ in the seed alone; run_ids (CE, ELR).
+    """
+    same = [name for name in paper.SETTINGS if name not in ("dataset", "loss", *paper.FOLLOWS["loss"])]
+    rows, ce = [], {}
+    done = table[table["status"] == "finished"]
+
+    def setting(run: pd.Series) -> tuple:
+        values = (tuple(value) if isinstance(value, list) else value for value in run[same])
+        return tuple(None if value != value else value for value in values)  # a missing value is one, not NaN
+
+    def which(run: pd.Series) -> tuple:
+        return (run["dataset"], run["seed"], run["noise_seed"], *setting(run))
+
+    for _, run in done[done["loss"] == "ce"].iterrows():
+        ce[which(run)] = run
+    for _, run in done[done["loss"] == "elr"].iterrows():
+        other = ce.get(which(run))
+        wrong = 100 * run["noise_realized"]
+        if other is None or pd.isna(wrong):
+            continue
+        ce_memorized, elr_memorized = (wrong * r["batches_wrong_memorized"] if wrong else 0.0 for r in (other, run))
+        # A made shop is a dataset of its own for each seed, shop/NAME-SEED.npz, with labels wrong from the start.
+        dataset = re.sub(r"-\d+\.npz$", "", run["dataset"])
+        rows.append(
+            {
+                "scale": run["scale"], "dataset": dataset, "precision": run["precision"],
+                "labels": "misfiled" if run["noise"] == "none" and wrong else run["noise"],
+                "augmentation": run["augmentation"], "schedule": run["schedule"], "sam": bool(run["sam_rho"]),
+                "seed": run["seed"], "wrong": wrong,
+                "ce_memorized": ce_memorized, "elr_memorized": elr_memorized, "kept": ce_memorized - elr_memorized,
+                "gain": 100 * (run["test_top1"] - other["test_top1"]),
+                "setting": (dataset, run["beta"], run["lam"], *setting(run)),
+                "run_ids": (other["run_id"], run["run_id"]),
+            }
+        )  # fmt: skip
+    run = ["scale", "dataset", "precision", "labels", "augmentation", "schedule", "sam", "seed", "wrong"]
+    columns = [*run, "ce_memorized", "elr_memorized", "kept", "gain", "setting", "run_ids"]
+    return pd.DataFrame(rows, columns=columns).dropna(subset=["kept"])
+
+
+def kept_text(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The settings of `kept_from_memory` as a person reads them, those that kept least first."""
+    rows = []
+    for _, seeds in pairs.groupby("setting", sort=False):
+        one, mean = seeds.iloc[0], seeds[["wrong", "ce_memorized", "elr_memorized", "kept"]].mean()
+        how = [paper.AUGMENTATIONS[one["augmentation"]], paper.SCHEDULES.get(one["schedule"], one["schedule"])]
+        how += [name for name, has in (("SAM", one["sam"]), ("float16", "float16" in one["precision"])) if has]
+        rows.append(
+            {
+                "dataset": paper.DATASETS.get(one["dataset"], one["dataset"].replace("/", " ")),
+                "labels": LABELS[one["labels"]],
+                "wrong, %": mean["wrong"],
+                "training": ", ".join(how),
+                "CE memorized, % of all labels": mean["ce_memorized"],
+                "ELR memorized, %": mean["elr_memorized"],
+                "kept, %": mean["kept"],
+                "ELR - CE, points": _points(*_interval(seeds["gain"])[:3]),
+                "seeds": len(seeds),
+            }
+        )
+    return pd.DataFrame(rows).sort_values("kept, %", kind="stable") if rows else pd.DataFrame()
+
+
+class Line(NamedTuple):
+    """A straight line through the settings' means: slope with its 95 % t interval, where it starts, how much of the
+    spread it explains, and through how many settings."""
+
+    slope: float
+    low: float
+    high: float
+    start: float
+    r2: float
+    settings: int
+
+
+def gain_per_label(pairs: pd.DataFrame) -> Line | None:
+    """ELR's gain as a straight line in the labels it kept from being memorized (`kept_from_memory`), least squares over
+    settings, each the mean of its seeds; None below three settings, or when all kept as many."""
+    means = pairs.groupby("setting")[["kept", "gain"]].mean()
+    if len(means) < 3 or means["kept"].nunique() < 2:
+        return None
+    fit = stats.linregress(means["kept"], means["gain"])
+    half = stats.t.ppf(0.975, len(means) - 2) * fit.stderr
+    return Line(fit.slope, fit.slope - half, fit.slope + half, fit.intercept, fit.rvalue**2, len(means))
 
 
 def findings(rows: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,10 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
+
+from elrkit import compare, paper
 
 # Okabe and Ito's colours, told apart under the common kinds of colour blindness; lines differ in dash too.
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
@@ -96,6 +99,57 @@ def test_accuracy(curves: pd.DataFrame) -> Figure:
     axes[-1].legend(fontsize="small")
     low = np.nanmin(curves["test_top1"])
     axes[0].set_ylim(max(0, low - 0.05), 1.0)
+    return figure
+
+
+LABEL_COLOURS = {"none": GREY, "symmetric": BLUE, "human": ORANGE, "misfiled": VERMILION}
+AUGMENTATION_SHAPES = {"none": "o", "flip": "s", "fresh": "^", "frozen": "D"}
+
+
+def kept_from_memory(pairs: pd.DataFrame, line: compare.Line | None) -> Figure:
+    """What ELR gained in test accuracy against how many labels it kept from being memorized: a mark per setting.
+
+    pairs  `elrkit.compare.kept_from_memory`; marks are means over seeds, their bars run from the lowest to the highest
+    line   `elrkit.compare.gain_per_label` of them, drawn with the dotted line on which each percent of the labels is
+           worth a point
+
+    Raises ValueError when there is no pair.
+    """
+    if pairs.empty:
+        raise ValueError("kept_from_memory: no run of ELR has its like with cross-entropy; train both")
+    figure = Figure(figsize=(8.2, 4.8), layout="constrained")
+    ax = figure.subplots()
+    ends = np.array([min(0.0, pairs["kept"].min()) - 0.5, pairs["kept"].max() + 0.5])
+    ax.plot(ends, ends, color=GREY, linestyle=":", linewidth=1.2, label="a point for each percent")
+    if line is not None:
+        ax.plot(ends, line.start + line.slope * ends, color=GREY, linewidth=1.2, label="least squares")
+    ax.axhline(0, color=GREY, linewidth=0.6)
+    for _, seeds in pairs.groupby("setting", sort=False):
+        one = seeds.iloc[0]
+        x, y = seeds["kept"], seeds["gain"]
+        colour = LABEL_COLOURS[one["labels"]]
+        ax.errorbar(
+            x.mean(), y.mean(), xerr=[[x.mean() - x.min()], [x.max() - x.mean()]],
+            yerr=[[y.mean() - y.min()], [y.max() - y.mean()]], fmt=AUGMENTATION_SHAPES[one["augmentation"]],
+            color=colour, mfc=colour if one["scale"] == "paper" else "white", mew=1.6, ms=7, elinewidth=1.2,
+        )  # fmt: skip
+    scales = [scale for scale in ("cpu", "other", "paper") if scale in set(pairs["scale"])]
+    handles = [*ax.get_lines()[: 1 + (line is not None)]]
+    handles += [
+        Line2D([], [], color=colour, linewidth=4, label=compare.LABELS[labels])
+        for labels, colour in LABEL_COLOURS.items() if labels in set(pairs["labels"])
+    ]  # fmt: skip
+    handles += [
+        Line2D([], [], color="black", marker=shape, mfc="white", linestyle="", label=paper.AUGMENTATIONS[augmentation])
+        for augmentation, shape in AUGMENTATION_SHAPES.items() if augmentation in set(pairs["augmentation"])
+    ]  # fmt: skip
+    if "paper" in scales and len(scales) > 1:
+        handles.append(Line2D([], [], color="black", marker="o", linestyle="", label="filled: paper scale"))
+    figure.legend(handles=handles, loc="outside right center", fontsize="small")
+    ax.set(xlabel="wrong labels that CE memorized and ELR did not, % of all labels",
+           ylabel="ELR - CE, points of test accuracy")  # fmt: skip
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
     return figure
 
 

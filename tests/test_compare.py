@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from elrkit import compare, noise, paper, plans
+from elrkit import compare, noise, paper, plans, runs
 from elrkit.config import cifar10_recipe
 
 PUBLISHED = paper.load_published()
@@ -230,3 +230,59 @@ def test_sam_costs_what_sgd_costs_at_twice_the_epochs():
     alone = compare.sam_gain(compare.compare(configs, made[:3], compare.SAM_ARMS), 14.6)
     assert alone["interval holds +14.6"].tolist() == ["", ""]
     assert alone["SAM - SGD"].tolist() == ["+5.00", "not run yet"]
+
+
+def ended(config, top1, memorized, wrong):
+    """A record of two epochs, of which `kept_from_memory` reads the last."""
+    made = record(config, top1)
+    made["curves"] |= {"batches_wrong_memorized": [0.0, memorized], "wrong_memorized": [0.0, 0.0]}
+    made["curves"]["wrong_correct"] = [0.0, 0.0]
+    made["data"]["realized_noise_rate"] = wrong
+    return made | {"device": {"name": "cpu"}, "execution": {"threads": 1}}
+
+
+def test_what_elr_kept_from_memory_beside_what_it_gained():
+    def run(loss, **changes):
+        return plans.at_cpu_scale(cifar10_recipe(loss, 0.2, seed=changes.pop("seed", 0)).with_(**changes))
+
+    def shop(loss, seed):
+        return run(loss, dataset=f"shop/made-{seed}.npz", noise="none", noise_rate=0.0, seed=seed)
+
+    records = [
+        ended(run("ce"), 0.60, 0.9, 0.18), ended(run("elr"), 0.75, 0.1, 0.18),
+        ended(run("elr", beta=0.3), 0.70, 0.4, 0.18),  # another setting, beside the same CE
+        ended(run("elr", seed=1), 0.76, 0.1, 0.18),  # no CE of its seed
+        ended(run("ce", batch_size=64), 0.5, 0.9, 0.18),  # no ELR of its batch size
+        ended(run("ce", noise="none", noise_rate=0.0), 0.80, None, 0.0),
+        ended(run("elr", noise="none", noise_rate=0.0), 0.82, None, 0.0),
+        *(ended(shop("ce", seed), 0.5, 1.0, 0.15) for seed in (0, 1)),
+        *(ended(shop("elr", seed), 0.6 + seed / 10, 0.4, 0.15) for seed in (0, 1)),
+    ]  # fmt: skip
+    diverged = record(run("ce", seed=1), 0.5, status="diverged")
+    pairs = compare.kept_from_memory(runs.table([*records, diverged | {"device": {}, "execution": {}}]))
+    assert pairs["kept"].tolist() == pytest.approx([18 * 0.8, 18 * 0.5, 0.0, 15 * 0.6, 15 * 0.6])
+    assert pairs["gain"].tolist() == pytest.approx([15, 10, 2, 10, 20])
+    assert pairs["labels"].tolist() == ["symmetric", "symmetric", "none", "misfiled", "misfiled"]
+    assert pairs["run_ids"][0] == (run("ce").run_id, run("elr").run_id)
+    text = compare.kept_text(pairs)
+    assert text["kept, %"].tolist() == pytest.approx([0, 9, 9, 14.4])
+    products = text[text["labels"] == "misfiled products"].iloc[0]
+    half = stats.t.ppf(0.975, 1) * 5  # gains of 10 and 20 points: deviation 5 sqrt(2), over sqrt(2)
+    assert products["ELR - CE, points"] == f"+15.00 ({15 - half:+.2f} to {15 + half:+.2f})"
+    assert products["training"] == "no augmentation, multi-step"
+    assert compare.kept_text(pairs[:0]).empty
+    # The two shops are one setting with two seeds.
+    means = pairs.groupby("setting", sort=False)[["kept", "gain"]].mean().to_numpy()
+    assert means.tolist() == [pytest.approx(pair) for pair in ([14.4, 15], [9, 10], [0, 2], [9, 15])]
+    line = compare.gain_per_label(pairs)
+    # The normal equations, and the slope's deviation from what is left over two degrees of freedom.
+    design = np.column_stack([np.ones(4), means[:, 0]])
+    inverse = np.linalg.inv(design.T @ design)
+    start, slope = inverse @ design.T @ means[:, 1]
+    left = means[:, 1] - design @ [start, slope]
+    half = 4.302653 * np.sqrt(left @ left / 2 * inverse[1, 1])
+    assert line[:4] == pytest.approx((slope, slope - half, slope + half, start))
+    assert line.r2 == pytest.approx(1 - left @ left / ((means[:, 1] - means[:, 1].mean()) ** 2).sum())
+    assert line.settings == 4
+    assert compare.gain_per_label(pairs[pairs["seed"] == 1]) is None  # two settings are no line
+    assert compare.gain_per_label(compare.kept_from_memory(runs.table([]))) is None

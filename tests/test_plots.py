@@ -92,3 +92,22 @@ def test_accuracy_by_cost_shows_the_arms_that_ran():
     assert low < 70 < 80 < high < 100
     with pytest.raises(ValueError, match="accuracy_by_cost: no run is there"):
         plots.accuracy_by_cost(rows.assign(seeds=0))
+
+
+def test_kept_from_memory_has_a_mark_for_each_setting():
+    pairs = pd.DataFrame(
+        [("a", "symmetric", "none", "cpu", 10.0, 11.0), ("a", "symmetric", "none", "cpu", 12.0, 13.0),
+         ("b", "human", "flip", "cpu", 5.0, 4.0), ("c", "none", "fresh", "paper", 0.0, 1.0)],
+        columns=["setting", "labels", "augmentation", "scale", "kept", "gain"],
+    )  # fmt: skip
+    figure = plots.kept_from_memory(pairs, compare.gain_per_label(pairs))
+    marks = figure.axes[0].containers
+    assert [(mark[0].get_xdata()[0], mark[0].get_ydata()[0]) for mark in marks] == [(11, 12), (5, 4), (0, 1)]
+    filled = [mark[0].get_markerfacecolor() != "white" for mark in marks]
+    assert filled == [False, False, True]  # paper scale alone
+    slope = figure.axes[0].get_lines()[1]
+    assert slope.get_label() == "least squares"
+    alone = plots.kept_from_memory(pairs[:1], None)
+    assert "least squares" not in [text.get_text() for text in alone.legends[0].get_texts()]
+    with pytest.raises(ValueError, match="no run of ELR has its like"):
+        plots.kept_from_memory(pairs[:0], None)
