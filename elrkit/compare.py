@@ -438,7 +438,9 @@ def kept_text(pairs: pd.DataFrame) -> pd.DataFrame:
     for _, seeds in pairs.groupby("setting", sort=False):
         one, mean = seeds.iloc[0], seeds[["wrong", "ce_memorized", "elr_memorized", "kept"]].mean()
         how = [paper.AUGMENTATIONS[one["augmentation"]], paper.SCHEDULES.get(one["schedule"], one["schedule"])]
-        how += [name for name, has in (("SAM", one["sam"]), ("float16", "float16" in one["precision"])) if has]
+        how += [
+            name for name, has in (("SAM", one["sam"]), ("float16", one["precision"] == "float16_fresh_scaler")) if has
+        ]
         rows.append(
             {
                 "dataset": paper.DATASETS.get(one["dataset"], one["dataset"].replace("/", " ")),
