@@ -100,11 +100,11 @@ def with_table(text: str, table: str) -> str:
 
 
 def readme() -> None:
-    from elrkit import findings, paper, plans, plots, runs
+    from elrkit import findings, plans, plots, runs
 
     decided = findings.ledger()
     path = ROOT / "README.md"
-    path.write_text(with_table(path.read_text(), paper.readme_table(decided)))
+    path.write_text(with_table(path.read_text(), findings.readme(decided)))
     records = [runs.find(config) for config in plans.plan("early-learning", "cpu") if config.noise_rate == 0.2]
     figure = plots.early_learning(runs.curves(filter(None, records)), "batches")
     figure.savefig(ROOT / "book" / "_static" / "early_learning.png", dpi=110, metadata={"Software": None})

@@ -427,8 +427,8 @@ def kept_from_memory(table: pd.DataFrame) -> pd.DataFrame:
                 "run_ids": (other["run_id"], run["run_id"]),
             }
         )  # fmt: skip
-    run = ["scale", "dataset", "precision", "labels", "augmentation", "schedule", "sam", "seed", "wrong"]
-    columns = [*run, "ce_memorized", "elr_memorized", "kept", "gain", "setting", "run_ids"]
+    where = ["scale", "dataset", "precision", "labels", "augmentation", "schedule", "sam", "seed", "wrong"]
+    columns = [*where, "ce_memorized", "elr_memorized", "kept", "gain", "setting", "run_ids"]
     return pd.DataFrame(rows, columns=columns).dropna(subset=["kept"])
 
 

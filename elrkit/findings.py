@@ -123,6 +123,11 @@ def memory(found: pd.DataFrame) -> str:
     )
 
 
+def readme(decided: pd.DataFrame) -> str:
+    """What the README says of the records: claims as a Markdown table, and what a memorized label costs."""
+    return f"{paper.readme_table(decided)}\n\n{memory(pairs())}."
+
+
 def _published_at_20() -> Iterable[tuple[str, pd.Series, pd.Series]]:
     """Who, CE and ELR on CIFAR-10 at 20 % noise, multi-step: the rows of the two published tables."""
     published = paper.load_published()

@@ -10,7 +10,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import elrkit
-from elrkit import findings, paper
+from elrkit import findings
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -83,4 +83,4 @@ def test_nothing_names_a_machine_or_a_package_index():
 def test_readme_shows_what_the_committed_records_say(monkeypatch):
     monkeypatch.setenv("ELRKIT_RESULTS", str(ROOT / "results" / "runs"))
     decided = findings.ledger()
-    assert f"\n{paper.readme_table(decided)}\n" in (ROOT / "README.md").read_text(), "python book/build.py readme"
+    assert f"\n{findings.readme(decided)}\n" in (ROOT / "README.md").read_text(), "python book/build.py readme"
