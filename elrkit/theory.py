@@ -146,8 +146,9 @@ def holding_force(a: np.ndarray, lam: float, classes: int = 2) -> np.ndarray:
 
     a  confidence in the true class, in (0, 1); the rest of p lies on the given label (two classes), or is spread evenly
 
-    It is a - lam a (a - <p, p>) / (1 - <p, p>), and tends to 1 - lam / 2 as a tends to 1: where it is negative, descent
-    moves such an example further away from its wrong label.
+    It is a - lam a (a - <p, p>) / (1 - <p, p>), and tends to 1 - lam / 2 as a tends to 1. With two classes descent
+    moves such an example further away from its wrong label where it is negative; with more, the given label's logit
+    moves too, by another amount, and the sign of this one alone does not decide.
     """
     rest = (1 - a) ** 2 / (classes - 1)
     return a - lam * a * (a - a**2 - rest) / (1 - a**2 - rest)
@@ -155,13 +156,14 @@ def holding_force(a: np.ndarray, lam: float, classes: int = 2) -> np.ndarray:
 
 def sweep(
     deltas: Iterable[float], ratios: Iterable[float], lams: Iterable[float], seeds: Iterable[int],
-    n: int = 200, sigma: float = 0.3, steps: int = 1000,
+    n: int = 200, sigma: float = 0.3, steps: int = 1000, lr: float = 1.0, beta: float = 0.7,
 ) -> pd.DataFrame:  # fmt: skip
     """`descend` for every combination: its rows with columns delta, ratio (dimension / n), lam and seed."""
     parts = []
     for delta, ratio, seed in ((d, r, s) for d in deltas for r in ratios for s in seeds):
         model = two_clusters(n, round(ratio * n), delta, sigma, seed)
-        parts += [descend(model, steps, lam=lam).assign(delta=delta, ratio=ratio, lam=lam, seed=seed) for lam in lams]
+        where = {"delta": delta, "ratio": ratio, "seed": seed}
+        parts += [descend(model, steps, lr=lr, lam=lam, beta=beta).assign(lam=lam, **where) for lam in lams]
     return pd.concat(parts, ignore_index=True)
 
 

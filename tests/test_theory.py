@@ -1,6 +1,7 @@
 """The gradient of the regularizer and the two-cluster model, against derivations that share no code with them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.optimize import minimize
@@ -171,3 +172,22 @@ def test_figures_have_their_panels():
     (axes,) = theory.figure_threshold(table, [19]).axes
     ends = table[table["step"] == 19].groupby("lam")["wrong_memorized"].mean()
     np.testing.assert_allclose(axes.lines[0].get_ydata(), ends)
+
+
+def test_the_sweep_descends_with_its_own_step_and_momentum():
+    model = theory.two_clusters(40, 20, 0.4, 0.3, 1)
+    alone = theory.descend(model, 30, lr=0.1, lam=3.0, beta=0.0)
+    swept = theory.sweep([0.4], [0.5], [3.0], [1], n=40, steps=30, lr=0.1, beta=0.0)
+    pd.testing.assert_frame_equal(swept[alone.columns], alone)
+    lagging = theory.sweep([0.4], [0.5], [3.0], [1], n=40, steps=30, lr=0.1, beta=0.9)
+    assert not np.allclose(lagging["push_wrong"], swept["push_wrong"])
+
+
+def test_labels_that_the_first_long_step_fitted_are_given_up_with_short_steps_or_quick_targets():
+    def memorized(**how):
+        end = theory.sweep([0.8], [2.0], [3.0], [0, 1, 2], **how).query("step == step.max()")
+        return end["wrong_memorized"].mean()
+
+    assert memorized(steps=600) > 0.5
+    assert memorized(steps=600, beta=0.0) < 0.1
+    assert memorized(steps=6000, lr=0.1) < 0.1
