@@ -133,9 +133,34 @@ def list_runs(
     return 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A smaller or larger plan than the report's; each option that is left out is the plan's own."""
+
+    seeds: tuple[int, ...] | None = None
+    """of the runs"""
+    noise_rates: tuple[float, ...] | None = None
+    """of the plans that have them"""
+    levels: tuple[Literal[plans.LEVELS], ...] | None = None
+    """of people's labels, for human-noise"""
+    epochs: int | None = None
+    """of every run"""
+    size: int | None = None
+    """settings of a sweep (112 random ones, the whole grid)"""
+
+    def of(self, name: str, scale: str) -> list[RunConfig]:
+        return plans.plan(name, scale, **dataclasses.asdict(self))
+
+
+OfPlan = Annotated[Part, tyro.conf.OmitArgPrefixes]
+
+
 @app.command
 def plan(
-    name: Positional[Literal[tuple(plans.PLANS)]], scale: Scale = "cpu", jobs: int = 1, size: int | None = None
+    name: Positional[Literal[tuple(plans.PLANS)]],
+    scale: Scale = "cpu",
+    jobs: int = 1,
+    part: OfPlan = Part(),
 ) -> int:
     """List the runs of a named plan: which are there, which are missing, how long the missing ones will take here.
 
@@ -143,9 +168,9 @@ def plan(
         name: the plan
         scale: paper (its network and epochs), cpu (a small net on the same images) or digits (minutes for a plan)
         jobs: runs at a time, for the estimate
-        size: settings of a sweep (default: 112 random ones, the whole grid)
+        part: fewer or other runs than the report's
     """
-    configs = plans.plan(name, scale, size)
+    configs = part.of(name, scale)
     todo = {config.run_id for config in runs.missing(configs)}
     for config in configs:
         print("missing" if config.run_id in todo else "there  ", config.run_id, config.describe())
@@ -153,6 +178,8 @@ def plan(
     if todo:
         seconds = runs.estimate_seconds([config for config in configs if config.run_id in todo], jobs)
         print(f"; about {progress.duration(seconds)} on this machine, {jobs} at a time", end="")
+        if seconds > runs.LONG_SECONDS:
+            print(f"\n{runs.SMALLER}", end="")
     print()
     return 0
 
@@ -165,9 +192,9 @@ def run(
     threads: int | None = None,
     budget: str | None = None,
     compiled: bool = False,
-    size: int | None = None,
     ray: str | None = None,
     gpus_per_run: float = 0.0,
+    part: OfPlan = Part(),
 ) -> int:
     """Train the missing runs of a named plan in order of priority; run it again until nothing is missing.
 
@@ -178,11 +205,11 @@ def run(
         threads: CPU threads of each run (default: one for the small net, else the cores shared out)
         budget: stop cleanly after this long, for example 9m
         compiled: train through torch.compile, worth its start-up on long runs
-        size: settings of a sweep (default: 112 random ones, the whole grid)
         ray: address of a Ray cluster, host:port or auto; `here` starts one on this machine (needs elrkit[scale])
         gpus_per_run: with ray, the share of a GPU that a run takes; 0.25 puts four on each
+        part: fewer or other runs than the report's
     """
-    configs = plans.plan(name, scale, size)
+    configs = part.of(name, scale)
     common = {"budget_seconds": _budget(budget), "compiled": compiled}
     if ray is None:
         return _train(configs, runs.train_missing, announced=True, jobs=jobs, threads=threads, **common)
@@ -249,7 +276,7 @@ def audit(
         written = audit.audit_probabilities(given[0], dataset, out, top, given[1], decided)
     else:
         if not is_run:
-            _train([config], runs.train_missing)
+            _train([config], runs.train_missing, announced=True, jobs=1)
             if runs.find(config) is None:
                 print("error: the training did not finish, see above; the same command goes on", file=sys.stderr)
                 return 1

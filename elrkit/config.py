@@ -327,6 +327,14 @@ def require(name: str, value: Any, low: float, high: float = math.inf, whole: bo
         raise ConfigError(f"{name}={value!r}: allowed are {what}")
 
 
+def check_training(train: bool = False, jobs: int | None = None) -> None:
+    """Raises ConfigError unless a notebook's `train` is True or False and its `jobs` None or a whole number from 1."""
+    if not isinstance(train, bool):  # a text, even "false", would count as yes
+        raise ConfigError(f"train={train!r}: allowed are True and False")
+    if jobs is not None:
+        require("jobs", jobs, 1, whole=True)
+
+
 def as_list(name: str, values: list | str) -> list:
     """`values`, or the list that it is the text of; raises ConfigError, naming `name`, when it is empty or no list."""
     if isinstance(values, str) and values.startswith("[") and values.endswith("]"):

@@ -42,13 +42,16 @@ def numbers(decided: pd.DataFrame) -> str:
     rows = decided[decided["kind"] == "number"]
     count = rows["verdict"].value_counts().reindex(paper.VERDICTS, fill_value=0)
     held, coded, missed, untestable, open_ = (int(count[verdict]) for verdict in paper.VERDICTS)
-    rest = f"{untestable} cannot be tested here"
+    unplanned = int(rows["note"].str.startswith(paper.NOT_PLANNED).sum())
+    rest = (
+        f"{open_ - unplanned} wait for runs at the paper's scale, {unplanned} are of settings that are not planned "
+        f"here, {untestable} cannot be tested"
+    )
     if not held + coded + missed:
-        waiting = f"{open_} wait for runs at the paper's scale"
-        return f"None of the {len(rows)} published numbers is decided yet: {waiting}, {rest}"
+        return f"None of the {len(rows)} published numbers is decided yet: {rest}"
     return (
         f"Of {len(rows)} published numbers {held} are reproduced, {coded} with the recipe of the published code alone, "
-        f"{missed} are not; {open_} wait for runs at the paper's scale, {rest}"
+        f"{missed} are not; {rest}"
     )
 
 

@@ -84,12 +84,12 @@ def of_runs(records: Iterable[dict]) -> pd.DataFrame:
 
     Columns: training_pflop (three forward passes an image, six with SAM) and evaluation_pflop (one for each test and
     held-out image every epoch, and one for each training image every `eval_every` epochs and at the end). NaN for
-    datasets whose image size a record does not hold (files and folders).
+    files and folders of a record so old that it does not hold their image size.
     """
     rows = []
     for record in records:
         config, data = record["config"], record["data"]
-        shape = IMAGE_SHAPES.get(config["dataset"])
+        shape = _image_shape(config["dataset"], data)
         network = (config["model"], data["classes"], shape, config["width"], config["stem_stride"])
         forward = _forward(*network) / 1e15 if shape else nan
         epochs = len(record["curves"].get("epoch", ()))
@@ -98,6 +98,14 @@ def of_runs(records: Iterable[dict]) -> pd.DataFrame:
         seen = epochs * (data["test_images"] + data["held_out_images"]) + looks * data["train_images"]
         rows.append((forward * passes, forward * seen))
     return pd.DataFrame(rows, columns=["training_pflop", "evaluation_pflop"])
+
+
+def _image_shape(dataset: str, data: dict) -> tuple[int, int, int] | None:
+    """(channels, height, width) of a record's images; records older than `image_shape` hold it for made shops alone,
+    whose imports have 32 by 32 pixels, and for the named datasets."""
+    if "image_shape" in data:
+        return tuple(data["image_shape"])
+    return (3, 32, 32) if dataset.startswith("shop/") else IMAGE_SHAPES.get(dataset)
 
 
 def totals(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:

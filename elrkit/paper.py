@@ -19,6 +19,7 @@ Intervals are Student's t over seeds: with three to five seeds a normal interval
 can only redraw those few values, is shorter still.
 """
 
+import functools
 import html
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -54,6 +55,7 @@ MEASURES = (
     "batches_wrong_memorized",  # on the training batches during the epoch, as the paper's code counts
     "batches_wrong_memorized_50",
     "batches_wrong_correct",
+    "batches_wrong_correct_best",
 )
 RUN_COLUMNS = (  # what `decide` needs; a measure that is missing counts as not measured
     *("run_id", "dataset", "train_size", "model", "loss", "schedule", "noise", "noise_rate", "noise_convention"),
@@ -99,6 +101,8 @@ CPU_SCALE = {
 }
 # Table 1 of the paper trains on all images; Liu et al. hold out a tenth and keep the best epoch on it.
 SPLIT = {"galatolo2021": ("all",), "liu2020": ("held_out",), "wei2022": ("all",)}
+UNTOLD_SCHEDULE = "multistep"  # ours, where a source names none: the first of the plans that has its cells
+NOT_PLANNED = "no plan of this report holds it"
 LOSSES = ("ce", "elr", "sce", "nce_rce")
 # As the ledger calls what the tables of `paper` name.
 DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "cdon": "the shop's images"}
@@ -146,7 +150,7 @@ def load_claims(path: Path = PAPER_FOLDER / "claims.csv") -> pd.DataFrame:
         if claim["rule"] not in RULES:
             raise LedgerError(f"{path}: {claim['id']} has the rule {claim['rule']!r}; allowed are {', '.join(RULES)}")
         names = {name.split(".", 1)[-1] for name in parse(claim["arguments"], f"{path}: {claim['id']}")}
-        known = {*RunConfig.model_fields, *PUBLISHED_COLUMNS, "measure", "bound"}
+        known = {*RunConfig.model_fields, *PUBLISHED_COLUMNS, "measure", "bound", "number"}
         if claim["rule"] in COMPARING and (unknown := names - known):
             raise LedgerError(
                 f"{path}: {claim['id']} has the argument {min(unknown)!r}, which no run and no number has"
@@ -231,6 +235,17 @@ def decide(
     return pd.DataFrame(rows)
 
 
+@functools.cache
+def _planned() -> pd.DataFrame:
+    """Every run of every plan at the paper's scale as if it had finished, with the columns that select runs."""
+    configs = {c.run_id: c for name in plans.PLANS for c in plans.plan(name, "paper")}
+    rows = [
+        {**config.model_dump(mode="json"), "run_id": run_id, "status": FINISHED, "scale": "paper"}
+        for run_id, config in configs.items()
+    ]
+    return pd.DataFrame(rows).assign(**dict.fromkeys(MEASURES, 0.0))
+
+
 @dataclass(frozen=True)
 class Finding:
     """What a set of runs says: state "yes", "no" or "open" (they cannot say), with the numbers it rests on."""
@@ -262,6 +277,8 @@ def _number_row(number: pd.Series, runs: pd.DataFrame) -> dict:
             coded, code_tolerance = _number(number, runs, CODE[number["source"]])
         found, verdict = _combine(found, coded)
         tolerance = code_tolerance if verdict == VERDICTS[2] else tolerance
+        if verdict == VERDICTS[4] and not _number(number, _planned(), DESCRIBED)[0].seeds:
+            found = replace(found, note=_join(NOT_PLANNED, found.note))
     noise = "clean" if number["noise_kind"] == "none" else f"{number['noise_kind']} {100 * number['noise_rate']:g} %"
     if np.isnan(number["noise_rate"]):  # the shop's own, which nobody counted
         noise = ""
@@ -306,7 +323,8 @@ def _number(number: pd.Series, runs: pd.DataFrame, recipe: dict) -> tuple[Findin
         "loss": (number["loss"],),
         "split": SPLIT[number["source"]],
         "sam_rho": (0,),
-    } | ({"schedule": (number["schedule"],)} if number["schedule"] else {})
+        "schedule": (number["schedule"] or UNTOLD_SCHEDULE,),
+    }
     every = _select(runs, cell)
     rows = _select(every, _at_scale(recipe, "paper", number["dataset"]))
     note = _left_out(rows)
@@ -336,7 +354,9 @@ def _claim_row(claim: pd.Series, published: pd.DataFrame, runs: pd.DataFrame) ->
     arguments = parse(claim["arguments"], claim["id"])
     found, verdict = RULES[claim["rule"]](claim, arguments, published, runs)
     theirs = nan
-    if claim["rule"] in DIFFERENCES or claim["rule"].startswith("published_"):
+    if claim["rule"] == "near":
+        theirs = _published_mean(claim, arguments, "number", published)
+    elif claim["rule"] in DIFFERENCES or claim["rule"].startswith("published_"):
         shown = {name: (value,) for name, value in found.cell} if found.seeds else arguments
         theirs = _published_difference(claim, shown, published).ours
     where = f"Section {claim['section']}" if claim["section"][0].isdigit() else claim["section"]
@@ -369,7 +389,14 @@ def _against(rule: str, low: float, high: float, tolerance: float) -> bool:
 def _by_difference(
     claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame
 ) -> tuple[Finding, str]:
-    """Rules greater, not_greater, within: the paired difference a - b of a measure, in every case that is listed."""
+    """Rules greater, not_greater, within: the paired difference a - b of a measure, in every case that is listed.
+
+    Rule near: the difference is within the tolerance of the published number whose id is the argument `number`.
+    """
+    rule, around = claim["rule"], 0.0
+    if rule == "near":
+        rule, around = "within", _published_mean(claim, arguments, "number", published)
+        arguments = {name: values for name, values in arguments.items() if name != "number"}
 
     def case(fixed: dict, recipe: dict, scale: str) -> Finding:
         arms = [_arm(fixed, side) for side in "ab"]
@@ -390,8 +417,10 @@ def _by_difference(
         def of_pair(a: pd.DataFrame, b: pd.DataFrame) -> Finding:
             difference = 100 * (a[tables[0][1]].to_numpy(dtype=float) - b[tables[1][1]].to_numpy(dtype=float))
             ids = tuple(dict.fromkeys([*a["run_id"], *b["run_id"]]))
-            found = Finding("open", note, *t_interval(difference), len(a), scale, ids)
-            return _interval_state(found, claim["rule"], claim["tolerance"])
+            mean, low, high = t_interval(difference)
+            found = Finding("open", note, mean, low - around, high - around, len(a), scale, ids)
+            found = _interval_state(found, rule, claim["tolerance"])
+            return replace(found, low=found.low + around, high=found.high + around)
 
         found, *others = (of_pair(*pair) for pair in pairs)
         settings = [_setting_text(a.iloc[0], "schedule" not in fixed) for a, _ in pairs]
@@ -400,7 +429,7 @@ def _by_difference(
         return _beside_other_settings(
             found,
             list(zip(settings[1:], others, strict=True)),
-            lambda mean: not _against(claim["rule"], mean, mean, claim["tolerance"]),
+            lambda mean: not _against(rule, mean - around, mean - around, claim["tolerance"]),
         )
 
     return _over_scales(claim, arguments, case, ("paper", "cpu"))
@@ -570,7 +599,8 @@ def _combine(found: Finding, coded: Finding) -> tuple[Finding, str]:
             note = _join(f"the recipe as described gives {found.ours:.2f} ({found.seeds} seeds)", coded.note)
             return replace(coded, note=note), VERDICTS[2]
         return found, VERDICTS[1]
-    note = "the code's recipe gives it, the recipe as described is not run" if coded.state == "yes" else ""
+    tried = "does not decide it" if found.seeds else "is not run"
+    note = f"the code's recipe gives it, the recipe as described {tried}" if coded.state == "yes" else ""
     return replace(found, note=_join(note, found.note)), VERDICTS[4]
 
 
@@ -640,11 +670,7 @@ def _linear(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd
 
 def _ceiling(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame) -> tuple[Finding, str]:
     """Rule ceiling: agreement with labels, `wrong` percent of them wrong, against what unpredictable errors allow."""
-    means = published.set_index("id")["mean"]
-    for name in ("accuracy", "wrong"):
-        if arguments[name][0] not in means:
-            raise LedgerError(f"{claim['id']}: published.csv has no id {arguments[name][0]}; {name} must name one")
-    accuracy, wrong = (means[arguments[name][0]] for name in ("accuracy", "wrong"))
+    accuracy, wrong = (_published_mean(claim, arguments, name, published) for name in ("accuracy", "wrong"))
     if accuracy <= 100 - wrong:
         note = f"{accuracy:g} % is possible with {wrong:g} % wrong labels"
     else:
@@ -656,17 +682,26 @@ def _ceiling(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: p
     return Finding("open", note), VERDICTS[3]
 
 
+def _published_mean(claim: pd.Series, arguments: dict, name: str, published: pd.DataFrame) -> float:
+    """The published number whose id the argument `name` of a claim gives."""
+    mean = published.loc[published["id"] == arguments[name][0], "mean"]
+    if mean.empty:
+        raise LedgerError(f"{claim['id']}: published.csv has no id {arguments[name][0]}; {name} must name one")
+    return float(mean.iloc[0])
+
+
 def _untestable(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame) -> tuple[Finding, str]:
     return Finding("open"), VERDICTS[3]
 
 
-DIFFERENCES = ("greater", "not_greater", "within")
+DIFFERENCES = ("greater", "not_greater", "within", "near")
 # Rules that choose rows.
 COMPARING = (*DIFFERENCES, "at_least", "at_most", "effort", "published_greater", "published_within")
 RULES = {
     "greater": _by_difference,
     "not_greater": _by_difference,
     "within": _by_difference,
+    "near": _by_difference,
     "at_least": _by_level,
     "at_most": _by_level,
     "effort": _by_effort,

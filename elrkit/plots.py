@@ -65,7 +65,7 @@ def early_learning(curves: pd.DataFrame, measured_on: str = "eval") -> Figure:
             if row == 1:
                 ax.set_xlabel("epoch")
             if column == len(methods) - 1:
-                ax.legend(fontsize="small" if len(methods) < 3 else "x-small", framealpha=0.9, loc="center right")
+                ax.legend(fontsize="small" if len(methods) < 3 else "medium", framealpha=0.9, loc="center right")
     return figure
 
 

@@ -203,7 +203,7 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
     """One row a run: every field of its config, how it ended, its last epoch's curves, the realized noise, the cost.
 
     `test_top1_best` is the best epoch's; `test_top1_selected` that of the epoch which held-out noisy labels choose;
-    `batches_wrong_memorized_50` is epoch 50's.
+    `batches_wrong_memorized_50` is epoch 50's, `batches_wrong_correct_best` that of the epoch that has most of them.
     """
     rows = []
     for record in records:
@@ -220,6 +220,8 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
             row["test_top1_best"] = max(curves["test_top1"])
             memorized = curves.get("batches_wrong_memorized", [])
             row["batches_wrong_memorized_50"] = memorized[49] if len(memorized) >= 50 else math.nan
+            seen = [share for share in curves.get("batches_wrong_correct", []) if share is not None]
+            row["batches_wrong_correct_best"] = max(seen, default=math.nan)
             held_out = curves.get("held_out_top1_noisy")
             row["test_top1_selected"] = curves["test_top1"][held_out.index(max(held_out))] if held_out else math.nan
         timing = record["timing"]
@@ -570,15 +572,21 @@ def load_or_train(configs: Sequence[RunConfig], *, jobs: int | None = None, **op
     return [read(record_path(config)) for config in configs]
 
 
+LONG_SECONDS = 3600.0  # from here on it is told how to ask for less
+SMALLER = (
+    "smaller: fewer seeds, noise_rates or epochs, or the scale digits; stopped runs go on where they were, so that "
+    "they may take several sittings"
+)
+
+
 def announce(todo: Sequence[RunConfig], jobs: int) -> None:
     """Say on standard error how long these runs will take here and, where that is hours, how to ask for less."""
     from elrkit import progress
 
     seconds = estimate_seconds(todo, jobs)
     print(f"{len(todo)} runs to train, about {progress.duration(seconds)}", file=sys.stderr, flush=True)
-    if seconds > 3600:
-        print("smaller: fewer seeds, noise rates or epochs, a train_size, or scale digits; a budget stops in time, and "
-              "stopped runs go on where they were", file=sys.stderr, flush=True)  # fmt: skip
+    if seconds > LONG_SECONDS:
+        print(SMALLER, file=sys.stderr, flush=True)
 
 
 def gather(configs: Sequence[RunConfig], train: bool = False, jobs: int | None = None) -> list[dict]:

@@ -104,10 +104,10 @@ def selection(runs: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.Da
     """The setting that each way of choosing picks, and what it costs; one row per way of `CHOICES`, last epochs.
 
     Columns: chosen_by, run_id, its accuracy by that measure (chosen_at) and on the test images (test); regret: how far
-    that lies below the best test accuracy of the sweep, with low and high; optimism: by how much the measure's noise
-    alone flatters its winner. For that the measured accuracies stand for the true ones, and `resamples` draws of a
-    binomial number of right images (as many as there were) choose a winner each. Errors on the same images are shared
-    by the settings, which this ignores: optimism is an upper estimate.
+    that lies below the best test accuracy of the sweep; optimism: by how much the measure's noise alone flatters its
+    winner. For that the measured accuracies stand for the true ones, and `resamples` draws of a binomial number of
+    right images (as many as there were) choose a winner each; low, high: 95 % of the regrets of these winners. Errors
+    on the same images are shared by the settings, which this ignores: optimism and spread are upper estimates.
 
     Raises ValueError without a finished run that held images out.
     """
@@ -116,17 +116,16 @@ def selection(runs: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.Da
         raise ValueError("selection: it takes finished runs that held out images (split='held_out')")
     test = runs["test_top1"].to_numpy(dtype=float)
     rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(runs), size=(resamples, len(runs)))
     sizes = {"held_out_top1_noisy": runs["held_out_images"], "test_top1": runs["test_images"]}
     rows = []
     for measure, name in CHOICES.items():
         by = runs[measure].to_numpy(dtype=float)
         best = int(by.argmax())
-        chosen = np.take_along_axis(drawn, by[drawn].argmax(axis=1, keepdims=True), axis=1)[:, 0]
-        low, high = np.percentile(test[drawn].max(axis=1) - test[chosen], [2.5, 97.5])
         size = sizes[measure].to_numpy(dtype=int)
         repeated = rng.binomial(size, by, size=(resamples, len(runs))) / size
-        optimism = (repeated.max(axis=1) - by[repeated.argmax(axis=1)]).mean()
+        winners = repeated.argmax(axis=1)
+        low, high = np.percentile(test.max() - test[winners], [2.5, 97.5])
+        optimism = (repeated.max(axis=1) - by[winners]).mean()
         numbers = [by[best], test[best], test.max() - test[best], low, high, optimism]
         rows.append((name, runs["run_id"][best], *(100 * float(number) for number in numbers)))
     columns = ["chosen_by", "run_id", "chosen_at", "test", "regret", "low", "high", "optimism"]

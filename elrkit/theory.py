@@ -181,7 +181,7 @@ def figure_course(courses: Mapping[str, pd.DataFrame]) -> "Figure":
     )
     names = {"alignment": "−∇L and v", "push_right": "right labels", "push_wrong": "wrong labels"}
     names |= {"wrong_memorized": "memorized", "test": "test"}
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    figure = Figure(figsize=(10.5, 3.8), layout="constrained")
     for axes, (title, unit, columns) in zip(figure.subplots(1, 3), panels, strict=True):
         for name, course in courses.items():
             course = course[course["step"] > 0]
@@ -190,7 +190,7 @@ def figure_course(courses: Mapping[str, pd.DataFrame]) -> "Figure":
         axes.set_title(title, size=10)
         axes.set(xlabel="step of gradient descent", ylabel=unit, xscale="log")
         axes.axhline(0, color="#999999", lw=0.7, zorder=0)
-        axes.legend(fontsize=7.5, frameon=False, loc="center left" if unit == "share" else "best")
+        axes.legend(fontsize=9, frameon=False, loc="center left" if unit == "share" else "best")
     return figure
 
 

@@ -695,6 +695,7 @@ def _record(trainer: _Trainer, dataset: data.Dataset, diverged: dict | None, job
             "held_out_images": len(problem.held_out_index),
             "test_images": len(dataset.test_labels),
             "classes": dataset.num_classes,
+            "image_shape": [dataset.train_images.shape[3], *dataset.train_images.shape[1:3]],
             "realized_noise_rate": problem.realized_rate,
         },
         "curves": trainer.curves,

@@ -57,6 +57,7 @@ images = 15000  # training images of a study
 fold_epochs = 8  # epochs of each fold's net; ELR trains four times as many
 
 # %%
+config.check_training(train)
 wanted = {
     scale: audit_study.studies(scale, seeds, levels, images, fold_epochs)
     for scale in config.as_list("scales", scales)

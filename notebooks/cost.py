@@ -102,6 +102,7 @@ names = {
     "paper": "ours, paper scale",
     "cpu": "ours, cpu scale",
     "digits": "ours, digits",
+    "other": "ours, made shops and others",
 }
 ours = flops.totals(table, ["scale"]).set_index("scale")
 bars = [
@@ -121,7 +122,8 @@ bars += [
 plots.cost(pd.DataFrame(bars))
 
 # %% [markdown]
-# Blue bars are the records of this report, which grow with it; grey ones are about the paper's. The paper gives no
+# Blue bars are the runs of this report, which grow with it, without the studies and fine-tunings that the last table
+# adds; grey ones are about the paper's. The paper gives no
 # hours for Figure 5 and no operations for the sweeps, so those bars are missing.
 #
 # ## By scale and device
@@ -153,7 +155,7 @@ print(
 # %% tags=["nbval-ignore-output"]
 parts = []
 for name in plans.PLANS:
-    for scale in names:
+    for scale in plans.SCALES:
         ids = {planned.run_id for planned in plans.plan(name, scale)}
         mine = table[table.run_id.isin(ids)]
         if len(mine):

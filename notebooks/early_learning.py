@@ -66,6 +66,7 @@ measured_on = "eval"  # eval: after each epoch; batches: on the training batches
 jobs = None  # runs at a time; None: one per core
 
 # %%
+config.check_training(jobs=jobs)
 if measured_on not in ("eval", "batches"):
     raise config.ConfigError(
         f"measured_on={measured_on!r}: allowed are eval, batches"

@@ -44,7 +44,7 @@
 # %%
 # %matplotlib inline
 import pandas as pd
-from elrkit import compare, paper, plans, plots, runs
+from elrkit import compare, config, paper, plans, plots, runs
 from IPython.display import display
 
 # %% [markdown]
@@ -65,6 +65,7 @@ epochs = None  # None: the plan's, else of every run
 jobs = None  # runs at a time; None: one per core, one on a GPU
 
 # %%
+config.check_training(train, jobs)
 planned = plans.at_scales(
     "forensics", scales, seeds=seeds, noise_rates=noise_rates, epochs=epochs
 )
@@ -171,7 +172,7 @@ if not there:
 # q \left( a - \frac{1 - a}{C - 1} \right) .
 # $$
 #
-# That is $q$ for a perfect network and a little less for a real one. Computed and measured, in points; *lowest* and *highest*
+# That is $q$ for a perfect network and less for one that errs, by about $q$ times its error. Computed and measured, in points; *lowest* and *highest*
 # are over all runs of the ladder with that noise and loss, whatever their recipe:
 
 # %% tags=["nbval-ignore-output", "full-width"]

@@ -39,6 +39,7 @@ epochs = None  # shorten or lengthen every run to these; None: the scale's
 jobs = None  # runs at a time; None: one per core, one on a GPU
 
 # %%
+config.check_training(train, jobs)
 wanted = plans.at_scales(
     "human-noise", scales, seeds=seeds, levels=levels, epochs=epochs
 )

@@ -39,6 +39,7 @@ jobs = None  # runs at a time; None: one per core, one on a GPU
 resamples = 30  # forests grown for the importances
 
 # %%
+config.check_training(train, jobs)
 scales = config.as_list("scales", scales)
 config.require("size_random", size_random, 1, whole=True)
 config.require("resamples", resamples, 1, whole=True)
@@ -165,7 +166,7 @@ for key, table in found.items():
         f"{key[0]} scale, {key[1]}: median {memorized.median():.1f} %, largest {memorized.max():.1f} %; "
         f"above 10 % in {(memorized > 10).sum()} of {len(table)} runs"
         + (
-            ". They underfit: this sweep ranks learning rates and schedules, and says little about λ and β"
+            ". They underfit: a ranking by what they learnt in time, not by what they kept out"
             if memorized.median() < 10
             else ""
         )
@@ -230,8 +231,8 @@ pd.DataFrame(rows).set_index("setting").T.style.format(
 # labels (the noise draws from all ten classes, so 18 % of the labels are wrong): the order of the settings survives in
 # expectation, compressed. What is lost is precision, because fewer images are held out than tested.
 #
-# *Regret* is how far the chosen setting's test accuracy lies below the best of the sweep, with an interval over
-# resamples of the settings. Choosing by test accuracy has none, by construction, and that is its flaw: the number that
+# *Regret* is how far the chosen setting's test accuracy lies below the best of the sweep; its interval holds 95 % of
+# the regrets that other images, as many, would have led to. Choosing by test accuracy has none, by construction, and that is its flaw: the number that
 # chose is then reported. *Optimism* is by how much the winner of such a contest is flattered by the noise of finitely
 # many images alone, an upper estimate (`elrkit.sweeps.selection` says how it is made).
 
@@ -249,7 +250,7 @@ for key, table in chosen.items():
     honest, tested = table.iloc[0], table.iloc[1]
     print(
         f"{key[0]} scale, {key[1]}: choosing by noisy labels costs {honest.regret:.2f} points "
-        f"(95 %: {honest.low:.2f} to {honest.high:.2f}); choosing by test accuracy "
+        f"(other images: {honest.low:.2f} to {honest.high:.2f}); choosing by test accuracy "
         f"overstates the winner by up to {tested.optimism:.2f}"
     )
 if not chosen:

@@ -30,7 +30,7 @@
 # %%
 # %matplotlib inline
 import pandas as pd
-from elrkit import paper, plans, plots, runs
+from elrkit import config, paper, plans, plots, runs
 from IPython.display import display
 
 # %% tags=["parameters"]
@@ -42,6 +42,7 @@ epochs = None  # None: the plan's
 jobs = None  # runs at a time; None: one per core, one on a GPU
 
 # %%
+config.check_training(train, jobs)
 wanted = plans.at_scales(
     "related-losses",
     scales,
@@ -66,7 +67,7 @@ for c in next(iter(wanted.values())):
     own = "its authors'" if c.weight_decay != 1e-3 else "the paper's"
     first.setdefault((plots.LOSS_NAMES[c.loss], own), c.model_dump())
 settings = pd.DataFrame(first).drop(index=["seed", "noise_seed", "noise_rate"])
-settings = settings[settings.astype(str).nunique(axis=1) > 1].drop(index="loss")
+settings = settings[settings.map(repr).nunique(axis=1) > 1].drop(index="loss")
 settings.map(lambda value: "" if value is None else f"{value}")
 
 # %% [markdown]

@@ -48,6 +48,7 @@ jobs = 1  # runs at a time
 backbone_weights = None  # file with the state_dict of torchvision's ResNet-50
 
 # %%
+config.check_training(train, jobs)
 scales, seeds, leaks = (
     config.as_list(name, values)
     for name, values in (("scales", scales), ("seeds", seeds), ("leaks", leaks))

@@ -28,7 +28,7 @@
 
 # %%
 # %matplotlib inline
-from elrkit import paper, plans, plots, runs
+from elrkit import config, paper, plans, plots, runs
 from IPython.display import display
 
 # %% tags=["parameters"]
@@ -40,6 +40,7 @@ epochs = None  # None: the scale's own
 jobs = None  # runs at a time; None: one per core, one on a GPU
 
 # %%
+config.check_training(train, jobs)
 wanted = plans.at_scales(
     "table1", scales, noise_rates=noise_rates, seeds=seeds, epochs=epochs
 )

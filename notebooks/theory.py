@@ -207,7 +207,7 @@ courses = {
     "ELR": theory.descend(model, steps, lam=lam, beta=beta),
 }
 
-# %% mystnb={"figure": {"name": "fig-linear-course", "caption": "The three statements of Theorem 1, and ELR on the same draw (20 % wrong labels, d/n = 0.9). Left: cosine of the negative gradient and v. Middle: mean push towards the given label. Right: what becomes of wrong labels and of the test accuracy."}, "image": {"alt": "Three panels over the steps of gradient descent. With cross-entropy the gradient leaves the true direction within ten steps, the push of wrong labels rises first and dominates, and all wrong labels are memorized while test accuracy falls. With ELR the gradient stays on the true direction for some 25 steps, and no label is memorized.", "width": "100%"}}
+# %% tags=["full-width"] mystnb={"figure": {"name": "fig-linear-course", "caption": "The three statements of Theorem 1, and ELR on the same draw (20 % wrong labels, d/n = 0.9). Left: cosine of the negative gradient and v. Middle: mean push towards the given label. Right: what becomes of wrong labels and of the test accuracy."}, "image": {"alt": "Three panels over the steps of gradient descent. With cross-entropy the gradient leaves the true direction within ten steps, the push of wrong labels rises first and dominates, and all wrong labels are memorized while test accuracy falls. With ELR the gradient stays on the true direction for some 25 steps, and no label is memorized.", "width": "100%"}}
 theory.figure_course(courses)
 
 # %% [markdown]

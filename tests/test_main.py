@@ -50,7 +50,7 @@ def test_a_run_that_fails_is_a_failure_of_the_command(tmp_path, monkeypatch, cap
     assert main(["train", *flags, "--train-size", "70"]) == 1  # only 60 are there
     assert "0 trained, 1 still missing, 1 of them failed, see above" in capsys.readouterr().out
     plan = [small(path, train_size=70), small(path)]
-    monkeypatch.setattr(plans, "plan", lambda *_: plan)
+    monkeypatch.setattr(plans, "plan", lambda *_, **__: plan)
     assert main(["run", "early-learning"]) == 1
     assert "1 trained, 1 still missing, 1 of them failed" in capsys.readouterr().out
     monkeypatch.setattr(shop, "clean_base", lambda scale, seed: plan[0])
@@ -216,3 +216,18 @@ def test_a_second_review_goes_on_where_the_first_ended(tmp_path, capsys):
     ids, said = listed(second, first, save("second.csv", ["p7", "keep", "b", "c"], ["p10", "keep", "b", "c"]))
     assert ids == set()
     assert "4 products left out" in said
+
+
+def test_a_part_of_a_plan_is_listed_and_trained(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ELRKIT_RESULTS", str(tmp_path))
+    monkeypatch.setattr(runs, "estimate_seconds", lambda configs, jobs: 7200.0)
+    part = ["early-learning", "--scale", "digits", "--seeds", "1", "--noise-rates", "0.3", "--epochs", "2"]
+    assert main(["plan", *part]) == 0
+    said = capsys.readouterr().out
+    assert "2 runs, 0 there, 2 missing; about 2 h" in said
+    assert said.rstrip().endswith(runs.SMALLER)
+    assert main(["run", *part]) == 0
+    made = [(r["config"]["seed"], r["config"]["noise_rate"], r["config"]["epochs"]) for r in runs.read_all()]
+    assert made == [(1, 0.3, 2)] * 2
+    assert main(["plan", "human-noise", "--noise-rates", "0.2"]) == 2
+    assert "noise_rates for plan human-noise: allowed are seeds, levels, epochs" in capsys.readouterr().err

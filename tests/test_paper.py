@@ -783,3 +783,58 @@ def test_related_losses_of_nothing_and_their_picture(published):
     stars = [line.get_xdata()[0] for line in test.lines if line.get_marker() == "*" and len(line.get_xdata())]
     assert stars == [86.98, 89.83]
     assert [text.get_text() for text in test.get_yticklabels()] == ["Cross-entropy", "Symmetric CE"]
+
+
+def test_a_number_that_no_plan_holds_says_so(published):
+    planned = number(published, name="liu2020-table1-cifar10-symmetric-20-elr")
+    assert not planned["note"].startswith(paper.NOT_PLANNED)
+    alone = number(published, name="liu2020-table1-cifar10-asymmetric-40-elr")
+    assert (alone["verdict"], alone["note"].startswith(paper.NOT_PLANNED)) == ("not run yet", True)
+
+
+def test_a_number_without_a_schedule_is_decided_under_ours(published):
+    name = "wei2022-cifar10n-aggregate-elr"
+    human = {"noise": "human", "noise_rate": 0.0901, "noise_convention": "aggregate"}
+    theirs = published.set_index("id")["mean"][name] / 100
+    multistep = [run(seed, **human, test_top1=theirs) for seed in (0, 1)]
+    cosine = [run(seed, **human, schedule="cosine", test_top1=theirs - 0.1) for seed in (0, 1, 2)]
+    assert number(published, *multistep, *cosine, name=name)["verdict"] == "reproduced"
+    assert number(published, *cosine, name=name)["verdict"] == "not run yet"
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict"),
+    [([0.146, 0.148], "not reproduced"), ([0.02, 0.021], "not reproduced"), ([0.072, 0.073], "reproduced")],
+)
+def test_a_gain_is_held_to_the_published_one_on_both_sides(published, gains, verdict):
+    chosen = published.assign(mean=published["mean"].where(published["id"] != "galatolo2021-text-cdon-sam-gain", 7.3))
+    sharp = [run(seed, sam_rho=0.05, test_top1=0.8 + gain) for seed, gain in enumerate(gains)]
+    plain = [run(seed, test_top1=0.8) for seed in range(len(gains))]
+    arguments = "dataset=cifar10 noise=symmetric noise_rate=0.2 loss=elr measure=test_top1 a.sam_rho=0.05 b.sam_rho=0"
+    one = {"id": "c", "source": "galatolo2021", "text": "t", "section": "5", "rule": "near", "tolerance": 2.0}
+    one |= {"arguments": f"{arguments} number=galatolo2021-text-cdon-sam-gain", "chapter": "x", "note": ""}
+    row = paper.decide(pd.DataFrame([one]), chosen, table(*sharp, *plain)).iloc[0]
+    assert (row["verdict"], row["published"]) == (verdict, 7.3)
+    assert row["ours"] == pytest.approx(100 * sum(gains) / 2)
+    assert row["low"] < row["ours"] < row["high"]
+    one["arguments"] = f"{arguments} number=nobody"
+    with pytest.raises(paper.LedgerError, match=r"c: published\.csv has no id nobody; number must name one"):
+        paper.decide(pd.DataFrame([one]), chosen, table())
+
+
+def test_what_the_codes_recipe_gives_is_told_beside_a_described_one_that_does_not_decide(published):
+    coded = {"augmentation": "frozen", "precision": "float16_fresh_scaler"}
+    rows = [f(seed, **coded) for seed in (0, 1) for f in (run, ce)]
+    note = claim(published, *rows)["note"]
+    assert note.startswith("the code's recipe gives it, the recipe as described is not run")
+    described = [run(0, test_top1=0.7), run(1, test_top1=0.8), ce(0, test_top1=0.75), ce(1, test_top1=0.75)]
+    note = claim(published, *rows, *described)["note"]
+    assert note.startswith("the code's recipe gives it, the recipe as described does not decide it")
+
+
+def test_early_learning_is_decided_by_the_wrong_labels(published, claims):
+    fell = [ce(seed, batches_wrong_correct_best=0.7, batches_wrong_correct=0.05 + seed / 100) for seed in (0, 1)]
+    kept = [ce(seed, batches_wrong_correct_best=0.7, batches_wrong_correct=0.66 + seed / 100) for seed in (0, 1)]
+    one = claims[claims["id"] == "early-learning"]
+    assert paper.decide(one, published, table(*fell))["verdict"][0] == "reproduced"
+    assert paper.decide(one, published, table(*kept))["verdict"][0] == "not reproduced"
