@@ -748,20 +748,22 @@ def _of_claim(claim: pd.Series, recipe: dict, scale: str, dataset: str) -> dict:
 
 def _select(table: pd.DataFrame, where: dict[str, tuple]) -> pd.DataFrame:
     """Rows whose columns hold an allowed value; None allows a missing one; columns that `table` lacks are skipped."""
+    keep = np.ones(len(table), dtype=bool)
     for column, allowed in where.items():
-        if table.empty:
+        if not keep.any():
             break
         if column not in table.columns:
             continue
         values = table[column]
-        keep = values.isna() & (None in allowed)
+        allows = values.isna().to_numpy() & (None in allowed)
         for value in allowed:
             if isinstance(value, float | int) and not isinstance(value, bool):
-                keep |= (pd.to_numeric(values, errors="coerce") - value).abs() < 1e-6
+                numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=float, na_value=nan)
+                allows |= np.abs(numbers - value) < 1e-6
             elif value is not None:
-                keep |= values == value
-        table = table[keep]
-    return table
+                allows |= (values == value).to_numpy(dtype=bool, na_value=False)
+        keep &= allows
+    return table[keep]
 
 
 def _finished(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
