@@ -286,6 +286,13 @@ def audit(
         if not outcome.exists():
             raise ConfigError(f"run {config.run_id}: trained elsewhere, there is no {outcome}; train it here")
         outcome = load_outcome(outcome.parent)
+        _say_what_the_net_knows(runs.find(config), dataset)
+        if outcome["targets"] is None and not given:
+            print(
+                f"warning: run {config.run_id} was trained with {config.loss}, which keeps no targets: its predictions "
+                "have seen the labels, and wrong ones that it memorized are not listed; train with --loss elr, or give "
+                "out-of-fold --probabilities"
+            )
         if left := len(dataset.train_images) - len(outcome["index"]):
             part = config.model_dump(include={"train_size", "split"}, exclude_defaults=True)
             print(
@@ -298,11 +305,33 @@ def audit(
         written = audit.audit_outcome(outcome, dataset, out, top, test, given and given[0], decided)
     if decisions:
         print(f"{written.left_out} products left out, which were confirmed or kept and are filed as was decided")
-    print(f"{len(written.listed)} labels to look at, the most suspicious first: {written.table}")
+    among = f" ({written.of_test} of test products)" if written.of_test else ""
+    print(f"{len(written.listed)} labels to look at{among}, the most suspicious first: {written.table}")
     if written.page is None:
         return 0
     print(f"open {written.page} in a browser; import-feed --decisions applies what you decide there")
     return 0
+
+
+LEAST_SKILL = 0.25  # of the way from naming the commonest class to agreeing with every held-out label
+
+
+def _say_what_the_net_knows(record: dict, dataset: Dataset) -> None:
+    """A list is as good as the net: how many labels it agrees with that it has not seen, and whether that is little."""
+    labels = dataset.test_labels
+    if not len(labels):
+        return
+    agreement = record["curves"]["test_top1_noisy"][-1]
+    commonest = float(labels.bincount().max() / len(labels))
+    print(
+        f"the network agrees with {100 * agreement:.1f} % of the {len(labels)} test labels, which it has not seen; "
+        f"the commonest class has {100 * commonest:.1f} %"
+    )
+    if commonest < 1 and (agreement - commonest) / (1 - commonest) < LEAST_SKILL:
+        print(
+            "warning: it has learnt little of the classes, so expect many false alarms; more products help, or a "
+            "better model's --probabilities"
+        )
 
 
 def _dataset_to_audit(name: str) -> Dataset:

@@ -92,6 +92,19 @@ def label_scores(probabilities: ArrayLike, labels: ArrayLike, method: Method = "
     raise AuditError(f"method={method!r}: allowed are {', '.join(get_args(Method))}")
 
 
+def as_suspicious_as(reference: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
+    """`scores` (m,) on the scale of `reference` (n,): each becomes the reference's score at the same relative rank.
+
+    For two parts of one collection that two kinds of probabilities judge, as ELR's soft targets do the training images
+    and the network's surer predictions the test images. Neither part then crowds the other out of the head of a common
+    list: of either the same share lies above any score, as when labels are wrong equally often in both.
+    """
+    found = np.asarray(scores, dtype=np.float64)
+    place = np.empty(len(found))
+    place[np.argsort(found, kind="stable")] = (np.arange(len(found)) + 0.5) / len(found)
+    return np.quantile(np.asarray(reference, dtype=np.float64), place)
+
+
 def class_confidence(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
     """The mean probability of class k over the examples labelled k, (C,): the thresholds of confident learning.
 
@@ -124,8 +137,12 @@ def suspect_list(probabilities: ArrayLike, labels: ArrayLike, odds: float = SUSP
     """
     if not odds > 0:
         raise AuditError(f"odds={odds}: expected a number above 0")
-    # Above, with room for rounding: a class exactly `odds` times as probable must not fall on either side by chance.
-    return label_scores(probabilities, labels, "odds") > odds / (1 + odds) + 1e-12
+    return _above(label_scores(probabilities, labels, "odds"), odds)
+
+
+def _above(scores: NDArray[np.float64], odds: float) -> NDArray[np.bool_]:
+    # With room for rounding: a class exactly `odds` times as probable must not fall on either side by chance.
+    return scores > odds / (1 + odds) + 1e-12
 
 
 def confident_joint(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
@@ -163,10 +180,12 @@ def rank(
     ids: Sequence[object] | None = None,
     class_names: Sequence[str] | None = None,
     method: Method = "odds",
+    scores: ArrayLike | None = None,
 ) -> pd.DataFrame:
     """All labels as a table, the most suspicious first.
 
-    ids: n unique names (default: the row numbers); class_names: C names (default: the class numbers).
+    ids: n unique names (default: the row numbers); class_names: C names (default: the class numbers); scores: (n,) in
+    place of the `label_scores` of `method`.
     Columns: id, label, suggested_label (the most probable class other than the label), confidence (that the label is
     wrong: `label_scores`, an order rather than a calibrated chance), reason (in words). The index holds each row's
     position in the arrays: ``table[listed[table.index]]``, ``thumbnails[table.index]``.
@@ -179,7 +198,7 @@ def rank(
         raise AuditError(f"{len(ids)} ids for {n} labels: expected one each")
     if len(names) != classes:
         raise AuditError(f"{len(names)} class names for {classes} classes: expected one each")
-    scores = label_scores(p, y, method)
+    scores = label_scores(p, y, method) if scores is None else np.asarray(scores, dtype=np.float64)
     rows = np.arange(n)
     others = p.copy()
     others[rows, y] = -1
@@ -315,13 +334,14 @@ def _groups(scores: NDArray[np.float64], bad: NDArray[np.bool_]) -> tuple[NDArra
 
 
 class Written(NamedTuple):
-    """A list on the disk: its rows, the path of the CSV, that of the page (None when no row is left), and how many
-    suspicious labels are left out because they were decided on."""
+    """A list on the disk: its rows, the path of the CSV, that of the page (None when no row is left), how many
+    suspicious labels are left out because they were decided on, and how many rows are test images."""
 
     listed: pd.DataFrame
     table: Path
     page: Path | None
     left_out: int
+    of_test: int
 
 
 def audit_outcome(
@@ -338,9 +358,10 @@ def audit_outcome(
     outcome: of `elrkit.train.load_outcome`; its ELR targets are used, or, of another loss, the last predictions, which
     have seen the labels and find less. dataset: what it was trained on. top: pictures in the page; the CSV lists every
     label of `suspect_list`. test: (m, C) the network's probabilities of the test images, whose labels are then listed
-    too, when the dataset has ids for them. beside: (n, C) out-of-fold probabilities of the dataset's training images by
-    another model, to `combine` with the run's. decisions: of `catalogue.read_decisions`, a later review after an
-    earlier one; a product whose last decision is confirm or keep is left out if its label is the one decided on.
+    too, when the dataset has ids for them, `as_suspicious_as` those of the training images. beside: (n, C) out-of-fold
+    probabilities of the dataset's training images by another model, to `combine` with the run's. decisions: of
+    `catalogue.read_decisions`, a later review after an earlier one; a product whose last decision is confirm or keep is
+    left out if its label is the one decided on.
     Raises AuditError when the run was trained on more images than the dataset has, and as `check_listable` does.
     """
     probabilities = outcome["targets"] if outcome["targets"] is not None else outcome["probabilities"]
@@ -352,7 +373,7 @@ def audit_outcome(
     found = probabilities.numpy()
     if beside is not None:
         found = combine(found, _for_images(beside, dataset, "train")[index])
-    return _write_list(found, outcome["given"].numpy(), index, test, dataset, out, top, decisions)
+    return _write_list(found, outcome["given"].numpy(), index, test, False, dataset, out, top, decisions)
 
 
 def audit_probabilities(
@@ -366,7 +387,8 @@ def audit_probabilities(
     """`audit_outcome` of any model's probabilities: `train` (n, C), out-of-fold, of the dataset's training images, and
     `test` (m, C), if wanted, of its test images; rows in the dataset's order, columns in that of its class names."""
     found = _for_images(train, dataset, "train")
-    return _write_list(found, dataset.train_labels.numpy(), np.arange(len(found)), test, dataset, out, top, decisions)
+    labels = dataset.train_labels.numpy()
+    return _write_list(found, labels, np.arange(len(found)), test, True, dataset, out, top, decisions)
 
 
 def check_listable(dataset: Dataset, top: int) -> None:
@@ -422,24 +444,30 @@ def _write_list(
     labels: NDArray[np.int64],
     index: NDArray[np.int64],
     test: ArrayLike | None,
+    alike: bool,
     dataset: Dataset,
     out: str | os.PathLike[str],
     top: int,
     decisions: Sequence[pd.DataFrame],
 ) -> Written:
-    """The list over the training images of `index` and, given their probabilities and ids, the test images."""
+    """The list over the training images of `index` and, given their probabilities and ids, the test images; `alike`:
+    whether both are probabilities of one kind, whose scores compare."""
     check_listable(dataset, top)
     ids = [dataset.train_ids[i] for i in index] if dataset.train_ids else index.tolist()
     titles = [dataset.train_titles[i] for i in index] if dataset.train_titles else [""] * len(index)
+    scores = label_scores(probabilities, labels)
     if test is not None and dataset.train_ids and dataset.test_ids:
-        probabilities = np.concatenate([_normalized(probabilities), _for_images(test, dataset, "test")])
-        labels = np.concatenate([labels, dataset.test_labels.numpy()])
+        test, test_labels = _for_images(test, dataset, "test"), dataset.test_labels.numpy()
+        test_scores = label_scores(test, test_labels)
+        scores = np.concatenate([scores, test_scores if alike else as_suspicious_as(scores, test_scores)])
+        probabilities = np.concatenate([_normalized(probabilities), test])
+        labels = np.concatenate([labels, test_labels])
         ids += dataset.test_ids
         titles += dataset.test_titles or [""] * len(dataset.test_ids)
-    table = rank(probabilities, labels, ids, dataset.class_names)
+    table = rank(probabilities, labels, ids, dataset.class_names, scores=scores)
     if any(titles):
         table.insert(1, "title", [titles[row] for row in table.index])
-    listed = table[suspect_list(probabilities, labels)[table.index]]
+    listed = table[_above(scores, SUSPECT_ODDS)[table.index]]
     decided = _decided(decisions)
     done = np.array([decided.get(id_) == label for id_, label in zip(listed["id"], listed["label"], strict=True)], bool)
     listed = listed[~done]
@@ -463,7 +491,7 @@ def _write_list(
             pictures = np.repeat(pictures, 3, axis=-1)
         review_page(shown, pictures, page)
     partial.replace(path)
-    return Written(listed, path, page, int(done.sum()))
+    return Written(listed, path, page, int(done.sum()), int((listed.index >= len(index)).sum()))
 
 
 def _decided(decisions: Sequence[pd.DataFrame]) -> dict[str, str | None]:

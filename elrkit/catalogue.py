@@ -18,6 +18,7 @@ import contextlib
 import csv
 import functools
 import hashlib
+import html.entities
 import io
 import itertools
 import json
@@ -29,6 +30,7 @@ import sqlite3
 import stat
 import threading
 import time
+import unicodedata
 import warnings
 import zipfile
 from collections import Counter
@@ -74,6 +76,8 @@ MAX_TITLE = 80  # of which a dataset keeps so many, for people who look at its p
 MAX_NAME = 200  # characters of an id or a label: they become fixed-width arrays
 CHUNK = 512  # images between two commits
 EXAMPLES = 5  # products named per reason in the manifest
+MOST_NAMED = 1_000  # subcategories named there
+SHOWN = 10  # of which the summary shows so many
 
 
 def _known_encoding(name: str) -> str:
@@ -118,6 +122,8 @@ class FeedRules(BaseModel):
     """Products released before this year are old; one without a date is not."""
     drop_labels: tuple[str, ...] = ()
     """Labels to leave out ("Not sure", "Other")."""
+    merge_case: bool = False
+    """Subcategories that differ in case alone (Dress, dress) are one, named as the first."""
 
     size: int = Field(32, ge=8, le=512)
     """Side of the square result, pixels."""
@@ -299,6 +305,14 @@ def summary(manifest: Mapping) -> str:
     lines = [f"{manifest['counts']['read']} products read from {len(manifest['source']['feeds'])} files"]
     for step, reasons in manifest["counts"]["dropped"].items():
         lines += [f"  {step}: {count} dropped, {reason}" for reason, count in reasons.items()]
+    if small := manifest["counts"].get("small_subcategories"):
+        named = [f"{name} ({count})" for name, count in small.items()]
+        more = f", and {len(named) - SHOWN} more, see the manifest" if len(named) > SHOWN else ""
+        lines.append(f"  subcategories dropped, with their usable images: {', '.join(named[:SHOWN])}{more}")
+    lines += [
+        f"  note: subcategories that differ in case alone: {', '.join(names)}; --rules.merge-case makes them one"
+        for names in manifest["counts"].get("differ_in_case", ())
+    ]
     lines += [f"  note: {count} images {note}" for note, count in manifest["counts"]["notes"].items()]
     lines += [
         f"  damaged: {name}: {found['errors']} XML errors, first at {found['first']}"
@@ -356,6 +370,7 @@ class _Products:
         self.item, self.wanted = item, wanted
         self.found: list[dict[str, str] | None] = []  # None: a product that was cut off
         self.opened = 0  # items
+        self.others: Counter[str] = Counter()  # elements before the first item
         self.product: dict[str, str] | None = None
         self.field: str | None = None
 
@@ -364,6 +379,8 @@ class _Products:
 
     def start(self, tag: str, attributes: Mapping[str, str]):
         tag = tag.rpartition("}")[2]
+        if not self.opened and len(self.others) < 100:
+            self.others[tag] += 1
         if tag == self.item:
             self.opened += 1
             self.close()
@@ -396,8 +413,10 @@ def _read_xml(path: Path, item: str, columns: Mapping[str, str], damage: list[st
     """Products of one XML file as {part: text}; None for one that is cut off.
 
     Damage costs the products it touches, no other one; what the parser had to forgive is added to ``damage`` (the first
-    100 errors).
+    100 errors). A bare & and HTML's named entities are read as they are meant. Item and columns may be written with the
+    prefix of their namespace.
     """
+    item, columns = item.rpartition(":")[2], {part: tag.rpartition(":")[2] for part, tag in columns.items()}
     target = _Products(item, frozenset(columns.values()))
     lines = start = 0  # read so far; before what this parser was given
     root = "elrkit-goes-on"  # of what a new parser is given
@@ -429,8 +448,11 @@ def _read_xml(path: Path, item: str, columns: Mapping[str, str], damage: list[st
         if silent and len(damage) == before < 100:
             damage.append(f"line {lines + 1}: {silent}")
 
+    mended: list[int] = []  # lines
     with path.open("rb") as file:
         blocks, encoding = _markup_blocks(file)
+        if encoding is None or _ASCII_BELOW.match(encoding):
+            blocks = _entities_as_meant(blocks, mended)
         parser = new_parser()
         for opening, piece in _pieces(blocks, item.encode(encoding or "utf-8", "replace")):
             opened = target.opened
@@ -459,9 +481,68 @@ def _read_xml(path: Path, item: str, columns: Mapping[str, str], damage: list[st
         with contextlib.suppress(etree.XMLSyntaxError):  # it is in the log as well
             parser.close()
         note_damage()
+    if mended and len(damage) < 100:
+        damage.append(f"line {mended[0]}: an & that begins no entity of XML, read as it is meant ({len(mended)} times)")
     if not any_product and not target.found:
-        raise _FileRefused("not XML" if damage else f"no <{item}> in it")
+        raise _FileRefused("not XML" if damage else _no_item(item, target.others))
     yield from found()
+
+
+def _no_item(item: str, others: Counter[str]) -> str:
+    """Why a file without items is refused, and which of its elements may be the items: the one that is there most."""
+    told = f"no <{item}> in it"
+    (most, count), *_ = others.most_common(1) or [("", 0)]
+    return f"{told}; it has {count} times <{_printable(most)}>; mend with --rules.item" if count > 1 else told
+
+
+_ASCII_BELOW = re.compile(r"utf-?8|us-ascii|ascii|iso-?8859|latin|windows-125|cp125", re.IGNORECASE)
+_ENTITY = re.compile(rb"<!--|<!\[CDATA\[|<\?|&(?:(#\d{1,8}|#x[0-9a-fA-F]{1,8}|[A-Za-z][A-Za-z0-9]{0,31});)?")
+_XML_ENTITIES = frozenset((b"amp", b"lt", b"gt", b"quot", b"apos"))
+
+
+def _entities_as_meant(blocks: Iterable[bytes], mended: list[int]) -> Iterator[bytes]:
+    """An XML file's bytes in which a bare & is text and HTML's named entities are the characters that they name, as a
+    shop's program that pastes texts together means them; `mended` gets the line of each. The blocks are in an encoding
+    whose lower half is ASCII."""
+    buffer, end, line = b"", None, 1  # `end`: of what hides entities, as in `_pieces`
+    for block in itertools.chain(blocks, [None]):
+        buffer += block or b""
+        done, at = [], 0
+        while True:
+            if end is not None:
+                found = buffer.find(end, at)
+                if found < 0:
+                    keep = len(buffer) - len(end) + 1
+                    break
+                done.append(buffer[at : found + len(end)])
+                at, end = found + len(end), None
+            match = _ENTITY.search(buffer, at)
+            if match is None:
+                keep = buffer.rfind(b"<", max(at, len(buffer) - 8))
+                keep = keep if keep >= 0 else len(buffer)
+                break
+            if match[0] in _HIDING:
+                done.append(buffer[at : match.end()])
+                at, end = match.end(), _HIDING[match[0]]
+                continue
+            if match.start() > len(buffer) - 36 and block is not None:  # the next block may complete it
+                keep = match.start()
+                break
+            name = match[1]
+            meant = match[0]
+            if name is None or not (name in _XML_ENTITIES or name.startswith(b"#")):
+                known = html.entities.html5.get(f"{(name or b'').decode()};")
+                meant = "".join(f"&#{ord(each)};" for each in known).encode() if known else b"&amp;" + match[0][1:]
+                mended.append(line + sum(part.count(b"\n") for part in done) + buffer.count(b"\n", at, match.start()))
+            done += [buffer[at : match.start()], meant]
+            at = match.end()
+        keep = max(at, keep) if block is not None else len(buffer)
+        done.append(buffer[at:keep])
+        buffer = buffer[keep:]
+        whole = b"".join(done)
+        line += whole.count(b"\n")
+        if whole:
+            yield whole
 
 
 def _markup_blocks(file: BinaryIO) -> tuple[Iterator[bytes], str | None]:
@@ -533,11 +614,21 @@ def _pieces(blocks: Iterable[bytes], item: bytes) -> Iterator[tuple[bool, bytes]
     yield from itertools.repeat((True, b""), hidden)
 
 
-_DELIMITERS = {";": "';'", "\t": "$'\\t'", ",": "','"}  # as a shell takes them
+_DELIMITERS = {";": "';'", "\t": "$'\\t'", ",": "','", "|": "'|'"}  # as a shell takes them
+_NO_TEXT = {  # how other files begin
+    b"\x1f\x8b": "compressed (gzip); unpack it first",
+    b"PK": "an archive or a spreadsheet's own format; unpack it, or save it as CSV",
+    b"\xff\xfe": "UTF-16 text; mend with --rules.encoding utf-16",
+    b"\xfe\xff": "UTF-16 text; mend with --rules.encoding utf-16",
+}
 
 
 def _read_csv(path: Path, rules: FeedRules, columns: Mapping[str, str]) -> Iterator[dict[str, str] | None]:
     """Products of one CSV file as {part: text}; None for a row that does not have the header's columns."""
+    with path.open("rb") as file:
+        begins = _NO_TEXT.get(file.read(2))
+    if begins and not (begins.startswith("UTF-16") and rules.encoding.lower().replace("_", "-").startswith("utf-16")):
+        raise _FileRefused(begins)
     # surrogateescape lets a wrongly encoded row through, so that it is that row which is rejected, not the file.
     with path.open(encoding=rules.encoding, errors="surrogateescape", newline="") as file:
         lines = _Lines(file)
@@ -551,7 +642,8 @@ def _read_csv(path: Path, rules: FeedRules, columns: Mapping[str, str]) -> Itera
             if missing:
                 has = _printable(", ".join(header)) or "none"
                 other = [f"--rules.delimiter {shown}" for sign, shown in _DELIMITERS.items() if sign in "".join(header)]
-                mend = " or ".join([*other, "--rules.columns"])
+                example = " ".join(f"{part} COLUMN" for part, name in columns.items() if name in missing)
+                mend = " or ".join([*other, f"--rules.columns {example}"])
                 raise _FileRefused(f"no column {', '.join(missing)}; it has {has}; mend with {mend}")
             where = {part: header.index(name) for part, name in columns.items() if name in header}
             reader = csv.reader(lines, delimiter=rules.delimiter)
@@ -628,17 +720,25 @@ def _check_product(product: Mapping[str, str], rules: FeedRules, hosts: frozense
         raise Rejected("no image")
     if not part.get("id"):
         raise Rejected("no id")
-    label = part.get("label", "")
+    label = _one_spelling(part.get("label", ""))
     if not label:
         raise Rejected("no label")
-    name = part.get("name") or label
+    name = _one_spelling(part.get("name", "")) or label
     if any(map(_CONTROL.search, (part["id"], label, name))):
         raise Rejected("control character in id or label")
     if max(len(part["id"]), len(label), len(name)) > MAX_NAME:
         raise Rejected("id or label too long")
-    if label in rules.drop_labels or name in rules.drop_labels:
+    if not {label, name}.isdisjoint(map(_one_spelling, rules.drop_labels)):
         raise Rejected("label left out")
-    return part["id"], label, name, _check_address(image, hosts)
+    return part["id"], label.casefold() if rules.merge_case else label, name, _check_address(image, hosts)
+
+
+_NO_WIDTH = re.compile("[\u200b-\u200d\u2060\ufeff\u00ad]")
+
+
+def _one_spelling(label: str) -> str:
+    """A label without what nobody sees: composed characters, plain single spaces, nothing of no width."""
+    return " ".join(_NO_WIDTH.sub("", unicodedata.normalize("NFC", label)).split())
 
 
 def _check_address(image: str, hosts: frozenset[str]) -> str:
@@ -653,8 +753,11 @@ def _check_address(image: str, hosts: frozenset[str]) -> str:
         if address.netloc.lower() not in hosts:  # the whole of it: a user name or another port is another host
             raise Rejected("image on a host not allowed for download")
         return image
+    image = image.replace("\\", "/")  # as Windows parts folders
     path = PurePosixPath(image)
-    if path.is_absolute() or ".." in path.parts or any(c in image for c in "\\\0") or image[1:2] == ":":
+    if path.is_absolute() or image[1:2] == ":":
+        raise Rejected("image path is absolute, expected one below the images folder")
+    if ".." in path.parts or "\0" in image:
         raise Rejected("image path leaves the images folder")
     return str(path)
 
@@ -1001,7 +1104,8 @@ def read_decisions(path: str | Path) -> pd.DataFrame:
 
     decision is in small letters: confirm (the suggestion is right), keep (the label stays), unsure, or what else was
     typed. The file is what the audit page saves, or what a spreadsheet made of it: columns in any order, parted by
-    commas, semicolons or tabs, and further ones, which are left out.
+    commas, semicolons or tabs, and further ones, which are left out. Of a `labels.csv` with a column of decisions,
+    which the column reason betrays, the apostrophes go that kept its cells from being formulas.
 
     Raises:
         ValueError: it is no such file; names file and line.
@@ -1031,6 +1135,8 @@ def read_decisions(path: str | Path) -> pd.DataFrame:
                 if len(row) != len(names):
                     raise ValueError(f"{path}: line {line}: {len(row)} columns; expected the {len(names)} of line 1")
                 id_, decision, label, suggested = (row[column].strip() for column in where)
+                if "reason" in names:
+                    id_, label, suggested = (re.sub(r"^'(?=[=+\-@\t\r])", "", text) for text in (id_, label, suggested))
                 if id_ in seen:
                     raise ValueError(f"{path}: line {line}: id {id_!r} was decided in line {seen[id_]} already")
                 seen[id_] = line
@@ -1429,6 +1535,18 @@ def _counts(db: sqlite3.Connection, rules: FeedRules) -> dict:
         if step == "image":
             some = db.execute(f"SELECT id FROM ({rest}) WHERE why = ? ORDER BY draw LIMIT {EXAMPLES}", [why])
             examples[reason] = [_printable(id_) for (id_,) in some]
+    usable = (
+        "SELECT l.name, COUNT(CASE WHEN i.reason = '' THEN 1 END) FROM label l JOIN product p ON p.label = l.k "
+        "JOIN image i ON i.k = p.image WHERE l.k NOT IN (SELECT label FROM enough) GROUP BY l.k ORDER BY 2 DESC, 1 "
+        f"LIMIT {MOST_NAMED}"
+    )
+    small = dict(db.execute(usable).fetchall())
+    if small:
+        name, count = next(iter(small.items()))
+        examples[f"fewer than {rules.min_images} usable images"] = [f"{name} ({count} usable)"]
+    cases: dict[str, list[str]] = {}
+    for (name,) in db.execute("SELECT DISTINCT name FROM label WHERE k IN (SELECT label FROM chosen) ORDER BY name"):
+        cases.setdefault(name.casefold(), []).append(name)
     notes = Counter()
     used = "SELECT notes, COUNT(*) FROM image WHERE k IN (SELECT image FROM chosen) AND notes <> '[]' GROUP BY notes"
     for listed, count in db.execute(used):
@@ -1439,6 +1557,8 @@ def _counts(db: sqlite3.Connection, rules: FeedRules) -> dict:
         "kept": db.execute("SELECT COUNT(*) FROM chosen").fetchone()[0],
         "examples": examples,
         "notes": dict(sorted(notes.items())),
+        "small_subcategories": small,
+        "differ_in_case": [names for names in cases.values() if len(names) > 1][:MOST_NAMED],
         "files_refused": refused,
         "xml_damage": damaged,
     }

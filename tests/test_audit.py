@@ -577,8 +577,15 @@ def test_a_list_is_refused_for_images_the_run_has_not_seen(tmp_path, monkeypatch
     assert "2 labels to look at" in capsys.readouterr().out
     arguments[1] = config.run_id
     assert main(arguments) == 0
-    assert {"p7", "q7"} <= set(pd.read_csv(tmp_path / "mine" / "labels.csv")["id"])
-    capsys.readouterr()
+    assert "p7" in set(pd.read_csv(tmp_path / "mine" / "labels.csv")["id"])
+    said = capsys.readouterr().out
+    # What the net knows is told with its list: one epoch on pixels at random teaches nothing.
+    assert re.search(r"the network agrees with [\d.]+ % of the 9 test labels, .*; the commonest class has 33.3 %", said)
+    assert "warning: it has learnt little of the classes" in said
+    careless = config.with_(loss="ce")
+    assert runs.train_missing([careless]) == []
+    assert main(["audit", careless.run_id, "--out", str(tmp_path / "careless")]) == 0
+    assert f"warning: run {careless.run_id} was trained with ce, which keeps no targets" in capsys.readouterr().out
     write(np.random.default_rng(1).permutation(60))
     assert main(["audit", config.run_id, "--out", str(tmp_path / "other")]) == 2
     assert "is not what run" in capsys.readouterr().err
@@ -617,8 +624,9 @@ def test_test_products_are_listed_with_their_titles_and_pictures(tmp_path):
     outcome = {
         "targets": torch.from_numpy(doubting(3))[shuffled], "index": shuffled, "given": dataset.train_labels[shuffled]
     }  # fmt: skip
-    listed, path, page, _ = audit.audit_outcome(outcome, dataset, tmp_path, test=doubting(4)[:6])
+    listed, path, page, _, of_test = audit.audit_outcome(outcome, dataset, tmp_path, test=doubting(4)[:6])
     assert set(listed["id"]) == {"p3", "q4"}
+    assert of_test == 1
     assert dict(zip(listed["id"], listed["title"], strict=True)) == {"p3": "thing 3", "q4": "test thing 4"}
     assert dict(zip(listed["id"], listed["label"], strict=True)) == {"p3": "a", "q4": "b"}
     assert set(listed["suggested_label"]) == {"c"}
@@ -628,6 +636,49 @@ def test_test_products_are_listed_with_their_titles_and_pictures(tmp_path):
     for item in items["items"]:
         picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(item[-1]))).convert("RGB"))
         assert abs(float(picture.mean()) - {"p3": 3, "q4": 104}[item[0]]) < 3
+
+
+def test_neither_part_crowds_the_other_out_of_the_head_of_the_list(tmp_path):
+    """The network is surer of images that it has not seen than ELR's targets are of the training images: the raw
+    scores would put every test image first."""
+    rng, n, m = np.random.default_rng(0), 900, 100
+    labels = rng.integers(0, 3, n + m)
+
+    def probabilities(part, rival):
+        p = np.full((len(part), 3), 0.01)
+        p[np.arange(len(part)), part] = 1 - rival
+        p[np.arange(len(part)), (part + 1) % 3] = rival
+        return p / p.sum(1, keepdims=True)
+
+    soft, sure = rng.uniform(0, 0.8, n), rng.uniform(0, 1, m) ** 0.1
+    given = torch.from_numpy(labels)
+    dataset = Dataset(
+        name="made", train_images=torch.zeros(n, 8, 8, 3, dtype=torch.uint8), train_labels=given[:n],
+        train_truth=given[:n], test_images=torch.zeros(m, 8, 8, 3, dtype=torch.uint8), test_labels=given[n:],
+        test_truth=given[n:], class_names=("a", "b", "c"), mean=(0.5,) * 3, std=(0.5,) * 3,
+        train_ids=tuple(f"p{k}" for k in range(n)), test_ids=tuple(f"q{k}" for k in range(m)),
+    )  # fmt: skip
+    targets, test = probabilities(labels[:n], soft), probabilities(labels[n:], sure)
+    outcome = {"targets": torch.from_numpy(targets), "index": torch.arange(n), "given": dataset.train_labels}
+    written = audit.audit_outcome(outcome, dataset, tmp_path, test=test)
+    order = written.listed["id"].tolist()
+    assert written.listed["confidence"].is_monotonic_decreasing
+    for head in (50, 100, len(order)):
+        assert sum(id_.startswith("q") for id_ in order[:head]) == pytest.approx(head / 10, abs=2)
+    # Within a part the order is its own.
+    assert [id_ for id_ in order if id_[0] == "p"] == [
+        f"p{k}" for k in np.argsort(-soft)[: len(order) - written.of_test]
+    ]
+    assert [id_ for id_ in order if id_[0] == "q"] == [f"q{k}" for k in np.argsort(-sure)[: written.of_test]]
+    # Probabilities of one kind compare as they are.
+    alike = audit.audit_probabilities(targets, dataset, tmp_path, test=test).listed["id"].tolist()
+    assert sum(id_.startswith("q") for id_ in alike[:50]) > 40
+
+
+def test_a_part_takes_the_scale_of_the_other():
+    reference = np.linspace(0, 1, 101)
+    assert audit.as_suspicious_as(reference, [0.99, 0.2, 0.9, 0.5]) == pytest.approx([0.875, 0.125, 0.625, 0.375])
+    assert audit.as_suspicious_as(reference, []).shape == (0,)
 
 
 def test_test_images_without_ids_are_not_listed(tmp_path):
@@ -676,7 +727,7 @@ def test_nothing_suspicious_is_a_list_without_a_page(tmp_path):
     dataset, sure = three_classes(), torch.from_numpy(SURE)
     outcome = {"targets": sure, "index": torch.arange(12), "given": sure.argmax(1), "run_id": "x"}
     (tmp_path / "review.html").write_text("an earlier list")
-    listed, table, page, _ = audit.audit_outcome(outcome, dataset, tmp_path)
+    listed, table, page, *_ = audit.audit_outcome(outcome, dataset, tmp_path)
     assert len(listed) == 0
     assert table.read_text("utf-8-sig").startswith("id,")
     assert page is None
@@ -714,7 +765,7 @@ def test_no_picture_at_all_is_refused_and_deletes_nothing(tmp_path):
 
 def test_a_failure_leaves_the_earlier_list(tmp_path, monkeypatch):
     dataset = three_classes(**NAMED)
-    _, path, page, _ = audit.audit_probabilities(doubting(3), dataset, tmp_path)
+    _, path, page, *_ = audit.audit_probabilities(doubting(3), dataset, tmp_path)
     before = path.read_bytes(), page.read_bytes()
 
     def full(first, path=None, **_):
@@ -742,7 +793,7 @@ def test_no_cell_of_the_table_is_a_formula(start, tmp_path):
     )  # fmt: skip
     found = doubting(3)
     found[4], found[3] = [0.05, 0.05, 0.9], [0.05, 0.5, 0.45]
-    listed, path, page, _ = audit.audit_probabilities(found, dataset, tmp_path)
+    listed, path, page, *_ = audit.audit_probabilities(found, dataset, tmp_path)
     assert path.read_bytes().startswith(b"\xef\xbb\xbfid,title,label,")  # the mark by which Excel knows UTF-8
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = {row["id"]: row for row in csv.DictReader(file)}
