@@ -67,6 +67,7 @@ print(catalogue.summary(manifest))
 # shop can look it up.
 
 # %%
+pd.set_option("display.max_colwidth", None)  # an id that is cut off names nothing
 examples = manifest["counts"]["examples"]
 pd.DataFrame(
     [

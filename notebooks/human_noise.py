@@ -81,7 +81,7 @@ human_noise.leaderboard(paper.load_published(), tables).style.hide(axis="index")
 # %% [markdown]
 # ### What each means adds
 #
-# Each row changes one thing and holds the rest equal, seed by seed, in points of test accuracy. The average costs no
+# Each row but the last changes one thing and holds the rest equal, seed by seed, in points of test accuracy. The average costs no
 # training of its own: both networks come from one run.
 
 # %% tags=["nbval-ignore-output", "hide-input"]
