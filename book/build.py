@@ -3,7 +3,7 @@
 python book/build.py execute NAME...   notebooks/NAME.py -> _build/notebooks/NAME.ipynb, executed by papermill
 python book/build.py html              the executed notebooks and book/ -> _build/html, warnings as errors
 python book/build.py store             the executed notebooks -> notebooks/NAME.ipynb, without times and paths
-python book/build.py readme            the README's figure and table, from the committed records
+python book/build.py readme            the README's table and the pages' figures, from the committed records
 """
 
 import shutil
@@ -100,14 +100,20 @@ def with_table(text: str, table: str) -> str:
 
 
 def readme() -> None:
-    from elrkit import findings, plans, plots, runs
+    from elrkit import compare, findings, plans, plots, runs
 
     decided = findings.ledger()
     path = ROOT / "README.md"
     path.write_text(with_table(path.read_text(), findings.readme(decided)))
     records = [runs.find(config) for config in plans.plan("early-learning", "cpu") if config.noise_rate == 0.2]
     figure = plots.early_learning(runs.curves(filter(None, records)), "batches")
-    figure.savefig(ROOT / "book" / "_static" / "early_learning.png", dpi=110, metadata={"Software": None})
+    pairs = findings.pairs()
+    figures = {
+        "early_learning": figure,
+        "kept_from_memory": plots.kept_from_memory(pairs, compare.gain_per_label(pairs)),
+    }
+    for name, figure in figures.items():
+        figure.savefig(ROOT / "book" / "_static" / f"{name}.png", dpi=110, metadata={"Software": None})
 
 
 def main() -> None:

@@ -162,9 +162,7 @@ for scale in ("paper", "cpu"):
 pairs = findings.pairs()
 memory = compare.gain_per_label(pairs)
 if len(pairs):
-    figure = plots.kept_from_memory(pairs, memory)
-    display(figure)
-    glue("memory", figure, display=False)
+    display(plots.kept_from_memory(pairs, memory))
 print(findings.memory(pairs) + ".")
 
 # %% tags=["nbval-ignore-output", "hide-input", "full-width"]
