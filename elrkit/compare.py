@@ -449,7 +449,7 @@ def kept_text(pairs: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "dataset": paper.DATASETS.get(one["dataset"], one["dataset"].replace("/", " ")),
-                "labels": LABELS[one["labels"]],
+                "labels": one["labels"].replace("human", "people's"),
                 "wrong, %": mean["wrong"],
                 "training": ", ".join(how),
                 "CE memorized, % of all labels": mean["ce_memorized"],

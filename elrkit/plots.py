@@ -64,8 +64,7 @@ def early_learning(curves: pd.DataFrame, measured_on: str = "eval") -> Figure:
                 ax.set_ylabel(f"images labelled {labels}")
             if row == 1:
                 ax.set_xlabel("epoch")
-            if column == len(methods) - 1:
-                ax.legend(fontsize="small" if len(methods) < 3 else "medium", framealpha=0.9, loc="center right")
+    _shared_legend(figure, axes.T.flat)
     return figure
 
 

@@ -273,7 +273,7 @@ def test_what_elr_kept_from_memory_beside_what_it_gained():
     assert pairs["run_ids"][0] == (run("ce").run_id, run("elr").run_id)
     text = compare.kept_text(pairs)
     assert text["kept, %"].tolist() == pytest.approx([0, 9, 9, 14.4])
-    products = text[text["labels"] == "misfiled products"].iloc[0]
+    products = text[text["labels"] == "misfiled"].iloc[0]
     half = stats.t.ppf(0.975, 1) * 5  # gains of 10 and 20 points: deviation 5 sqrt(2), over sqrt(2)
     assert products["ELR - CE, points"] == f"+15.00 ({15 - half:+.2f} to {15 + half:+.2f})"
     assert products["training"] == "no augmentation, multi-step"
