@@ -58,19 +58,30 @@ def _train(
         return 0
     if announced:
         runs.announce(todo, options["jobs"])
-    last: dict[str, str] = {}  # what happened to each run last
     with progress.display(len(todo)) as show:
-
-        def on_event(event: runs.Event) -> None:
-            last[event.config.run_id] = event.kind
-            show(event)
-
+        on_event, last = _noting(show)
         left = train_missing(todo, on_event=on_event, **options)
+    failed, missing = _still_missing(left, last)
+    print(f"{len(todo) - len(left)} trained, {missing}; records in {runs.results_root()}")
+    return 1 if failed else 0
+
+
+def _noting(show: Callable[[runs.Event], None]) -> tuple[Callable[[runs.Event], None], dict[str, str]]:
+    """A listener that passes each event on to `show`, and what it notes: the last kind of event of each run."""
+    last: dict[str, str] = {}
+
+    def on_event(event: runs.Event) -> None:
+        last[event.config.run_id] = event.kind
+        show(event)
+
+    return on_event, last
+
+
+def _still_missing(left: list[RunConfig], last: dict[str, str]) -> tuple[int, str]:
+    """How many of the missing runs failed, and both in words."""
     # A process that was killed ends its run without a word.
     failed = sum(last.get(config.run_id) in ("failed", "started", "progress") for config in left)
-    what = f"{len(left)} still missing" + (f", {failed} of them failed, see above" if failed else "")
-    print(f"{len(todo) - len(left)} trained, {what}; records in {runs.results_root()}")
-    return 1 if failed else 0
+    return failed, f"{len(left)} still missing" + (f", {failed} of them failed, see above" if failed else "")
 
 
 @app.command
@@ -496,10 +507,12 @@ def shop_command(
     from elrkit import shop
 
     chosen = shop.shops(scale, seeds, leaks)
-    with progress.display(len(shop.ARMS) * len(chosen)) as on_event:
+    with progress.display(len(shop.ARMS) * len(chosen)) as show:
+        on_event, last = _noting(show)
         left = shop.run(chosen, jobs=jobs, budget_seconds=_budget(budget), on_event=on_event)
-    print(f"{len(left)} of {len(shop.ARMS) * len(chosen)} runs still missing; summaries in {shop.folder()}")
-    return 0
+    failed, missing = _still_missing(left, last)
+    print(f"of {len(shop.ARMS) * len(chosen)} runs {missing}; summaries in {shop.folder()}")
+    return 1 if failed else 0
 
 
 @app.command

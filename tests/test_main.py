@@ -75,16 +75,19 @@ def test_a_run_that_is_stopped_is_no_failure(tmp_path, capsys):
         (["started", "failed"], 1),
     ],
 )
-def test_the_last_event_says_whether_a_missing_run_failed(kinds, status):
+def test_the_last_event_says_whether_a_missing_run_failed(kinds, status, monkeypatch, capsys):
     config = small("./somewhere.npz")
 
-    def train_missing(todo, on_event):
+    def train_missing(todo, on_event, **_):
         for kind in kinds:
             detail = train.Progress(1, 1, 1, 3, 100.0, 1.0) if kind == "progress" else None
             on_event(runs.Event(kind, config, detail))
-        return todo
+        return [config]
 
     assert __main__._train([config], train_missing) == status
+    monkeypatch.setattr(shop, "run", train_missing)
+    assert main(["shop", "--scale", "digits", "--seeds", "0"]) == status
+    assert f"1 still missing{', 1 of them failed, see above' * status}; summaries" in capsys.readouterr().out
 
 
 def test_control_c_ends_in_one_line(monkeypatch, capsys):
