@@ -1,14 +1,21 @@
-"""How fast the feed importer is, how much memory it needs, and how good its near-duplicates are.
+"""How fast the feed importer and the list of labels are, how much memory an import needs, and how good its
+near-duplicates are.
 
     python benchmarks/feed_import.py thumbnails                  images/s of decoding alone and of a whole import
     python benchmarks/feed_import.py products --million          time per product at 10,000 to 1,000,000 products
+    python benchmarks/feed_import.py list                        seconds from stored probabilities to list and page
     python benchmarks/feed_import.py hashes --folder THUMBNAILS  which perceptual hash tells copies from strangers
 
-Every feed is generated; ``hashes`` can also take a folder of real JPEG thumbnails. Run it on an idle machine.
+Every feed is generated; ``hashes`` can also take a folder of real JPEG thumbnails. Run it on an idle machine. The first
+three keep their figures in benchmarks/records/feed-import-<device>.json, which the report shows.
 """
 
 import argparse
+import datetime
 import io
+import json
+import os
+import re
 import resource
 import subprocess
 import sys
@@ -22,6 +29,24 @@ from PIL import Image
 
 from elrkit.catalogue import FeedRules, import_feed, near_groups, read_thumbnail
 from elrkit.feedmaker import make_feed
+
+RECORDS = Path(__file__).resolve().parent / "records"
+
+
+def keep(what: str, figures: object) -> None:
+    """Put the figures of one part into this device's record, beside those of the other parts."""
+    import torch  # not before: it takes memory, which the import of products measures
+
+    from elrkit import train
+
+    device = train.describe_device(torch.device("cpu"))
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{device['name']} {os.cpu_count()} cores".lower()).strip("-")
+    path = RECORDS / f"feed-import-{slug}.json"
+    record = json.loads(path.read_text()) if path.exists() else {}
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    record |= {"device": device, "versions": train.versions(), what: {"date": now, "figures": figures}}
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"kept in {path}")
 
 
 def pictures(n: int, seed: int = 0) -> np.ndarray:
@@ -52,18 +77,27 @@ def thumbnails(n: int, workers: int) -> None:
             read_thumbnail(data, rules)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         print(f"decode, resize, hash: {n / wall:,.0f} images/s on one core ({n / cpu:,.0f} per second of CPU)")
+        found = {"images": n, "decoded_per_second": round(n / wall), "imported_per_second": {}}
         for count in sorted({1, workers}):
             wall = time.perf_counter()
             import_feed([shop / "feed"], Path(folder) / f"{count}.npz", images=shop, workers=count)
             wall = time.perf_counter() - wall
             print(f"whole import of {n:,} products, {count} process(es): {n / wall:,.0f} images/s ({wall:.1f} s)")
+            found["imported_per_second"][count] = round(n / wall)
+    keep("thumbnails", found)
 
 
 def products(sizes: list[int]) -> None:
     """Each size in a process of its own, so that the peak of memory is that import's."""
+    rows = []
     for n in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            subprocess.run([sys.executable, __file__, "one", str(n), folder], check=True)
+            child = subprocess.run(
+                [sys.executable, __file__, "one", str(n), folder], check=True, stdout=subprocess.PIPE, text=True
+            )
+        rows.append(json.loads(child.stdout.splitlines()[-1]))
+        print("{products:>9,} products: {microseconds:5.0f} us each, peak {peak_mb:,.0f} MB".format(**rows[-1]))
+    keep("products", rows)
 
 
 def one(n: int, folder: str) -> None:
@@ -84,12 +118,38 @@ def one(n: int, folder: str) -> None:
     manifest = import_feed([shop / "feed"], Path(folder) / "out.npz", images=shop, workers=1)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
-        f"{manifest['counts']['read']:>9,} products, {size / 1e6:6.1f} MB of XML: {wall:6.1f} s, "
-        f"{wall / n * 1e6:5.0f} us per product ({cpu / n * 1e6:.0f} of CPU), peak {peak / 1024:,.0f} MB "
-        f"(before the import {before / 1024:,.0f} MB), {manifest['split']['groups']:,} groups",
-        flush=True,
-    )
+    found = {
+        "products": manifest["counts"]["read"], "xml_mb": round(size / 1e6, 1), "seconds": round(wall, 1),
+        "microseconds": round(wall / n * 1e6, 1), "cpu_microseconds": round(cpu / n * 1e6, 1),
+        "peak_mb": round(peak / 1024), "before_mb": round(before / 1024), "groups": manifest["split"]["groups"],
+    }  # fmt: skip
+    print(json.dumps(found), flush=True)
+
+
+def labels(n: int = 50_000, classes: int = 10, top: int = 1_000) -> None:
+    """From stored probabilities of n images to labels.csv and a page of `top` pictures."""
+    import torch
+
+    from elrkit import audit
+    from elrkit.data import Dataset
+
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(np.resize(pictures(2_000), (n, 32, 32, 3)))
+    given = torch.from_numpy(rng.integers(0, classes, n))
+    dataset = Dataset(
+        name="made", train_images=images, train_labels=given, train_truth=given, test_images=images[:1],
+        test_labels=given[:1], test_truth=given[:1], class_names=tuple(f"kind {k}" for k in range(classes)),
+        mean=(0.5,) * 3, std=(0.5,) * 3, train_ids=tuple(f"p{k}" for k in range(n)),
+    )  # fmt: skip
+    probabilities = rng.dirichlet(np.full(classes, 0.3), n)
+    with tempfile.TemporaryDirectory() as folder:
+        wall = time.perf_counter()
+        written = audit.audit_probabilities(probabilities, dataset, folder, top)
+        wall = time.perf_counter() - wall
+        size = written.page.stat().st_size / 1e6
+    print(f"{n:,} labels: {len(written.listed):,} listed, a page of {top:,} pictures ({size:.1f} MB) in {wall:.1f} s")
+    figures = {"labels": n, "listed": len(written.listed), "pictures": top, "page_mb": round(size, 1)}
+    keep("list", figures | {"seconds": round(wall, 2)})
 
 
 def hashes(folder: Path | None, n: int) -> None:
@@ -129,7 +189,7 @@ def hashes(folder: Path | None, n: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["thumbnails", "products", "hashes", "one"])
+    parser.add_argument("what", choices=["thumbnails", "products", "list", "hashes", "one"])
     parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--n", type=int, default=12_000, help="thumbnails to make")
     parser.add_argument("--workers", type=int, default=2)
@@ -140,6 +200,8 @@ if __name__ == "__main__":
         thumbnails(options.n, options.workers)
     elif options.what == "products":
         products([10_000, 100_000, *([1_000_000] if options.million else [])])
+    elif options.what == "list":
+        labels()
     elif options.what == "hashes":
         hashes(options.folder, options.n)
     else:

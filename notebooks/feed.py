@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from elrkit import catalogue, config, plots
+from IPython.display import display
 
 # %% tags=["parameters"]
 feed = "clothing"  # folder with feeds/ (XML or CSV) and the images its paths name
@@ -110,3 +111,37 @@ plots.contact_sheet(
 # %% tags=["nbval-ignore-output"]
 print(f"{len(full['images'])} images hashed; decoded with {full['made_with']}")
 print(f"the dataset's SHA-256 begins {full['npz_sha256'][:16]}")
+
+# %% [markdown]
+# ## How fast
+#
+# Measured on generated feeds of 80-pixel JPEG thumbnails (`benchmarks/feed_import.py`); the products of the larger ones
+# share 6,300 thumbnails, so that theirs is the time for everything but decoding. Memory is the process's peak.
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+measured = sorted(Path("../benchmarks/records").glob("feed-import-*.json"))
+for path in measured:
+    record, speeds = json.loads(path.read_text()), []
+    figures = {
+        part: record[part]["figures"]
+        for part in record
+        if "figures" in record[part]
+    }
+    if thumbnails := figures.get("thumbnails"):
+        for processes, pace in thumbnails["imported_per_second"].items():
+            speeds.append(
+                (
+                    f"import, {processes} process{'es' * (processes != '1')}",
+                    f"{pace:,} thumbnails/s",
+                )
+            )
+    for row in figures.get("products", []):
+        cost = f"{row['microseconds']:.0f} µs each, peak {row['peak_mb']:,} MB"
+        speeds.append((f"import of {row['products']:,} products", cost))
+    if listed := figures.get("list"):
+        what = f"list of {listed['labels']:,} labels, page of {listed['pictures']:,} pictures"
+        speeds.append((what, f"{listed['seconds']:.1f} s"))
+    device = f"{record['device']['name']}, {record['device']['cores']} cores"
+    display(pd.DataFrame(speeds, columns=["what", device]).style.hide(axis="index"))
+if not measured:
+    print("not measured yet")
