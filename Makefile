@@ -9,7 +9,7 @@ NAMES := $(basename $(notdir $(wildcard notebooks/*.py)))
 EXECUTED := $(NAMES:%=_build/notebooks/%.ipynb)
 PACKAGE := $(wildcard elrkit/*.py elrkit/*.html)
 RECORDS := $(filter-out results/runs/digits/% results/audit/digits-% results/shop/digits-%, \
-	$(wildcard results/*.json results/audit/* results/shop/* results/runs/*/*.json paper/*.csv))
+	$(wildcard results/*.json results/audit/* results/shop/* results/runs/*/*.json paper/*.csv benchmarks/records/*))
 PAGES := _config.yml $(filter-out book/__pycache__,$(wildcard book/*)) $(wildcard book/_static/*)
 
 # Two notebooks at a time: most of a chapter's seconds are one core's. (`make clean report` stays in order.)

@@ -27,7 +27,9 @@
 # a page to go through with the keyboard. {ref}`audit-saving` below says how many of the first products on such a list are
 # wrong, and how far down one has to go, on photos of ten classes; {doc}`shop` measures it on an open feed of clothes, whose
 # subcategories are harder to tell apart. Look at the first hundred: if few of them are wrong, your labels are
-# right, or the net has not learned your classes.
+# right, or the net has not learned your classes; the command says how many held-out labels it agrees with. Test products
+# are listed too: the network is surer of those than the targets are of the training products, so they are placed by their
+# rank among themselves, and neither part fills the head of the list.
 # ```
 #
 # Five ways to order the same labels, the most suspicious first:
