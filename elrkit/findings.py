@@ -115,14 +115,14 @@ def memory(found: pd.DataFrame) -> str:
         return NONE
     nets = "small nets and ResNet-34" if (found["scale"] == "paper").any() else "small nets"
     taken = [
-        f"the {gain:+.2f} of {name} would take {max(0.0, (gain - line.start) / line.slope):.0f} %"
+        f"the {gain:+.2f} of {name} stands for {max(0.0, (gain - line.start) / line.slope):.0f} %"
         for name, gain in ((name, elr["mean"] - ce["mean"]) for name, ce, elr in _published_at_20())
     ]
     return (
         f"Over {line.settings} settings of {nets}, each percent of all labels that is wrong and that ELR keeps from "
         f"being memorized is worth {line.slope:.2f} points of test accuracy ({line.low:.2f} to {line.high:.2f}, "
-        f"R² {line.r2:.2f}); {line.start:+.1f} points come without. On this line {' and '.join(taken)} of all labels, "
-        "where 18 % are wrong"
+        f"R² {line.r2:.2f}); {line.start:+.1f} points come without any. On this line {' and '.join(taken)} of all "
+        "labels kept out, where 18 % are wrong"
     )
 
 

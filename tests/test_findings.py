@@ -203,8 +203,8 @@ def test_what_a_label_kept_from_memory_is_worth():
     found = pd.DataFrame({"setting": list("abcd"), "kept": [0.0, 5.0, 10.0, 20.0], "gain": [1.0, 6.0, 11.0, 21.0]})
     text = findings.memory(found.assign(scale="cpu"))
     assert "Over 4 settings of small nets, " in text
-    assert "is worth 1.00 points of test accuracy (1.00 to 1.00, R² 1.00); +1.0 points come without" in text
+    assert "is worth 1.00 points of test accuracy (1.00 to 1.00, R² 1.00); +1.0 points come without any." in text
     # 12.55 and 4.18 points less the one that comes without
-    assert "the +12.55 of Galatolo et al. would take 12 % and the +4.18 of Liu et al. would take 3 % of all" in text
+    assert "the +12.55 of Galatolo et al. stands for 12 % and the +4.18 of Liu et al. stands for 3 % of all" in text
     assert "small nets and ResNet-34" in findings.memory(found.assign(scale=["cpu", "cpu", "cpu", "paper"]))
     assert findings.memory(found[:2].assign(scale="cpu")) == "not run yet"
