@@ -332,6 +332,23 @@ def memorized(configs: Sequence[RunConfig], records: Sequence[dict]) -> pd.DataF
     return pd.DataFrame({**where, "run": rows["arm"], **parts, "seeds": rows["seeds"]})
 
 
+def elr_memorizes(configs: Sequence[RunConfig], records: Sequence[dict]) -> str:
+    """In words: the wrong labels that ELR memorizes on the ladder's rungs, in percent, in the last epoch's batches."""
+    noisy = [config for config in configs if config.noise_rate and config.loss == "elr"]
+    arms = [arm._replace(measure="batches_wrong_memorized") for arm in LADDER if arm.measure == "test_top1"]
+    rows = compare(noisy, records, [arm for arm in arms if not arm.single])
+    rows = rows[rows["seeds"] > 0] if len(rows) else rows
+    if not len(rows):
+        return "ELR not run yet"
+    parts = (
+        f"{row.mean:.0f} % ({row.arm}, {100 * row.noise_rate:g} % noise, {row.seeds} seed{'s' * (row.seeds > 1)})"
+        for row in rows.itertuples()
+    )
+    return (
+        f"of the wrong labels, as cropped, ELR memorizes {', '.join(parts)}; Figure 2 of the paper has a small fraction"
+    )
+
+
 def elr_gain(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> pd.DataFrame:
     """What ELR adds to cross-entropy at each arm of `compare` that both have, in points, within a seed.
 
@@ -396,8 +413,9 @@ def kept_from_memory(table: pd.DataFrame) -> pd.DataFrame:
     Columns: scale, dataset, precision, labels (a key of `LABELS`), augmentation, schedule, sam (bool), seed; wrong:
     percent of the training labels; ce_memorized, elr_memorized: wrong labels predicted as labelled in the batches of
     the last epoch, as the paper's code counted (in the image as augmented, where it was learnt), in percent of all
-    training labels; kept: the first less the second; gain: ELR's test accuracy on true labels less CE's, in points;
-    setting: what is common to runs that differ in the seed alone; run_ids (CE, ELR).
+    training labels; kept: the first less the second; gain: ELR's test accuracy on true labels less CE's at the last
+    epoch, in points, best_gain: each at the epoch where it is highest; setting: what is common to runs that differ in
+    the seed alone; run_ids (CE, ELR).
     """
     same = [name for name in paper.SETTINGS if name not in ("dataset", "loss", *paper.FOLLOWS["loss"])]
     rows, ce = [], {}
@@ -428,12 +446,13 @@ def kept_from_memory(table: pd.DataFrame) -> pd.DataFrame:
                 "seed": run["seed"], "wrong": wrong,
                 "ce_memorized": ce_memorized, "elr_memorized": elr_memorized, "kept": ce_memorized - elr_memorized,
                 "gain": 100 * (run["test_top1"] - other["test_top1"]),
+                "best_gain": 100 * (run["test_top1_best"] - other["test_top1_best"]),
                 "setting": (dataset, run["beta"], run["lam"], *setting(run)),
                 "run_ids": (other["run_id"], run["run_id"]),
             }
         )  # fmt: skip
     where = ["scale", "dataset", "precision", "labels", "augmentation", "schedule", "sam", "seed", "wrong"]
-    columns = [*where, "ce_memorized", "elr_memorized", "kept", "gain", "setting", "run_ids"]
+    columns = [*where, "ce_memorized", "elr_memorized", "kept", "gain", "best_gain", "setting", "run_ids"]
     return pd.DataFrame(rows, columns=columns).dropna(subset=["kept"])
 
 
@@ -456,6 +475,7 @@ def kept_text(pairs: pd.DataFrame) -> pd.DataFrame:
                 "ELR memorized, %": mean["elr_memorized"],
                 "kept, %": mean["kept"],
                 "ELR - CE, points": _points(*_interval(seeds["gain"])[:3]),
+                "at best epochs": _points(*_interval(seeds["best_gain"])[:3]),
                 "seeds": len(seeds),
             }
         )
@@ -463,26 +483,28 @@ def kept_text(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 class Line(NamedTuple):
-    """A straight line through the settings' means: slope with its 95 % t interval, where it starts, how much of the
-    spread it explains, and through how many settings."""
+    """A straight line through the settings' means: its slope with the 95 % t interval, how much of the spread it
+    explains, through how many settings, and how many of these are single seeds."""
 
     slope: float
     low: float
     high: float
-    start: float
     r2: float
     settings: int
+    single: int
 
 
 def gain_per_label(pairs: pd.DataFrame) -> Line | None:
     """ELR's gain as a straight line in the labels it kept from being memorized (`kept_from_memory`), least squares over
     settings, each the mean of its seeds; None below three settings, or when all kept as many."""
-    means = pairs.groupby("setting")[["kept", "gain"]].mean()
+    groups = pairs.groupby("setting")[["kept", "gain"]]
+    means = groups.mean()
     if len(means) < 3 or means["kept"].nunique() < 2:
         return None
     fit = stats.linregress(means["kept"], means["gain"])
     half = stats.t.ppf(0.975, len(means) - 2) * fit.stderr
-    return Line(fit.slope, fit.slope - half, fit.slope + half, fit.intercept, fit.rvalue**2, len(means))
+    single = int((groups.size() == 1).sum())
+    return Line(fit.slope, fit.slope - half, fit.slope + half, fit.rvalue**2, len(means), single)
 
 
 def findings(rows: pd.DataFrame) -> pd.DataFrame:

@@ -120,8 +120,11 @@ def kept_from_memory(pairs: pd.DataFrame, line: compare.Line | None) -> Figure:
     ax = figure.subplots()
     ends = np.array([min(0.0, pairs["kept"].min()) - 0.5, pairs["kept"].max() + 0.5])
     ax.plot(ends, ends, color=GREY, linestyle=":", linewidth=1.2, label="a point for each percent")
+    means = pairs.groupby("setting", sort=False)[["kept", "gain"]].mean()
     if line is not None:
-        ax.plot(ends, line.start + line.slope * ends, color=GREY, linewidth=1.2, label="least squares")
+        middle = means.mean()
+        fitted = middle["gain"] + line.slope * (ends - middle["kept"])
+        ax.plot(ends, fitted, color=GREY, linewidth=1.2, label="least squares")
     ax.axhline(0, color=GREY, linewidth=0.6)
     for _, seeds in pairs.groupby("setting", sort=False):
         one = seeds.iloc[0]
@@ -131,6 +134,7 @@ def kept_from_memory(pairs: pd.DataFrame, line: compare.Line | None) -> Figure:
             x.mean(), y.mean(), xerr=[[x.mean() - x.min()], [x.max() - x.mean()]],
             yerr=[[y.mean() - y.min()], [y.max() - y.mean()]], fmt=AUGMENTATION_SHAPES[one["augmentation"]],
             color=colour, mfc=colour if one["scale"] == "paper" else "white", mew=1.6, ms=7, elinewidth=1.2,
+            alpha=1.0 if len(seeds) > 1 else 0.6, zorder=3 + (one["augmentation"] == "fresh"),
         )  # fmt: skip
     scales = [scale for scale in ("cpu", "other", "paper") if scale in set(pairs["scale"])]
     handles = [*ax.get_lines()[: 1 + (line is not None)]]
@@ -142,10 +146,12 @@ def kept_from_memory(pairs: pd.DataFrame, line: compare.Line | None) -> Figure:
         Line2D([], [], color="black", marker=shape, mfc="white", linestyle="", label=paper.AUGMENTATIONS[augmentation])
         for augmentation, shape in AUGMENTATION_SHAPES.items() if augmentation in set(pairs["augmentation"])
     ]  # fmt: skip
+    handles.append(Line2D([], [], color="none", label="pale: a single seed"))
     if "paper" in scales and len(scales) > 1:
         handles.append(Line2D([], [], color="black", marker="o", linestyle="", label="filled: paper scale"))
     figure.legend(handles=handles, loc="outside right center", fontsize="small")
-    ax.set(xlabel="wrong labels that CE memorized and ELR did not, % of all labels",
+    nets = "small nets" if "paper" not in scales else "small nets and ResNet-34"
+    ax.set(xlabel="wrong labels that CE memorized and ELR did not, % of all labels", title=f"{nets}, last epoch",
            ylabel="ELR - CE, points of test accuracy")  # fmt: skip
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
@@ -595,7 +601,7 @@ def fine_tuning(table: pd.DataFrame) -> Figure:
     ax.set_xlabel("labels that a person looked at")
     ax.set_ylabel("test accuracy")
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=2))
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize="small")
@@ -778,7 +784,8 @@ def sam_curves(curves: pd.DataFrame) -> Figure:
 
 
 def accuracy_by_cost(rows: pd.DataFrame) -> Figure:
-    """Test accuracy against what the training cost, counted in operations and in seconds, a panel each.
+    """Test accuracy against what the training cost, counted in operations and, where no run shared its device, in
+    seconds, a panel each.
 
     rows  `elrkit.compare.compare` of `SAM_ARMS` at one noise rate; bars are 95 % t intervals over seeds, cut at
           the edge of the panel
@@ -788,10 +795,13 @@ def accuracy_by_cost(rows: pd.DataFrame) -> Figure:
     ran = rows[rows["seeds"] > 0]
     if ran.empty:
         raise ValueError("accuracy_by_cost: no run is there; train the plan first")
-    figure = Figure(figsize=(8.6, 3.8), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
+    panels = [("tflop", "training, TFLOP")]
+    if ran["alone"].all():  # seconds of runs side by side do not compare
+        panels.append(("seconds", "seconds a run"))
+    figure = Figure(figsize=(4.3 * len(panels) + 1.6 * (len(panels) == 1), 3.8), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     markers = dict(zip(dict.fromkeys(rows["arm"]), "os^Dv", strict=False))
-    for ax, (column, title) in zip(axes, (("tflop", "training, TFLOP"), ("seconds", "seconds a run")), strict=True):
+    for ax, (column, title) in zip(axes, panels, strict=True):
         for row in ran.itertuples():
             colour, shift = {"ce": (VERMILION, -0.004), "elr": (BLUE, 0.004)}[row.loss]
             error = None if np.isnan(row.low) else [[row.mean - row.low], [row.high - row.mean]]

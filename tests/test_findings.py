@@ -12,7 +12,7 @@ def rows(*arms):
     """A row per arm and seed; test accuracy in percent is the arm's `test` plus the seed."""
     base = {
         "dataset": "cifar10", "schedule": "multistep", "noise": "symmetric", "noise_rate": 0.2, "sam_rho": 0.0,
-        "epochs": 30, "wrong_memorized": 0.5,
+        "epochs": 30, "wrong_memorized": 0.5, "batches_wrong_memorized": 0.4,
     }  # fmt: skip
     return pd.DataFrame(
         [
@@ -40,7 +40,8 @@ def test_the_answer_beside_the_published_tables(tmp_path, monkeypatch):
 
     def made(top1, batches, status="finished", **wanted):
         (config,) = (c for c in planned if all(getattr(c, name) == value for name, value in wanted.items()))
-        curves = {"test_top1": [0.1, top1], "batches_wrong_memorized": [0.1, batches]}
+        curves = {"test_top1": [0.1, top1 + 0.02 * (wanted["loss"] == "ce"), top1]}
+        curves |= {"batches_wrong_memorized": [0.1, 0.2, batches], "batches_right_correct": [0.1, 0.5, 0.9]}
         return config.run_id, {"status": status, "curves": curves}
 
     records = dict(
@@ -57,8 +58,16 @@ def test_the_answer_beside_the_published_tables(tmp_path, monkeypatch):
     rows = findings.answer().set_index("training")
     ours = rows[rows.index.str.startswith("ours, cpu scale, 20,000 images")]
     assert [list(row) for row in ours.itertuples(index=False)] == [
-        ["4 (4 to 4)", "70.50 (64.15 to 76.85)", "72.50 (53.44 to 91.56)", "+2.00 (-10.71 to +14.71)", "2"],
-        ["99", "50.00", "60.00", "+10.00", "1"],
+        [
+            "90",
+            "4",
+            "70.50 (64.15 to 76.85)",
+            "72.50 (53.44 to 91.56)",
+            "+2.00 (-10.71 to +14.71)",
+            "+0.00 (-12.71 to +12.71)",
+            "2",
+        ],
+        ["90", "99", "50.00", "60.00", "+10.00", "+8.00", "1"],
     ]  # t(0.975, 1) = 12.706 times half of the difference between the two seeds
 
 
@@ -107,6 +116,9 @@ def test_peoples_labels_by_level():
         rows({**CE, **people}, {**ELR, **people}, {**ELR, **people, "sam_rho": 0.05, "test": 99})
     )
     assert text.endswith("points: +10.0 (+10.0 to +10.0) on worst (40 % wrong)")
+    redrawn = {**ELR, "noise_rate": 0.4021, "batches_wrong_memorized": 0.15}
+    text = findings.human_labels(rows({**CE, **people}, {**ELR, **people}, redrawn))
+    assert text.endswith("Of people's wrong labels and of as many redrawn ones ELR memorizes 40 and 15 % on worst")
 
 
 def test_an_empty_store_says_so(monkeypatch, tmp_path):
@@ -147,7 +159,10 @@ def test_looks_finder_by_finder():
             for source, score, name, count in finders
         ]
     )  # fmt: skip
-    head = "Labels to look at, of 1,000 with 17 / 40 % wrong, until half of the wrong ones are found"
+    head = (
+        "Labels to look at, of 1,000 with 17 / 40 % wrong, until half of the wrong ones are found (cleanlab's five nets "
+        "together trained on as many images as ELR)"
+    )
     assert findings.looks(rows[rows["seed"] == 0]) == (
         f"{head}, 1 seed. ELR targets: 250 / 250; cleanlab, out-of-fold CE: 300 / 300; in any order: 500 / 500"
     )
@@ -181,7 +196,7 @@ def test_the_ladder_in_words():
 
     lone = [
         rung("as described", [76.7], nan, 0), rung("drawn once", [62.0], -14.7, 1), rung("float16", [], nan, 0),
-        rung("only: held out", [70.0], -6.7, 1, single=True),
+        rung("only: held out", [70.0], -6.7, 1, single=True), rung("counted on noisy test labels", [50.0], -8.0, 1),
     ]  # fmt: skip
     head = "Points of test accuracy, each change of the recipe on top of those before"
     assert findings.ladder(pd.DataFrame(lone)) == (
@@ -199,12 +214,17 @@ def test_the_ladder_in_words():
     assert findings.ladder(table.assign(change_seeds=0)) == ""
 
 
-def test_what_a_label_kept_from_memory_is_worth():
+def test_what_a_label_kept_from_memory_goes_with():
     found = pd.DataFrame({"setting": list("abcd"), "kept": [0.0, 5.0, 10.0, 20.0], "gain": [1.0, 6.0, 11.0, 21.0]})
-    text = findings.memory(found.assign(scale="cpu"))
-    assert "Over 4 settings of small nets, " in text
-    assert "is worth 1.00 points of test accuracy (1.00 to 1.00, R² 1.00); +1.0 points come without any." in text
-    # 12.55 and 4.18 points less the one that comes without
-    assert "the +12.55 of Galatolo et al. stands for 12 % and the +4.18 of Liu et al. stands for 3 % of all" in text
+    found = found.assign(scale="cpu", dataset="cifar10", labels="symmetric", wrong=18.0, best_gain=found["gain"] / 2)
+    found.loc[0, ["labels", "wrong"]] = "none", 0.0
+    text = findings.memory(found)
+    assert text.startswith("Over 4 settings of small nets (4 of them a single seed), a percent of all labels that ELR")
+    assert "goes with 1.00 points of test accuracy at the last epoch (1.00 to 1.00, R² 1.00)" in text
+    assert "; among the 3 of CIFAR-10 with about 18 % wrong, with 1.00 (1.00 to 1.00)" in text
+    assert "Where no label is wrong ELR adds +1.0 to +1.0" in text
+    assert "of +9.8 points, the mean of all settings, +4.9 are left" in text
+    twice = pd.concat([found, found[1:2]])
+    assert "(3 of them a single seed)" in findings.memory(twice)
     assert "small nets and ResNet-34" in findings.memory(found.assign(scale=["cpu", "cpu", "cpu", "paper"]))
-    assert findings.memory(found[:2].assign(scale="cpu")) == "not run yet"
+    assert findings.memory(found[:2]) == "not run yet"

@@ -90,6 +90,9 @@ def test_accuracy_by_cost_shows_the_arms_that_ran():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Cross-entropy: SGD", "Cross-entropy: SAM"]
     low, high = figure.axes[0].get_ylim()
     assert low < 70 < 80 < high < 100
+    assert [ax.get_xlabel() for ax in figure.axes] == ["training, TFLOP"]  # the records do not say they were alone
+    timed = plots.accuracy_by_cost(rows.assign(alone=True))
+    assert [ax.get_xlabel() for ax in timed.axes] == ["training, TFLOP", "seconds a run"]
     with pytest.raises(ValueError, match="accuracy_by_cost: no run is there"):
         plots.accuracy_by_cost(rows.assign(seeds=0))
 
