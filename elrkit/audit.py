@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
+from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
 
 from elrkit.data import Dataset
@@ -100,8 +101,7 @@ def as_suspicious_as(reference: ArrayLike, scores: ArrayLike) -> NDArray[np.floa
     list: of either the same share lies above any score, as when labels are wrong equally often in both.
     """
     found = np.asarray(scores, dtype=np.float64)
-    place = np.empty(len(found))
-    place[np.argsort(found, kind="stable")] = (np.arange(len(found)) + 0.5) / len(found)
+    place = (rankdata(found) - 0.5) / max(1, len(found))  # equal scores stay equal
     return np.quantile(np.asarray(reference, dtype=np.float64), place)
 
 
@@ -358,10 +358,10 @@ def audit_outcome(
     outcome: of `elrkit.train.load_outcome`; its ELR targets are used, or, of another loss, the last predictions, which
     have seen the labels and find less. dataset: what it was trained on. top: pictures in the page; the CSV lists every
     label of `suspect_list`. test: (m, C) the network's probabilities of the test images, whose labels are then listed
-    too, when the dataset has ids for them, `as_suspicious_as` those of the training images. beside: (n, C) out-of-fold
-    probabilities of the dataset's training images by another model, to `combine` with the run's. decisions: of
-    `catalogue.read_decisions`, a later review after an earlier one; a product whose last decision is confirm or keep is
-    left out if its label is the one decided on.
+    too, when the dataset has ids for them, in an order `as_suspicious_as` the targets of the training images. beside:
+    (n, C) out-of-fold probabilities of the dataset's training images by another model, to `combine` with the run's.
+    decisions: of `catalogue.read_decisions`, a later review after an earlier one; a product whose last decision is
+    confirm or keep is left out if its label is the one decided on.
     Raises AuditError when the run was trained on more images than the dataset has, and as `check_listable` does.
     """
     probabilities = outcome["targets"] if outcome["targets"] is not None else outcome["probabilities"]
@@ -373,7 +373,8 @@ def audit_outcome(
     found = probabilities.numpy()
     if beside is not None:
         found = combine(found, _for_images(beside, dataset, "train")[index])
-    return _write_list(found, outcome["given"].numpy(), index, test, False, dataset, out, top, decisions)
+    alike = outcome["targets"] is None
+    return _write_list(found, outcome["given"].numpy(), index, test, alike, dataset, out, top, decisions)
 
 
 def audit_probabilities(
@@ -456,9 +457,11 @@ def _write_list(
     ids = [dataset.train_ids[i] for i in index] if dataset.train_ids else index.tolist()
     titles = [dataset.train_titles[i] for i in index] if dataset.train_titles else [""] * len(index)
     scores = label_scores(probabilities, labels)
+    suspect = _above(scores, SUSPECT_ODDS)
     if test is not None and dataset.train_ids and dataset.test_ids:
         test, test_labels = _for_images(test, dataset, "test"), dataset.test_labels.numpy()
         test_scores = label_scores(test, test_labels)
+        suspect = np.concatenate([suspect, _above(test_scores, SUSPECT_ODDS)])
         scores = np.concatenate([scores, test_scores if alike else as_suspicious_as(scores, test_scores)])
         probabilities = np.concatenate([_normalized(probabilities), test])
         labels = np.concatenate([labels, test_labels])
@@ -467,7 +470,7 @@ def _write_list(
     table = rank(probabilities, labels, ids, dataset.class_names, scores=scores)
     if any(titles):
         table.insert(1, "title", [titles[row] for row in table.index])
-    listed = table[_above(scores, SUSPECT_ODDS)[table.index]]
+    listed = table[suspect[table.index]]
     decided = _decided(decisions)
     done = np.array([decided.get(id_) == label for id_, label in zip(listed["id"], listed["label"], strict=True)], bool)
     listed = listed[~done]

@@ -37,6 +37,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 from urllib.parse import urljoin, urlsplit
@@ -123,7 +124,7 @@ class FeedRules(BaseModel):
     drop_labels: tuple[str, ...] = ()
     """Labels to leave out ("Not sure", "Other")."""
     merge_case: bool = False
-    """Subcategories that differ in case alone (Dress, dress) are one, named as the first."""
+    """Subcategories whose names are equal but for case (Dress, dress) are one, named as the first."""
 
     size: int = Field(32, ge=8, le=512)
     """Side of the square result, pixels."""
@@ -306,9 +307,9 @@ def summary(manifest: Mapping) -> str:
     for step, reasons in manifest["counts"]["dropped"].items():
         lines += [f"  {step}: {count} dropped, {reason}" for reason, count in reasons.items()]
     if small := manifest["counts"].get("small_subcategories"):
-        named = [f"{name} ({count})" for name, count in small.items()]
-        more = f", and {len(named) - SHOWN} more, see the manifest" if len(named) > SHOWN else ""
-        lines.append(f"  subcategories dropped, with their usable images: {', '.join(named[:SHOWN])}{more}")
+        named = [f"{name} ({count})" for name, count in small["named"][:SHOWN]]
+        more = f", and {small['count'] - SHOWN} more" if small["count"] > SHOWN else ""
+        lines.append(f"  subcategories dropped, with their usable images: {', '.join(named)}{more}")
     lines += [
         f"  note: subcategories that differ in case alone: {', '.join(names)}; --rules.merge-case makes them one"
         for names in manifest["counts"].get("differ_in_case", ())
@@ -366,8 +367,10 @@ class _FileRefused(ValueError):
 class _Products:
     """Target of the XML parser: collects products and never builds a tree, so memory does not grow with the file."""
 
-    def __init__(self, item: str, wanted: frozenset[str]):
+    def __init__(self, item: str, wanted: frozenset[str], prefixed: frozenset[str]):
         self.item, self.wanted = item, wanted
+        self.prefixed = prefixed  # of those wanted: where an element of a namespace has it, one without does not count
+        self.of_namespace: set[str] = set()  # fields of the open product
         self.found: list[dict[str, str] | None] = []  # None: a product that was cut off
         self.opened = 0  # items
         self.others: Counter[str] = Counter()  # elements before the first item
@@ -378,7 +381,8 @@ class _Products:
         raise _FileRefused(_DOCTYPE_REFUSED)
 
     def start(self, tag: str, attributes: Mapping[str, str]):
-        tag = tag.rpartition("}")[2]
+        in_namespace = tag[:1] == "{" or ":" in tag
+        tag = tag.rpartition("}")[2].rpartition(":")[2]
         if not self.opened and len(self.others) < 100:
             self.others[tag] += 1
         if tag == self.item:
@@ -386,7 +390,13 @@ class _Products:
             self.close()
             self.product = {key: value for key, value in attributes.items() if key in self.wanted}
             self.field = None
+            self.of_namespace.clear()
         elif self.product is not None and tag in self.wanted:
+            if in_namespace:
+                self.of_namespace.add(tag)
+            elif tag in self.prefixed and tag in self.of_namespace:
+                self.field = None
+                return
             self.field = tag
             self.product[tag] = ""
 
@@ -416,8 +426,9 @@ def _read_xml(path: Path, item: str, columns: Mapping[str, str], damage: list[st
     100 errors). A bare & and HTML's named entities are read as they are meant. Item and columns may be written with the
     prefix of their namespace.
     """
+    prefixed = frozenset(tag.rpartition(":")[2] for tag in columns.values() if ":" in tag)
     item, columns = item.rpartition(":")[2], {part: tag.rpartition(":")[2] for part, tag in columns.items()}
-    target = _Products(item, frozenset(columns.values()))
+    target = _Products(item, frozenset(columns.values()), prefixed)
     lines = start = 0  # read so far; before what this parser was given
     root = "elrkit-goes-on"  # of what a new parser is given
     any_product = goes_on = False
@@ -448,7 +459,7 @@ def _read_xml(path: Path, item: str, columns: Mapping[str, str], damage: list[st
         if silent and len(damage) == before < 100:
             damage.append(f"line {lines + 1}: {silent}")
 
-    mended: list[int] = []  # lines
+    mended = _Mended()
     with path.open("rb") as file:
         blocks, encoding = _markup_blocks(file)
         if encoding is None or _ASCII_BELOW.match(encoding):
@@ -481,8 +492,9 @@ def _read_xml(path: Path, item: str, columns: Mapping[str, str], damage: list[st
         with contextlib.suppress(etree.XMLSyntaxError):  # it is in the log as well
             parser.close()
         note_damage()
-    if mended and len(damage) < 100:
-        damage.append(f"line {mended[0]}: an & that begins no entity of XML, read as it is meant ({len(mended)} times)")
+    if mended.times and len(damage) < 100:
+        times = f"{mended.times} times"
+        damage.append(f"line {mended.first_line}: an & that begins no entity of XML, read as it is meant ({times})")
     if not any_product and not target.found:
         raise _FileRefused("not XML" if damage else _no_item(item, target.others))
     yield from found()
@@ -500,10 +512,17 @@ _ENTITY = re.compile(rb"<!--|<!\[CDATA\[|<\?|&(?:(#\d{1,8}|#x[0-9a-fA-F]{1,8}|[A
 _XML_ENTITIES = frozenset((b"amp", b"lt", b"gt", b"quot", b"apos"))
 
 
-def _entities_as_meant(blocks: Iterable[bytes], mended: list[int]) -> Iterator[bytes]:
+@dataclass
+class _Mended:
+    """How often an & was read as it is meant, and the line of the first."""
+
+    times: int = 0
+    first_line: int = 0
+
+
+def _entities_as_meant(blocks: Iterable[bytes], mended: _Mended) -> Iterator[bytes]:
     """An XML file's bytes in which a bare & is text and HTML's named entities are the characters that they name, as a
-    shop's program that pastes texts together means them; `mended` gets the line of each. The blocks are in an encoding
-    whose lower half is ASCII."""
+    shop's program that pastes texts together means them. The blocks are in an encoding whose lower half is ASCII."""
     buffer, end, line = b"", None, 1  # `end`: of what hides entities, as in `_pieces`
     for block in itertools.chain(blocks, [None]):
         buffer += block or b""
@@ -533,14 +552,16 @@ def _entities_as_meant(blocks: Iterable[bytes], mended: list[int]) -> Iterator[b
             if name is None or not (name in _XML_ENTITIES or name.startswith(b"#")):
                 known = html.entities.html5.get(f"{(name or b'').decode()};")
                 meant = "".join(f"&#{ord(each)};" for each in known).encode() if known else b"&amp;" + match[0][1:]
-                mended.append(line + sum(part.count(b"\n") for part in done) + buffer.count(b"\n", at, match.start()))
+                mended.times += 1
+                if mended.times == 1:
+                    mended.first_line = line + buffer.count(b"\n", 0, match.start())
             done += [buffer[at : match.start()], meant]
             at = match.end()
         keep = max(at, keep) if block is not None else len(buffer)
         done.append(buffer[at:keep])
+        line += buffer.count(b"\n", 0, keep) if not mended.times else 0
         buffer = buffer[keep:]
         whole = b"".join(done)
-        line += whole.count(b"\n")
         if whole:
             yield whole
 
@@ -617,7 +638,7 @@ def _pieces(blocks: Iterable[bytes], item: bytes) -> Iterator[tuple[bool, bytes]
 _DELIMITERS = {";": "';'", "\t": "$'\\t'", ",": "','", "|": "'|'"}  # as a shell takes them
 _NO_TEXT = {  # how other files begin
     b"\x1f\x8b": "compressed (gzip); unpack it first",
-    b"PK": "an archive or a spreadsheet's own format; unpack it, or save it as CSV",
+    b"PK\x03\x04": "an archive or a spreadsheet's own format; unpack it, or save it as CSV",
     b"\xff\xfe": "UTF-16 text; mend with --rules.encoding utf-16",
     b"\xfe\xff": "UTF-16 text; mend with --rules.encoding utf-16",
 }
@@ -626,8 +647,9 @@ _NO_TEXT = {  # how other files begin
 def _read_csv(path: Path, rules: FeedRules, columns: Mapping[str, str]) -> Iterator[dict[str, str] | None]:
     """Products of one CSV file as {part: text}; None for a row that does not have the header's columns."""
     with path.open("rb") as file:
-        begins = _NO_TEXT.get(file.read(2))
-    if begins and not (begins.startswith("UTF-16") and rules.encoding.lower().replace("_", "-").startswith("utf-16")):
+        first = file.read(4)
+    begins = _NO_TEXT.get(first) or _NO_TEXT.get(first[:2])
+    if begins and not (begins.startswith("UTF-16") and codecs.lookup(rules.encoding).name.startswith("utf-16")):
         raise _FileRefused(begins)
     # surrogateescape lets a wrongly encoded row through, so that it is that row which is rejected, not the file.
     with path.open(encoding=rules.encoding, errors="surrogateescape", newline="") as file:
@@ -728,17 +750,18 @@ def _check_product(product: Mapping[str, str], rules: FeedRules, hosts: frozense
         raise Rejected("control character in id or label")
     if max(len(part["id"]), len(label), len(name)) > MAX_NAME:
         raise Rejected("id or label too long")
-    if not {label, name}.isdisjoint(map(_one_spelling, rules.drop_labels)):
+    case = str.casefold if rules.merge_case else str
+    if not {case(label), case(name)}.isdisjoint(case(_one_spelling(each)) for each in rules.drop_labels):
         raise Rejected("label left out")
-    return part["id"], label.casefold() if rules.merge_case else label, name, _check_address(image, hosts)
+    return part["id"], case(name) if rules.merge_case else label, name, _check_address(image, hosts)
 
 
-_NO_WIDTH = re.compile("[\u200b-\u200d\u2060\ufeff\u00ad]")
+_NO_WIDTH = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u00ad]")
 
 
 def _one_spelling(label: str) -> str:
     """A label without what nobody sees: composed characters, plain single spaces, nothing of no width."""
-    return " ".join(_NO_WIDTH.sub("", unicodedata.normalize("NFC", label)).split())
+    return " ".join(unicodedata.normalize("NFC", _NO_WIDTH.sub("", label)).split())
 
 
 def _check_address(image: str, hosts: frozenset[str]) -> str:
@@ -1537,13 +1560,11 @@ def _counts(db: sqlite3.Connection, rules: FeedRules) -> dict:
             examples[reason] = [_printable(id_) for (id_,) in some]
     usable = (
         "SELECT l.name, COUNT(CASE WHEN i.reason = '' THEN 1 END) FROM label l JOIN product p ON p.label = l.k "
-        "JOIN image i ON i.k = p.image WHERE l.k NOT IN (SELECT label FROM enough) GROUP BY l.k ORDER BY 2 DESC, 1 "
-        f"LIMIT {MOST_NAMED}"
+        "JOIN image i ON i.k = p.image WHERE l.k NOT IN (SELECT label FROM enough) GROUP BY l.k ORDER BY 2 DESC, 1"
     )
-    small = dict(db.execute(usable).fetchall())
+    small = [list(row) for row in db.execute(usable)]
     if small:
-        name, count = next(iter(small.items()))
-        examples[f"fewer than {rules.min_images} usable images"] = [f"{name} ({count} usable)"]
+        examples[f"fewer than {rules.min_images} usable images"] = ["{} ({} usable)".format(*small[0])]
     cases: dict[str, list[str]] = {}
     for (name,) in db.execute("SELECT DISTINCT name FROM label WHERE k IN (SELECT label FROM chosen) ORDER BY name"):
         cases.setdefault(name.casefold(), []).append(name)
@@ -1557,7 +1578,7 @@ def _counts(db: sqlite3.Connection, rules: FeedRules) -> dict:
         "kept": db.execute("SELECT COUNT(*) FROM chosen").fetchone()[0],
         "examples": examples,
         "notes": dict(sorted(notes.items())),
-        "small_subcategories": small,
+        "small_subcategories": {"count": len(small), "named": small[:MOST_NAMED]} if small else {},
         "differ_in_case": [names for names in cases.values() if len(names) > 1][:MOST_NAMED],
         "files_refused": refused,
         "xml_damage": damaged,

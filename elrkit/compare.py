@@ -7,7 +7,7 @@ The runs of a plan that share noise rate, loss and seed differ from the first of
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import nan
 from typing import NamedTuple
 
@@ -400,6 +400,7 @@ def elr_gain_text(rows: pd.DataFrame) -> pd.DataFrame:
 LABELS = {
     "none": "no wrong labels",
     "symmetric": "labels redrawn at random",
+    "asymmetric": "labels flipped to one class each",
     "human": "labels by people",
     "misfiled": "misfiled products",
 }
@@ -417,27 +418,13 @@ def kept_from_memory(table: pd.DataFrame) -> pd.DataFrame:
     epoch, in points, best_gain: each at the epoch where it is highest; setting: what is common to runs that differ in
     the seed alone; run_ids (CE, ELR).
     """
-    same = [name for name in paper.SETTINGS if name not in ("dataset", "loss", *paper.FOLLOWS["loss"])]
-    rows, ce = [], {}
-    done = table[table["status"] == "finished"]
-
-    def setting(run: pd.Series) -> tuple:
-        values = (tuple(value) if isinstance(value, list) else value for value in run[same])
-        return tuple(None if value != value else value for value in values)  # a missing value is one, not NaN
-
-    def which(run: pd.Series) -> tuple:
-        return (run["dataset"], run["seed"], run["noise_seed"], *setting(run))
-
-    for _, run in done[done["loss"] == "ce"].iterrows():
-        ce[which(run)] = run
-    for _, run in done[done["loss"] == "elr"].iterrows():
-        other = ce.get(which(run))
+    rows = []
+    for run, other, setting in _differing_in("loss", table, "elr", "ce"):
         wrong = 100 * run["noise_realized"]
-        if other is None or pd.isna(wrong):
+        if pd.isna(wrong):
             continue
         ce_memorized, elr_memorized = (wrong * r["batches_wrong_memorized"] if wrong else 0.0 for r in (other, run))
-        # A made shop is a dataset of its own for each seed, shop/NAME-SEED.npz, with labels wrong from the start.
-        dataset = re.sub(r"-\d+\.npz$", "", run["dataset"])
+        dataset = setting[0]
         rows.append(
             {
                 "scale": run["scale"], "dataset": dataset, "precision": run["precision"],
@@ -447,13 +434,45 @@ def kept_from_memory(table: pd.DataFrame) -> pd.DataFrame:
                 "ce_memorized": ce_memorized, "elr_memorized": elr_memorized, "kept": ce_memorized - elr_memorized,
                 "gain": 100 * (run["test_top1"] - other["test_top1"]),
                 "best_gain": 100 * (run["test_top1_best"] - other["test_top1_best"]),
-                "setting": (dataset, run["beta"], run["lam"], *setting(run)),
+                "setting": (*setting, run["beta"], run["lam"]),
                 "run_ids": (other["run_id"], run["run_id"]),
             }
         )  # fmt: skip
     where = ["scale", "dataset", "precision", "labels", "augmentation", "schedule", "sam", "seed", "wrong"]
     columns = [*where, "ce_memorized", "elr_memorized", "kept", "gain", "best_gain", "setting", "run_ids"]
     return pd.DataFrame(rows, columns=columns).dropna(subset=["kept"])
+
+
+def sam_over_all(table: pd.DataFrame) -> pd.Series:
+    """What SAM adds to ELR in every setting of `elrkit.runs.table` that was run with and without, in points of test
+    accuracy at the last epoch: means over the seeds of a setting, setting -> gain."""
+    gains: dict[tuple, list[float]] = {}
+    for run, other, setting in _differing_in("sam_rho", table[table["loss"] == "elr"], 0.05, 0.0):
+        gains.setdefault(setting, []).append(100 * (run["test_top1"] - other["test_top1"]))
+    return pd.Series({setting: _mean(values) for setting, values in gains.items()}, dtype=float)
+
+
+def _differing_in(
+    field: str, table: pd.DataFrame, this: object, that: object
+) -> Iterator[tuple[pd.Series, pd.Series, tuple]]:
+    """Pairs of finished runs of one seed that differ in `field` (`this`, `that`) and what follows from it alone, and
+    what the pairs of all seeds have in common, the dataset first."""
+    same = [name for name in paper.SETTINGS if name not in ("dataset", field, *paper.FOLLOWS[field])]
+    done = table[table["status"] == "finished"]
+
+    def setting(run: pd.Series) -> tuple:
+        values = (tuple(value) if isinstance(value, list) else value for value in run[same])
+        # A made shop is a dataset of its own for each seed, shop/NAME-SEED.npz, with labels wrong from the start.
+        dataset = re.sub(r"-\d+\.npz$", "", run["dataset"])
+        return (dataset, *(None if value != value else value for value in values))  # a missing value is one, not NaN
+
+    def which(run: pd.Series) -> tuple:
+        return (run["dataset"], run["seed"], run["noise_seed"], *setting(run))
+
+    others = {which(run): run for _, run in done[done[field] == that].iterrows()}
+    for _, run in done[done[field] == this].iterrows():
+        if (other := others.get(which(run))) is not None:
+            yield run, other, setting(run)
 
 
 def kept_text(pairs: pd.DataFrame) -> pd.DataFrame:

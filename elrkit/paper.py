@@ -151,6 +151,8 @@ def load_claims(path: Path = PAPER_FOLDER / "claims.csv") -> pd.DataFrame:
             raise LedgerError(f"{path}: {claim['id']} has the rule {claim['rule']!r}; allowed are {', '.join(RULES)}")
         names = {name.split(".", 1)[-1] for name in parse(claim["arguments"], f"{path}: {claim['id']}")}
         known = {*RunConfig.model_fields, *PUBLISHED_COLUMNS, "measure", "bound", "number"}
+        if (claim["rule"] == "near") != ("number" in names):
+            raise LedgerError(f"{path}: {claim['id']}: the rule near, and it alone, takes number=ID of published.csv")
         if claim["rule"] in COMPARING and (unknown := names - known):
             raise LedgerError(
                 f"{path}: {claim['id']} has the argument {min(unknown)!r}, which no run and no number has"

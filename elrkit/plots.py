@@ -101,7 +101,7 @@ def test_accuracy(curves: pd.DataFrame) -> Figure:
     return figure
 
 
-LABEL_COLOURS = {"none": GREY, "symmetric": BLUE, "human": ORANGE, "misfiled": VERMILION}
+LABEL_COLOURS = {"none": GREY, "symmetric": BLUE, "asymmetric": GREEN, "human": ORANGE, "misfiled": VERMILION}
 AUGMENTATION_SHAPES = {"none": "o", "flip": "s", "fresh": "^", "frozen": "D"}
 
 
@@ -128,11 +128,13 @@ def kept_from_memory(pairs: pd.DataFrame, line: compare.Line | None) -> Figure:
     ax.axhline(0, color=GREY, linewidth=0.6)
     for _, seeds in pairs.groupby("setting", sort=False):
         one = seeds.iloc[0]
-        x, y = seeds["kept"], seeds["gain"]
+        middle = seeds[["kept", "gain"]].mean()
+        # Not below 0, as the mean of equal numbers may come out a digit off.
+        bars = [[max(0.0, middle[c] - seeds[c].min()), max(0.0, seeds[c].max() - middle[c])] for c in ("kept", "gain")]
         colour = LABEL_COLOURS[one["labels"]]
         ax.errorbar(
-            x.mean(), y.mean(), xerr=[[x.mean() - x.min()], [x.max() - x.mean()]],
-            yerr=[[y.mean() - y.min()], [y.max() - y.mean()]], fmt=AUGMENTATION_SHAPES[one["augmentation"]],
+            middle["kept"], middle["gain"], xerr=np.array(bars[0])[:, None], yerr=np.array(bars[1])[:, None],
+            fmt=AUGMENTATION_SHAPES[one["augmentation"]],
             color=colour, mfc=colour if one["scale"] == "paper" else "white", mew=1.6, ms=7, elinewidth=1.2,
             alpha=1.0 if len(seeds) > 1 else 0.6, zorder=3 + (one["augmentation"] == "fresh"),
         )  # fmt: skip

@@ -663,13 +663,16 @@ def test_neither_part_crowds_the_other_out_of_the_head_of_the_list(tmp_path):
     written = audit.audit_outcome(outcome, dataset, tmp_path, test=test)
     order = written.listed["id"].tolist()
     assert written.listed["confidence"].is_monotonic_decreasing
-    for head in (50, 100, len(order)):
+    for head in (50, 100):
         assert sum(id_.startswith("q") for id_ in order[:head]) == pytest.approx(head / 10, abs=2)
     # Within a part the order is its own.
     assert [id_ for id_ in order if id_[0] == "p"] == [
         f"p{k}" for k in np.argsort(-soft)[: len(order) - written.of_test]
     ]
     assert [id_ for id_ in order if id_[0] == "q"] == [f"q{k}" for k in np.argsort(-sure)[: written.of_test]]
+    # Each part lists what its own probabilities contradict, and nothing else.
+    assert written.of_test == (sure > 2 / 3).sum()
+    assert all(id_ in order for id_ in (f"q{k}" for k in np.flatnonzero(sure > 0.7)))
     # Probabilities of one kind compare as they are.
     alike = audit.audit_probabilities(targets, dataset, tmp_path, test=test).listed["id"].tolist()
     assert sum(id_.startswith("q") for id_ in alike[:50]) > 40
@@ -679,6 +682,7 @@ def test_a_part_takes_the_scale_of_the_other():
     reference = np.linspace(0, 1, 101)
     assert audit.as_suspicious_as(reference, [0.99, 0.2, 0.9, 0.5]) == pytest.approx([0.875, 0.125, 0.625, 0.375])
     assert audit.as_suspicious_as(reference, []).shape == (0,)
+    assert audit.as_suspicious_as(reference, [0.0] * 4).tolist() == pytest.approx([0.5] * 4)
 
 
 def test_test_images_without_ids_are_not_listed(tmp_path):

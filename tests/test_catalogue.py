@@ -1444,16 +1444,48 @@ def test_what_entities_mean_against_html_s_own_reader():
     import html
 
     text = "a & b &amp; &lt;&gt; &euro; &NotEqualTilde; &nosuch; &#228; &#x20AC; & &; &é &copy no; end&"
-    mended = []
+    mended = catalogue._Mended()
     got = b"".join(catalogue._entities_as_meant([text[:30].encode(), text[30:].encode()], mended)).decode()
     once = html.unescape(text.replace("&copy no", "&amp;copy no"))  # without its semicolon it is text here
     assert html.unescape(got) == once
     assert "&amp; &lt;&gt;" in got
-    assert mended == [1] * 9
+    assert (mended.times, mended.first_line) == (9, 1)
+
+
+def test_the_first_line_that_is_mended_is_told():
+    text = b"<a>\n<b>&amp;</b>\n<c>x & y</c>\n<d>&</d>"
+    for size in (1, 3, 1000):
+        mended = catalogue._Mended()
+        blocks = [text[at : at + size] for at in range(0, len(text), size)]
+        assert b"".join(catalogue._entities_as_meant(blocks, mended)).count(b"&amp;") == 3
+        assert (mended.times, mended.first_line) == (2, 3)
+
+
+def test_every_ampersand_bare_takes_time_in_proportion(monkeypatch):
+    """Bytes that are looked at when lines are counted: of one block, once, however many are mended in it."""
+    looked = []
+
+    class Watched(bytes):
+        def count(self, part, *ends):
+            looked.append(len(self))
+            return super().count(part, *ends)
+
+        def __add__(self, other):
+            return Watched(super().__add__(other))
+
+        def __getitem__(self, key):
+            found = super().__getitem__(key)
+            return Watched(found) if isinstance(key, slice) else found
+
+    n = 20_000
+    mended = catalogue._Mended()
+    got = b"".join(catalogue._entities_as_meant([Watched(b"&" * n)], mended))
+    assert (got, mended.times) == (b"&amp;" * n, n)
+    assert len(looked) <= 3
 
 
 def test_what_nobody_sees_in_a_label_makes_no_subcategory(shop):
-    spellings = ["T-shirt", "T-shirt\u200b", " T-shirt ", "Kläder", "Kla\u0308der", "Blå  byxa", "Blå\u00a0byxa"]
+    spellings = ["T-shirt", "T-shirt\u200e", " T-shirt ", "Kläder", "Kla\u200b\u0308der", "Blå  byxa", "Blå\u00a0byxa"]
     rows = [f"{k},{label},{k}.jpg" for k, label in enumerate(spellings)]
     run(shop, "\n".join(["id,label,image", *rows]), "feed.csv")
     assert set(labels_by_id(shop / "out.npz").values()) == {"T-shirt", "Kläder", "Blå byxa"}
@@ -1470,11 +1502,38 @@ def test_labels_that_differ_in_case_are_named_and_merged_when_asked(shop):
     assert merged["counts"]["differ_in_case"] == []
 
 
+def test_merging_goes_by_the_name_and_not_by_the_shop_s_number(shop):
+    """Numbers that differ in case alone are two subcategories; names that do are one, whatever their numbers."""
+    named = [("a1", "Shoes"), ("A1", "Hats"), ("1", "Dress"), ("2", "dress"), ("3", "skip")]
+    products = [product(2 * k + j, catid=c, category=n) for k, (c, n) in enumerate(named) for j in (0, 1)]
+    manifest = run(shop, xml(products), rules=FeedRules(merge_case=True, drop_labels=("Skip",)))
+    assert set(manifest["classes"]) == {"Shoes", "Hats", "Dress"}
+    assert manifest["counts"]["differ_in_case"] == []
+    assert manifest["counts"]["dropped"] == {"product": {"label left out": 2}}
+
+
+def test_a_column_named_pk_is_no_archive(shop):
+    rules = FeedRules(columns={"id": "PK"})
+    run(shop, "PK,label,image\na,Hat,0.jpg\nb,Bag,1.jpg\nc,Hat,2.jpg\nd,Bag,3.jpg\n", "feed.csv", rules=rules)
+    assert ids(shop / "out.npz") == {"a", "b", "c", "d"}
+
+
+def test_of_two_elements_of_one_name_the_prefixed_one_is_read_when_asked(shop):
+    rows = "".join(
+        f"<item><g:id>i{k}</g:id><id>1</id><g:kind>kind {k % 2}</g:kind><g:image>{k}.jpg</g:image></item>"
+        for k in range(8)
+    )
+    columns = {"id": "g:id", "label": "g:kind", "name": "g:kind", "image": "g:image"}
+    feed = f'<rss xmlns:g="urn:g">{rows}</rss>'
+    run(shop, feed, rules=FeedRules(item="item", columns=columns))
+    assert ids(shop / "out.npz") == {f"i{k}" for k in range(8)}
+
+
 def test_subcategories_that_are_dropped_are_named(shop):
     rows = [f"{k},{label},{k}.jpg" for k, label in enumerate(["Hat"] * 4 + ["Bag"] * 3 + ["Sock", "Sock", "Tie"])]
     (shop / "8.jpg").write_bytes(b"no picture")
     manifest = run(shop, "\n".join(["id,label,image", *rows]), "feed.csv", rules=FeedRules(min_images=3))
-    assert manifest["counts"]["small_subcategories"] == {"Sock": 1, "Tie": 1}
+    assert manifest["counts"]["small_subcategories"] == {"count": 2, "named": [["Sock", 1], ["Tie", 1]]}
     assert manifest["counts"]["examples"]["fewer than 3 usable images"] == ["Sock (1 usable)"]
     assert "subcategories dropped, with their usable images: Sock (1), Tie (1)" in catalogue.summary(manifest)
 
@@ -1491,7 +1550,7 @@ def test_paths_as_windows_writes_them(shop):
     [
         ("id,label,image\na,Hat,0.jpg\n".encode("utf-16"), "UTF-16 text; mend with --rules.encoding utf-16"),
         (b"\x1f\x8b\x08\0\0\0", "compressed (gzip); unpack it first"),
-        (b"PK\x03\x04", "an archive or a spreadsheet's own format; unpack it, or save it as CSV"),
+        (b"PK\x03\x04 and so on", "an archive or a spreadsheet's own format; unpack it, or save it as CSV"),
         (
             b"sku|label|image\na|Hat|0.jpg\n",
             "no column id, image, label; it has sku|label|image; mend with --rules.delimiter '|' or --rules.columns "

@@ -281,6 +281,12 @@ def test_what_elr_kept_from_memory_beside_what_it_gained():
     # The two shops are one setting with two seeds.
     means = pairs.groupby("setting", sort=False)[["kept", "gain"]].mean().to_numpy()
     assert means.tolist() == [pytest.approx(pair) for pair in ([14.4, 15], [9, 10], [0, 2], [9, 15])]
+    sharp = [
+        ended(run("elr", sam_rho=0.05), 0.78, 0.1, 0.18), ended(run("elr", sam_rho=0.05, seed=1), 0.75, 0.1, 0.18),
+        ended(run("elr", sam_rho=0.05, beta=0.3), 0.71, 0.4, 0.18), ended(run("ce", sam_rho=0.05), 0.9, 0.9, 0.18),
+    ]  # fmt: skip
+    # Seed 0 gains 3 points, seed 1 loses one; with beta 0.3 one is gained.
+    assert sorted(compare.sam_over_all(runs.table([*records, *sharp]))) == pytest.approx([1, 1])
     line = compare.gain_per_label(pairs)
     # The normal equations, and the slope's deviation from what is left over two degrees of freedom.
     design = np.column_stack([np.ones(4), means[:, 0]])

@@ -160,8 +160,8 @@ def test_looks_finder_by_finder():
         ]
     )  # fmt: skip
     head = (
-        "Labels to look at, of 1,000 with 17 / 40 % wrong, until half of the wrong ones are found (cleanlab's five nets "
-        "together trained on as many images as ELR)"
+        "Labels to look at, of 1,000 with 17 / 40 % wrong, until half of the wrong ones are found (cleanlab's five "
+        "nets together trained on as many images as ELR)"
     )
     assert findings.looks(rows[rows["seed"] == 0]) == (
         f"{head}, 1 seed. ELR targets: 250 / 250; cleanlab, out-of-fold CE: 300 / 300; in any order: 500 / 500"

@@ -806,7 +806,7 @@ def test_a_number_without_a_schedule_is_decided_under_ours(published):
     ("gains", "verdict"),
     [([0.146, 0.148], "not reproduced"), ([0.02, 0.021], "not reproduced"), ([0.072, 0.073], "reproduced")],
 )
-def test_a_gain_is_held_to_the_published_one_on_both_sides(published, gains, verdict):
+def test_a_gain_is_held_to_the_published_one_on_both_sides(published, gains, verdict, tmp_path):
     chosen = published.assign(mean=published["mean"].where(published["id"] != "galatolo2021-text-cdon-sam-gain", 7.3))
     sharp = [run(seed, sam_rho=0.05, test_top1=0.8 + gain) for seed, gain in enumerate(gains)]
     plain = [run(seed, test_top1=0.8) for seed in range(len(gains))]
@@ -817,6 +817,11 @@ def test_a_gain_is_held_to_the_published_one_on_both_sides(published, gains, ver
     assert (row["verdict"], row["published"]) == (verdict, 7.3)
     assert row["ours"] == pytest.approx(100 * sum(gains) / 2)
     assert row["low"] < row["ours"] < row["high"]
+    for rule, changed in (("near", arguments), ("within", one["arguments"])):
+        path = tmp_path / "claims.csv"
+        pd.DataFrame([one | {"rule": rule, "arguments": changed}]).to_csv(path, index=False)
+        with pytest.raises(paper.LedgerError, match="c: the rule near, and it alone, takes number="):
+            paper.load_claims(path)
     one["arguments"] = f"{arguments} number=nobody"
     with pytest.raises(paper.LedgerError, match=r"c: published\.csv has no id nobody; number must name one"):
         paper.decide(pd.DataFrame([one]), chosen, table())
