@@ -195,7 +195,7 @@ def test_shops_that_cannot_be_are_named(arguments, line):
 
 def test_commands_report_what_is_missing(store, capsys):
     assert main(["shop", "--scale", "digits", "--seeds", "0", "--leaks", "60", "--budget", "0s"]) == 0
-    assert "6 of 6 runs still missing" in capsys.readouterr().out
+    assert "of 6 runs 6 still missing" in capsys.readouterr().out
     assert main(["clean", "--scale", "digits", "--seeds", "0", "--budget", "0s"]) == 0
     assert "0 of 7 fine-tunings" in capsys.readouterr().out
 
