@@ -34,7 +34,7 @@ import unicodedata
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -751,9 +751,14 @@ def _check_product(product: Mapping[str, str], rules: FeedRules, hosts: frozense
     if max(len(part["id"]), len(label), len(name)) > MAX_NAME:
         raise Rejected("id or label too long")
     case = str.casefold if rules.merge_case else str
-    if not {case(label), case(name)}.isdisjoint(case(_one_spelling(each)) for each in rules.drop_labels):
+    if not _left_out(rules.drop_labels, case).isdisjoint((case(label), case(name))):
         raise Rejected("label left out")
     return part["id"], case(name) if rules.merge_case else label, name, _check_address(image, hosts)
+
+
+@functools.lru_cache(maxsize=8)  # asked for each product
+def _left_out(drop_labels: tuple[str, ...], case: Callable[[str], str]) -> frozenset[str]:
+    return frozenset(case(_one_spelling(each)) for each in drop_labels)
 
 
 _NO_WIDTH = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u00ad]")

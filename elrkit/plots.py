@@ -120,9 +120,8 @@ def kept_from_memory(pairs: pd.DataFrame, line: compare.Line | None) -> Figure:
     ax = figure.subplots()
     ends = np.array([min(0.0, pairs["kept"].min()) - 0.5, pairs["kept"].max() + 0.5])
     ax.plot(ends, ends, color=GREY, linestyle=":", linewidth=1.2, label="a point for each percent")
-    means = pairs.groupby("setting", sort=False)[["kept", "gain"]].mean()
     if line is not None:
-        middle = means.mean()
+        middle = pairs.groupby("setting")[["kept", "gain"]].mean().mean()
         fitted = middle["gain"] + line.slope * (ends - middle["kept"])
         ax.plot(ends, fitted, color=GREY, linewidth=1.2, label="least squares")
     ax.axhline(0, color=GREY, linewidth=0.6)
@@ -138,7 +137,7 @@ def kept_from_memory(pairs: pd.DataFrame, line: compare.Line | None) -> Figure:
             color=colour, mfc=colour if one["scale"] == "paper" else "white", mew=1.6, ms=7, elinewidth=1.2,
             alpha=1.0 if len(seeds) > 1 else 0.6, zorder=3 + (one["augmentation"] == "fresh"),
         )  # fmt: skip
-    scales = [scale for scale in ("cpu", "other", "paper") if scale in set(pairs["scale"])]
+    scales = set(pairs["scale"])
     handles = [*ax.get_lines()[: 1 + (line is not None)]]
     handles += [
         Line2D([], [], color=colour, linewidth=4, label=compare.LABELS[labels])
