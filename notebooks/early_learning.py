@@ -160,16 +160,17 @@ for scale in ("paper", "cpu"):
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "ELR's gain in test accuracy against the share of labels that it kept from being memorized, a mark per setting, close to the line on which each percent is worth a point."}}
 pairs = findings.pairs()
-memory = compare.gain_per_label(pairs)
 if len(pairs):
-    display(plots.kept_from_memory(pairs, memory))
-print(findings.memory(pairs) + ".")
+    line = compare.gain_per_label(pairs)
+    display(plots.kept_from_memory(pairs, line))
+text = findings.memory(pairs)
+print(text + ".")
 
 # %% tags=["nbval-ignore-output", "hide-input", "full-width"]
 compare.kept_text(pairs).style.hide(axis="index").format(precision=1)
 
 # %% tags=["nbval-ignore-output", "remove-cell"]
-glue("memory_text", findings.memory(pairs), display=False)
+glue("memory_text", text, display=False)
 
 # %% [markdown]
 # A setting under which cross-entropy memorizes little shows little of ELR, whatever it could do elsewhere. This is an
