@@ -8,6 +8,7 @@ taken at its best epoch, whose loss is the simplest score. Finished parts stay i
 study goes on where it was. Results lie in `results/audit`, beside the run records.
 """
 
+import itertools
 import json
 import logging
 import sys
@@ -392,12 +393,13 @@ def _short(row: dict) -> dict:
 
 # Tables ---------------------------------------------------------------------------------------------------------------
 
-ELR = "ELR targets"
+ELR, BOTH = OURS = ("ELR targets", "ELR targets and out-of-fold CE")
+CLEANLAB, CE_LOSS = RIVALS = ("cleanlab, out-of-fold CE", "CE loss, best epoch")
 FINDERS = {  # (source, score, list) -> its name in tables and figures; each with the package's own default
     ("elr", "odds", "suspect"): ELR,
-    ("out_of_fold", "cleanlab", "cleanlab"): "cleanlab, out-of-fold CE",
-    ("both", "odds", "suspect"): "ELR targets and out-of-fold CE",
-    ("ce", "self_confidence", "natural"): "CE loss, best epoch",
+    ("out_of_fold", "cleanlab", "cleanlab"): CLEANLAB,
+    ("both", "odds", "suspect"): BOTH,
+    ("ce", "self_confidence", "natural"): CE_LOSS,
     ("chance", "none", "all"): "chance",
 }
 
@@ -451,32 +453,29 @@ def other_scores(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(rows: pd.DataFrame, measures: Sequence[str] = ("average_precision", "f1")) -> pd.DataFrame:
-    """Finder minus cleanlab within a seed (same images, labels and folds): a row per level, finder and measure.
+    """The finders that have ELR in them less each rival (cleanlab, the loss of CE), within a seed, so on the same
+    images, labels and folds: a row per level, finder, rival and measure.
 
-    Columns: level, finder, measure, mean, low, high (95 % t interval; NaN for one seed), seeds, verdict (above, below,
-    undecided, one seed).
+    Columns: level, finder, rival, measure, mean, low, high (95 % t interval; NaN for one seed), seeds, verdict (above,
+    below, undecided, one seed).
     """
-    base = FINDERS[("out_of_fold", "cleanlab", "cleanlab")]
-    kept = named(rows)
+    kept = named(rows).set_index("seed")
     found = []
-    for (level, finder), part in kept[kept["finder"].isin(list(FINDERS.values())[:3])].groupby(
-        ["level", "finder"], sort=False
-    ):
-        if finder == base:
-            continue
-        theirs = kept[(kept["level"] == level) & (kept["finder"] == base)].set_index("seed")
+    for level, finder, rival in itertools.product(kept["level"].unique(), OURS, RIVALS):
+        mine, theirs = (kept[(kept["level"] == level) & (kept["finder"] == name)] for name in (finder, rival))
         for measure in measures:
-            points = (part.set_index("seed")[measure] - theirs[measure]).dropna().to_numpy(dtype=float)
+            points = (mine[measure] - theirs[measure]).dropna().to_numpy(dtype=float)
             if not len(points):
                 continue
             mean, low, high = t_interval(points)
             verdict = "above" if low > 0 else "below" if high < 0 else "undecided"
             one = len(points) == 1
             found.append(
-                {"level": level, "finder": finder, "measure": measure, "mean": mean, "low": np.nan if one else low,
-                 "high": np.nan if one else high, "seeds": len(points), "verdict": "one seed" if one else verdict}
+                {"level": level, "finder": finder, "rival": rival, "measure": measure, "mean": mean,
+                 "low": np.nan if one else low, "high": np.nan if one else high, "seeds": len(points),
+                 "verdict": "one seed" if one else verdict}
             )  # fmt: skip
-    columns = ["level", "finder", "measure", "mean", "low", "high", "seeds", "verdict"]
+    columns = ["level", "finder", "rival", "measure", "mean", "low", "high", "seeds", "verdict"]
     return pd.DataFrame(found, columns=columns)
 
 

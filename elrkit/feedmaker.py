@@ -12,7 +12,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
@@ -192,6 +192,7 @@ def make_feed_from(
     out: str | Path,
     *,
     classes: int | None = None,
+    main_categories: Mapping[str, str] | None = None,
     products_per_class: int | None = None,
     misfiled: float = 0.15,
     siblings: float = 1.0,
@@ -210,6 +211,7 @@ def make_feed_from(
         out: folder to write.
         classes: subcategories to use, whole main categories first (63 of CIFAR-100: twelve superclasses and three
             classes of a thirteenth); by default all.
+        main_categories: main category of every class, by name; by default as in `make_feed`.
         products_per_class: products of each subcategory; by default as many as it has images.
         misfiled: share of the products with a wrong label.
         siblings: share of those that stay in their main category.
@@ -225,7 +227,12 @@ def make_feed_from(
     images = np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
     labels = np.concatenate([loaded.train_labels, loaded.test_labels])
     names = list(loaded.class_names)
-    main = main_categories_of(names)
+    if main_categories is None:
+        main = main_categories_of(names)
+    elif without := [name for name in names if name not in main_categories]:
+        raise ValueError(f"make_feed: main_categories has none for {', '.join(without)}")
+    else:
+        main = [main_categories[name] for name in names]
     chosen = sorted(range(len(names)), key=lambda k: (main[k], names[k]))[:classes]
     position = np.full(len(names), -1)
     position[chosen] = np.arange(len(chosen))

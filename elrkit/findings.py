@@ -355,9 +355,10 @@ def on_products(lists: pd.DataFrame) -> str:
         return ""
     row = mine.iloc[0]
     return (
-        f"On {row['products']:,} photos of clothes, {row['misfiled']} % misfiled within blocks of five subcategories: "
-        f"{row['first 1 %']} % of the first 1 % of the list are misfiled, {row['first 10 %']} % of the first 10 %; "
-        f"half are found with {row['looks']} % of the looking in any order{' (1 seed)' if row['seeds'] == 1 else ''}"
+        f"On {row['products']:,} photos of clothes, {row['misfiled']} % misfiled among the siblings of their "
+        f"subcategory: {row['first 1 %']} % of the first 1 % of the list are misfiled, {row['first 10 %']} % of the "
+        f"first 10 %; half are found with {row['looks']} % of the looking in any order"
+        f"{' (1 seed)' if row['seeds'] == 1 else ''}"
     )
 
 

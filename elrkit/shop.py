@@ -46,14 +46,27 @@ class Kind(NamedTuple):
     per_class: int | None  # products of each; None: as many as there are photos
     size: int  # pixels
     near_distance: int | None  # bits; digits are too much alike for perceptual hashes
+    main_categories: dict[str, str] | None = None  # of the subcategories; None: as `feedmaker` has them
 
 
+# The open feed's subcategories have none; these are what a shop would put side by side, and confuse.
+CLOTHING_MAIN = {
+    subcategory: main
+    for main, subcategories in {
+        "Tops": "Body, Longsleeve, Polo, Shirt, T-Shirt, Undershirt",
+        "Jackets": "Blazer, Hoodie, Outwear",
+        "Trousers": "Pants, Shorts",
+        "Dresses and skirts": "Dress, Skirt",
+        "Shoes and hats": "Hat, Shoes",
+    }.items()
+    for subcategory in subcategories.split(", ")
+}
 # 63 subcategories as in the paper; of its 1,000 products each, CIFAR-100 has photos for 600.
 KINDS = {
     "cpu": Kind("cifar100", 63, 200, 32, 22),
     "paper": Kind("cifar100", 63, 600, 32, 22),
     "digits": Kind("digits", 10, 170, 8, None),
-    "clothing": Kind("clothing", None, None, 32, 22),
+    "clothing": Kind("clothing", None, None, 32, 22, CLOTHING_MAIN),
 }
 CLOTHING_RULES = catalogue.FeedRules(
     columns={"id": "product_id", "label": "subcategory", "image": "thumbnail"},
@@ -155,8 +168,9 @@ def make(shop: Shop, root: str | Path | None = None) -> dict:
     with tempfile.TemporaryDirectory(dir=out.parent) as name:
         work = Path(name)
         put_in = feedmaker.make_feed_from(
-            _photos(kind, root, work), work / "shop", classes=kind.classes, products_per_class=kind.per_class,
-            misfiled=MISFILED, near_duplicates=variants_for(shop.leak / 100), seed=shop.seed,
+            _photos(kind, root, work), work / "shop", classes=kind.classes,
+            main_categories=kind.main_categories, products_per_class=kind.per_class, misfiled=MISFILED,
+            near_duplicates=variants_for(shop.leak / 100), seed=shop.seed,
         )  # fmt: skip
         rules = catalogue.FeedRules(size=kind.size, split=shop.split, seed=shop.seed, near_distance=kind.near_distance)
         manifest = catalogue.import_feed(

@@ -124,7 +124,7 @@ for scale, table in shown.items():
     display(audit_study.summary(table).style.hide(axis="index"))
 
 # %% [markdown]
-# The difference to cleanlab within a seed, so on the same images, labels and folds. *Above* and *below* mean that the
+# The difference to each rival within a seed, so on the same images, labels and folds. *Above* and *below* mean that the
 # whole interval lies on that side.
 
 # %% tags=["nbval-ignore-output", "hide-input"]

@@ -92,9 +92,8 @@ put_in.style.hide(axis="index").format(precision=1, thousands=",")
 # intervals over the seeds; each seed has its own feed, split and initial weights, and a single one has no interval. The
 # rows named `clothing` are an open collection of photos of clothes, of which {doc}`feed` shows a sample, without its
 # subcategories of fewer than 60 photos and those that name no garment (Skip, Not sure, Other): its labels are taken as the
-# truth, and 15 % of the products were then misfiled. The collection has no main categories; blocks of five subcategories in
-# the order of the alphabet stand for them, so that a T-shirt may be filed under Shoes. A shop's own mistakes are between
-# things that look more alike, and harder to find.
+# truth, and 15 % of the products were then misfiled among the siblings of their subcategory. The collection has no main
+# categories; ours are tops, jackets, trousers, dresses with skirts, and shoes with hats.
 
 # %% tags=["nbval-ignore-output", "hide-input", "full-width"]
 for scale, table in tables.items():

@@ -174,8 +174,9 @@ def test_what_cannot_be_honoured_is_named(arguments, line):
 
 
 def rows_of(values):
-    """Two finders, their average precision by seed."""
-    names = {"ours": ("elr", "odds", "suspect"), "theirs": ("out_of_fold", "cleanlab", "cleanlab")}
+    """Finders, their average precision by seed."""
+    names = {"ours": ("elr", "odds", "suspect"), "theirs": ("out_of_fold", "cleanlab", "cleanlab"),
+             "loss": ("ce", "self_confidence", "natural")}  # fmt: skip
     return pd.DataFrame(
         [
             {"level": "worst", "seed": seed, "images": 1000, "wrong": 400, "average_precision": value, "f1": 0.5,
@@ -201,6 +202,10 @@ def test_differences_are_paired_and_decided_by_their_interval():
     one = audit_study.differences(rows_of({"ours": [0.4], "theirs": [0.5]}))
     assert one.iloc[0]["verdict"] == "one seed"
     assert math.isnan(one.iloc[0]["low"])
+    both = audit_study.differences(rows_of({"ours": [0.6], "theirs": [0.5], "loss": [0.9]}), ["average_precision"])
+    assert [(row.rival, round(row.mean, 6)) for row in both.itertuples()] == [
+        ("cleanlab, out-of-fold CE", 0.1), ("CE loss, best epoch", -0.3),
+    ]  # fmt: skip
 
 
 def test_the_saving_in_words():

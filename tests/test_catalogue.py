@@ -952,6 +952,19 @@ def test_a_feed_from_a_named_dataset_of_grey_images(tmp_path):
     assert manifest["counts"]["kept"] == 12
 
 
+def test_a_feed_from_a_dataset_has_the_main_categories_that_are_given(tmp_path):
+    odd = {str(k): "odd" if k % 2 else "even" for k in range(10)}
+    report = make_feed_from("digits", tmp_path / "shop", main_categories=odd, products_per_class=8, misfiled=0.25)
+    assert report["misfiled_among_siblings"] == 1
+    with (tmp_path / "shop" / "truth.csv").open() as file:
+        rows = [(row["label"], row["true_label"]) for row in csv.DictReader(file)]
+    assert all(odd[label] == odd[true] for label, true in rows)
+    assert sum(label != true for label, true in rows) == 20
+    assert sorted(path.stem for path in (tmp_path / "shop" / "feed").iterdir()) == ["000-even", "001-odd"]
+    with pytest.raises(ValueError, match=r"main_categories has none for 8, 9$"):
+        make_feed_from("digits", tmp_path / "y", main_categories={str(k): "one" for k in range(8)})
+
+
 # ------------------------------------------------------------------------------------------------ decisions, resume
 
 

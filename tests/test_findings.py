@@ -178,8 +178,8 @@ def test_the_list_on_products():
           "first 10 %": "58.9", "looks": "28.4"} for run in ("ELR", "ELR + SAM")]
     )  # fmt: skip
     assert findings.on_products(lists) == (
-        "On 4,527 photos of clothes, 15.1 % misfiled within blocks of five subcategories: 77.8 % of the first 1 % of "
-        "the list are misfiled, 58.9 % of the first 10 %; half are found with 28.4 % of the looking in any "
+        "On 4,527 photos of clothes, 15.1 % misfiled among the siblings of their subcategory: 77.8 % of the first "
+        "1 % of the list are misfiled, 58.9 % of the first 10 %; half are found with 28.4 % of the looking in any "
         "order (1 seed)"
     )
     assert findings.on_products(lists[lists["run"] == "CE"]) == ""
