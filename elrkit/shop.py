@@ -524,10 +524,12 @@ def leakage_answer(table: pd.DataFrame, published: float) -> str:
 
 def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
     """What a shop can measure beside the truth, as text in percent: mean over seeds and its 95 % interval (t; a single
-    seed has none), one row per split and arm. `apart`: agreement among test products without a near-duplicate."""
+    seed has none), one row per split and arm; `difference`: agreement less accuracy, within a seed."""
+    table = table.assign(difference=table["agreement"] - table["accuracy"])
     measures = {
         "agreement with its labels": "agreement",
         "accuracy against the truth": "accuracy",
+        "difference": "difference",
         "agreement, near-duplicate in training": "agreement_leaked",
         "agreement, none": "agreement_apart",
     }
@@ -537,6 +539,21 @@ def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
         where["near-duplicates"] = f"{100 * part['near_duplicates'].mean():.1f} %"
         rows.append(where | {name: percent(part[column].dropna()) for name, column in measures.items()})
     return pd.DataFrame(rows)
+
+
+def strays(table: pd.DataFrame) -> str:
+    """In words: agreement less accuracy of every arm as near-duplicates grow, in points, means over seeds. `table` is
+    of one scale, of which the feeds split by product are told."""
+    by_product = table[table["split"] == "product"]
+    if by_product.empty:
+        return "not run yet"
+    texts = []
+    for arm, part in by_product.groupby("arm", sort=False):
+        shares = 100 * part.groupby("leak")["near_duplicates"].mean()
+        points = 100 * (part["agreement"] - part["accuracy"]).groupby(part["leak"]).mean()
+        steps = [f"{points[leak]:+.1f} at {shares[leak]:.0f} %" for leak in sorted(points.index)]
+        texts.append(f"{arm} {', '.join(steps)}")
+    return f"agreement less accuracy, in points, by the share of near-duplicates: {'; '.join(texts)}"
 
 
 def percent(values: Sequence[float]) -> str:

@@ -355,3 +355,27 @@ def test_the_sample_is_small_and_free():
 
 def test_shop_is_a_value():
     assert dataclasses.replace(LEAKY, split="group") == APART
+
+
+def test_how_far_agreement_strays():
+    rows = [
+        ("CE", 0, 0.02, 0.30, 0.34),
+        ("CE", 0, 0.0, 0.30, 0.32),
+        ("CE", 60, 0.6, 0.65, 0.6),
+        ("ELR", 60, 0.6, 0.6, 0.6),
+    ]
+    table = pd.DataFrame(rows, columns=["arm", "leak", "near_duplicates", "agreement", "accuracy"]).assign(
+        split="product"
+    )
+    assert shop.strays(table) == (
+        "agreement less accuracy, in points, by the share of near-duplicates: CE -3.0 at 1 %, +5.0 at 60 %; "
+        "ELR +0.0 at 60 %"
+    )
+    assert shop.strays(table.assign(split="group")) == "not run yet"
+    parts = dict.fromkeys(shop.PARTS, 0.5)
+    side = shop.side_by_side(table.assign(kind="cpu", seed=[0, 1, 0, 0], **parts)).set_index(
+        ["loss", "near-duplicates"]
+    )
+    assert side.loc[("CE", "60.0 %"), "difference"] == "5.0"
+    # -4 and -2: mean -3, half width 12.7062 (t, one degree of freedom) times 1
+    assert side.loc[("CE", "1.0 %"), "difference"] == "-3.0 (-15.7 to 9.7)"
