@@ -104,7 +104,7 @@ for scale, table in tables.items():
 # Two things pull agreement away from accuracy. Where a product is misfiled, a network that sees through it is counted wrong,
 # and so agreement is too low, the more so the better the network. Where a misfiled product has a near-duplicate in training
 # that is misfiled with it, memorizing is counted right, and agreement is too high, the more so the more a network memorizes.
-# A split by group leaves the first alone. The ledger's claim that noisy test labels bring "only slight biases" is decided on
+# With a split by group only the first is left. The ledger's claim that noisy test labels bring "only slight biases" is decided on
 # CIFAR-10, where a wrong test label is drawn at random and has no near-duplicate.
 
 # %% tags=["nbval-ignore-output", "hide-input"]
