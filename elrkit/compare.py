@@ -190,17 +190,11 @@ def _table1_cells(published: pd.DataFrame) -> dict[tuple[float, str], tuple]:
     return {(float(n.noise_rate), n.loss): n for n in table.itertuples()}
 
 
-def sam_gain(rows: pd.DataFrame, published: float, tolerance: float) -> pd.DataFrame:
-    """What SAM adds to SGD of as many epochs, and of the same cost, beside a published gain; all in points.
-
-    rows  `compare` of `SAM_ARMS`. One row per noise rate and loss; the last column says whether the 95 % interval of
-    SAM minus SGD lies within `tolerance` of the published gain, as the ledger decides it; empty without an interval.
-    """
+def sam_gain(rows: pd.DataFrame) -> pd.DataFrame:
+    """What SAM adds to SGD of as many epochs, and of the same cost, in points; `rows`: `compare` of `SAM_ARMS`. One row
+    per noise rate and loss."""
     found = []
     for row in rows[rows["arm"] == "SAM"].itertuples():
-        low, high = row.total_low - published, row.total_high - published
-        outside = low > tolerance or high < -tolerance
-        near = "no" if outside else "yes" if -tolerance <= low and high <= tolerance else "undecided"
         found.append(
             {
                 "noise": f"{100 * row.noise_rate:g} %",
@@ -209,7 +203,6 @@ def sam_gain(rows: pd.DataFrame, published: float, tolerance: float) -> pd.DataF
                 "seeds": row.total_seeds or "",
                 "SAM - SGD, twice the epochs": _points(row.change, row.change_low, row.change_high),
                 "seeds ": row.change_seeds or "",
-                f"within {tolerance:g} of {published:+.1f}": near if np.isfinite(row.total_low) else "",
             }
         )
     return pd.DataFrame(found)
@@ -319,12 +312,9 @@ def noisy_label_cost(configs: Sequence[RunConfig], records: Sequence[dict]) -> p
 def memorized(configs: Sequence[RunConfig], records: Sequence[dict]) -> pd.DataFrame:
     """Wrong labels that the ladder's rungs memorized, in percent, as a person reads it: of the images as they are, and
     of the same images as they were cropped in the last epoch's batches. Rungs without a record are left out."""
-    noisy = [config for config in configs if config.noise_rate]
     parts = {}
     for column, measure in (("the images as they are", "wrong_memorized"), ("as cropped", "batches_wrong_memorized")):
-        arms = [arm._replace(measure=measure) for arm in LADDER if arm.measure == "test_top1" and not arm.single]
-        rows = compare(noisy, records, arms)
-        rows = rows[rows["seeds"] > 0] if len(rows) else rows
+        rows = _rungs(configs, records, measure)
         parts[column] = [_points(row["mean"], row["low"], row["high"], "") for _, row in rows.iterrows()]
     if not len(rows):
         return pd.DataFrame(columns=["noise", "loss", "run", *parts, "seeds"])
@@ -334,10 +324,7 @@ def memorized(configs: Sequence[RunConfig], records: Sequence[dict]) -> pd.DataF
 
 def elr_memorizes(configs: Sequence[RunConfig], records: Sequence[dict]) -> str:
     """In words: the wrong labels that ELR memorizes on the ladder's rungs, in percent, in the last epoch's batches."""
-    noisy = [config for config in configs if config.noise_rate and config.loss == "elr"]
-    arms = [arm._replace(measure="batches_wrong_memorized") for arm in LADDER if arm.measure == "test_top1"]
-    rows = compare(noisy, records, [arm for arm in arms if not arm.single])
-    rows = rows[rows["seeds"] > 0] if len(rows) else rows
+    rows = _rungs([config for config in configs if config.loss == "elr"], records, "batches_wrong_memorized")
     if not len(rows):
         return "ELR not run yet"
     parts = (
@@ -347,6 +334,14 @@ def elr_memorizes(configs: Sequence[RunConfig], records: Sequence[dict]) -> str:
     return (
         f"of the wrong labels, as cropped, ELR memorizes {', '.join(parts)}; Figure 2 of the paper has a small fraction"
     )
+
+
+def _rungs(configs: Sequence[RunConfig], records: Sequence[dict], measure: str) -> pd.DataFrame:
+    """`compare` of the ladder's rungs (no single change, none counted on noisy labels) by `measure`, where there is
+    noise; rungs without a record left out."""
+    arms = [arm._replace(measure=measure) for arm in LADDER if arm.measure == "test_top1" and not arm.single]
+    rows = compare([config for config in configs if config.noise_rate], records, arms)
+    return rows[rows["seeds"] > 0] if len(rows) else rows
 
 
 def elr_gain(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> pd.DataFrame:

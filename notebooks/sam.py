@@ -84,12 +84,11 @@ for scale, configs in planned.items():
 # %% tags=["nbval-ignore-output"]
 published = paper.load_published().set_index("id")["mean"]
 gain = published["galatolo2021-text-cdon-sam-gain"]
-near = paper.load_claims().set_index("id")["tolerance"]["sam-gain-size"]
 print(f"published, on the shop's images: {gain:+.1f} points")
 for scale in planned:
     print(f"{scale} scale: {len(records[scale])} of {len(planned[scale])} runs")
 for scale, table in rows.items():
-    text = compare.sam_gain(table, gain, near).style.hide(axis="index")
+    text = compare.sam_gain(table).style.hide(axis="index")
     display(text.set_caption(f"{scale} scale"))
 
 # %% [markdown]
