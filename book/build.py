@@ -100,18 +100,14 @@ def with_table(text: str, table: str) -> str:
 
 
 def readme() -> None:
-    from elrkit import compare, findings, plans, plots, runs
+    from elrkit import findings, plans, plots, runs
 
     decided = findings.ledger()
     path = ROOT / "README.md"
     path.write_text(with_table(path.read_text(), findings.readme(decided)))
     records = [runs.find(config) for config in plans.plan("early-learning", "cpu") if config.noise_rate == 0.2]
     figure = plots.early_learning(runs.curves(filter(None, records)), "batches")
-    pairs = findings.pairs()
-    figures = {
-        "early_learning": figure,
-        "kept_from_memory": plots.kept_from_memory(pairs, compare.gain_per_label(pairs)),
-    }
+    figures = {"early_learning": figure, "kept_from_memory": plots.kept_from_memory(findings.pairs())}
     for name, figure in figures.items():
         figure.savefig(ROOT / "book" / "_static" / f"{name}.png", dpi=110, metadata={"Software": None})
 

@@ -9,7 +9,7 @@ The runs of a plan that share noise rate, loss and seed differ from the first of
 import re
 from collections.abc import Iterator, Sequence
 from math import nan
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -165,7 +165,7 @@ def beside_published(rows: pd.DataFrame, published: pd.DataFrame) -> pd.DataFram
     """`rows` of `compare` with the cell of the paper's Table 1 (CIFAR-10, multi-step) beside each at paper scale.
 
     Adds published, tolerance (of the ledger, `elrkit.paper.tolerance`) and lands: whether the mean lies within it, None
-    where nothing was run or the scale is another, whose level is no comparison.
+    where the ledger waits for seeds or the scale is another, whose level is no comparison.
     """
     cells = _table1_cells(published)
     rows = rows.assign(published=nan, tolerance=nan, lands=None)
@@ -174,7 +174,7 @@ def beside_published(rows: pd.DataFrame, published: pd.DataFrame) -> pd.DataFram
         if row["scale"] != "paper" or number is None:
             continue
         rows.at[index, "published"] = number.mean
-        if row["seeds"]:
+        if row["seeds"] >= paper.ENOUGH_SEEDS:
             tolerance = paper.tolerance(list(row["values"].values()), number.std)
             rows.at[index, "tolerance"] = tolerance
             rows.at[index, "lands"] = bool(abs(row["mean"] - number.mean) <= tolerance + 1e-9)
@@ -438,13 +438,14 @@ def kept_from_memory(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).dropna(subset=["kept"])
 
 
-def sam_over_all(table: pd.DataFrame) -> pd.Series:
+def sam_over_all(table: pd.DataFrame) -> pd.DataFrame:
     """What SAM adds to ELR in every setting of `elrkit.runs.table` that was run with and without, in points of test
-    accuracy at the last epoch: means over the seeds of a setting, setting -> gain."""
+    accuracy at the last epoch: a row per setting, gain (mean over its seeds) and seeds."""
     gains: dict[tuple, list[float]] = {}
     for run, other, setting in _differing_in("sam_rho", table[table["loss"] == "elr"], 0.05, 0.0):
         gains.setdefault(setting, []).append(100 * (run["test_top1"] - other["test_top1"]))
-    return pd.Series({setting: _mean(values) for setting, values in gains.items()}, dtype=float)
+    rows = [(_mean(values), len(values)) for values in gains.values()]
+    return pd.DataFrame(rows, columns=["gain", "seeds"])
 
 
 def _differing_in(
@@ -508,14 +509,15 @@ class Line(NamedTuple):
     single: int
 
 
-def gain_per_label(pairs: pd.DataFrame) -> Line | None:
-    """ELR's gain as a straight line in the labels it kept from being memorized (`kept_from_memory`), least squares over
-    settings, each the mean of its seeds; None below three settings, or when all kept as many."""
-    groups = pairs.groupby("setting")[["kept", "gain"]]
+def gain_per_label(pairs: pd.DataFrame, gain: Literal["gain", "best_gain"] = "gain") -> Line | None:
+    """ELR's gain at the last epoch, or at the best ones, as a straight line in the labels it kept from being memorized
+    (`kept_from_memory`), least squares over settings, each the mean of its seeds; None below three settings, or when
+    all kept as many."""
+    groups = pairs.groupby("setting")[["kept", gain]]
     means = groups.mean()
     if len(means) < 3 or means["kept"].nunique() < 2:
         return None
-    fit = stats.linregress(means["kept"], means["gain"])
+    fit = stats.linregress(means["kept"], means[gain])
     half = stats.t.ppf(0.975, len(means) - 2) * fit.stderr
     single = int((groups.size() == 1).sum())
     return Line(fit.slope, fit.slope - half, fit.slope + half, fit.rvalue**2, len(means), single)

@@ -21,7 +21,7 @@ NONE = "not run yet"
 def ledger() -> pd.DataFrame:
     """`paper.decide` on all records there are: of runs, and of the studies of the list of labels to look at."""
     every_run = runs.table(runs.read_all())
-    return paper.decide(paper.load_claims(), paper.load_published(), every_run, _studies())
+    return paper.decide(paper.load_claims(), paper.load_published(), every_run, studies())
 
 
 def sentences() -> list[tuple[str, str]]:
@@ -31,7 +31,7 @@ def sentences() -> list[tuple[str, str]]:
         ("table1", _first(table1, "table1")),
         ("forensics", _first(ladder, "forensics", partial(compare.compare, arms=compare.LADDER))),
         ("sam", _first(sam, "sam")),
-        ("human_noise", _first(human_labels, "human-noise")),
+        ("human_noise", _first(partial(human_labels, audited=studies()), "human-noise")),
         ("audit", audit()),
         ("shop", shops()),
     ]
@@ -68,10 +68,9 @@ def verdicts(decided: pd.DataFrame) -> pd.DataFrame:
     claims = decided[decided["kind"] == "claim"]
     of_scale = {scale: evidence for evidence, scales in EVIDENCE.items() for scale in scales}
     evidence = claims["scale"].map(of_scale)
-    columns = [*paper.VERDICTS[:3], "no verdict yet", *paper.VERDICTS[3:]]
     table = pd.crosstab(evidence, claims.apply(paper.shown_verdict, axis=1))
-    table = table.reindex(index=list(EVIDENCE), columns=columns, fill_value=0)
-    kept = [name for name in columns if table[name].any() or name in ("reproduced", "not reproduced")]
+    table = table.reindex(index=list(EVIDENCE), columns=paper.SHOWN_VERDICTS, fill_value=0)
+    kept = [name for name in paper.SHOWN_VERDICTS if table[name].any() or name in ("reproduced", "not reproduced")]
     return table[kept].rename_axis(index="claims, by evidence", columns=None).reset_index()
 
 
@@ -124,26 +123,35 @@ def memory(found: pd.DataFrame) -> str:
     if line is None:
         return NONE
     nets = "small nets and ResNet-34" if (found["scale"] == "paper").any() else "small nets"
+    best = compare.gain_per_label(found, "best_gain")
     text = (
         f"Over {line.settings} settings of {nets} ({line.single} of them a single seed), a percent of all labels that "
         f"ELR keeps from being memorized goes with {line.slope:.2f} points of test accuracy at the last epoch "
-        f"({line.low:.2f} to {line.high:.2f}, R² {line.r2:.2f})"
+        f"({line.low:.2f} to {line.high:.2f}, R² {line.r2:.2f}), and with {best.slope:.2f} when each run is taken at "
+        f"its best epoch, chosen on the test images ({best.low:.2f} to {best.high:.2f}, R² {best.r2:.2f})"
     )
     cifar = found[found["dataset"] == "cifar10"]
-    one_rate = compare.gain_per_label(cifar[cifar["wrong"].between(*ABOUT_18)])
-    if one_rate is not None:
-        text += (
-            f"; among the {one_rate.settings} of CIFAR-10 with about 18 % wrong, with {one_rate.slope:.2f} "
-            f"({one_rate.low:.2f} to {one_rate.high:.2f})"
-        )
+    one_rate = cifar[cifar["wrong"].between(*ABOUT_18)]
+    lines = [compare.gain_per_label(one_rate, gain) for gain in ("gain", "best_gain")]
+    if None not in lines:
+        slopes = (f"{one.slope:.2f} ({one.low:.2f} to {one.high:.2f})" for one in lines)
+        text += f"; among the {lines[0].settings} of CIFAR-10 with about 18 % wrong, with {' and '.join(slopes)}"
+    text += (
+        f". The gain is {_last_and_best(found)}, means over all settings: the rest is what cross-entropy loses after "
+        "its best epoch, less what ELR loses"
+    )
+    once = found[(found["augmentation"] == "frozen") & (found["labels"] != "none")]
+    if len(once):
+        text += f". With crops drawn once it is {_last_and_best(once)}"
     clean = found[found["labels"] == "none"].groupby("setting")["gain"].mean()
     if len(clean):
-        text += f". Where no label is wrong ELR adds {clean.min():+.1f} to {clean.max():+.1f}"
+        text += f". Where no label is wrong ELR adds {clean.min():+.1f} to {clean.max():+.1f} at the last epoch"
+    return text
+
+
+def _last_and_best(found: pd.DataFrame) -> str:
     last, best = found.groupby("setting")[["gain", "best_gain"]].mean().mean()
-    return (
-        f"{text}. Most of it is the fall of cross-entropy after its best epoch: of {last:+.1f} points, the mean of all "
-        f"settings, {best:+.1f} are left when both are taken at their best epochs, chosen on the test images"
-    )
+    return f"{last:+.1f} points at the last epoch and {best:+.1f} at the best ones"
 
 
 def readme(decided: pd.DataFrame) -> str:
@@ -272,7 +280,8 @@ def sam(table: pd.DataFrame) -> str:
     if len(over) > 1:
         elsewhere = (
             f". Over all {len(over)} settings of this report in which ELR was run with and without SAM, shops and "
-            f"people's labels too, it adds {over.min():+.1f} to {over.max():+.1f}, {over.median():+.1f} in the middle"
+            f"people's labels too, it adds {over['gain'].min():+.1f} to {over['gain'].max():+.1f}, "
+            f"{over['gain'].median():+.1f} in the middle ({(over['seeds'] == 1).sum()} of them a single seed)"
         )
     return (
         f"With all else equal {'; '.join(parts)} points of test accuracy, where the paper has 14.6{elsewhere}. Wrong "
@@ -285,7 +294,7 @@ def ladder(rows: pd.DataFrame) -> str:
     adds to cross-entropy on each.
 
     rows: of `compare.compare`. Empty where no step between two rungs is known. Left out is the rung that counts on
-    noisy test labels: the paper's table cannot have been counted so (the chapter shows why).
+    noisy test labels: the paper's table can hardly have been counted so (the chapter shows why).
     """
     noisy = {arm.name for arm in compare.LADDER if arm.measure == "test_top1_noisy"}
     rungs = rows[~rows["single"] & ~rows["arm"].isin(noisy)]
@@ -318,8 +327,9 @@ def ladder(rows: pd.DataFrame) -> str:
     return f"{head}{', 1 seed' if single else ''}. {'. '.join(parts)}"
 
 
-def human_labels(table: pd.DataFrame) -> str:
-    """ELR minus cross-entropy on people's labels."""
+def human_labels(table: pd.DataFrame, audited: pd.DataFrame) -> str:
+    """ELR minus cross-entropy on people's labels, and how many of the wrong ones are predicted as labelled, by ELR and
+    by the nets of the studies `audited` that have not seen them."""
     people = table[(table["noise"] == "human") & (table["sam_rho"] == 0) & (table["schedule"] == "multistep")]
     by_rate = {rate: _points(cell, "loss", "elr", "ce") for rate, cell in people.groupby("noise_rate")}
     cells = [
@@ -336,13 +346,20 @@ def human_labels(table: pd.DataFrame) -> str:
             f"{100 * row['human']:.0f} and {100 * row['symmetric']:.0f} % on {level}"
             for level, row in memorized.iterrows()
         ]
-        text += f". Of people's wrong labels and of as many redrawn ones ELR memorizes {', '.join(shares)}"
+        text += f". Of people's wrong labels and of as many redrawn ones ELR predicts as labelled {', '.join(shares)}"
+        unseen = human_noise.foreseen(audited)
+        shares = [f"{100 * values.mean():.0f} % on {level}" for level, values in unseen if level in memorized.index]
+        if shares:
+            text += (
+                f"; of people's wrong labels, nets trained without these images predict {', '.join(shares)}: so much "
+                "is no memory"
+            )
     return text
 
 
 def audit() -> str:
     """What the list of labels to look at saves, on people's labels and on products."""
-    rows = _studies()
+    rows = studies()
     texts = [looks(rows)] if len(rows) else []
     texts += filter(None, [on_products(shop.lists(shop.shops("cpu")))])
     return f"{'. '.join(texts)} (cpu scale)" if texts else NONE
@@ -362,7 +379,8 @@ def on_products(lists: pd.DataFrame) -> str:
     )
 
 
-def _studies() -> pd.DataFrame:
+def studies() -> pd.DataFrame:
+    """The rows of the audit's studies that have a record."""
     return audit_study.rows([record for study in audit_study.studies() if (record := audit_study.find(study))])
 
 
@@ -391,6 +409,15 @@ def looks(rows: pd.DataFrame) -> str:
         "nets together trained on as many images as ELR)"
     )
     return f"{head}{', 1 seed' if single else ''}. {'; '.join(lines)}"
+
+
+def strays() -> str:
+    """How far agreement with a shop's labels lies from accuracy, at the larger scale that has runs."""
+    for scale in SCALES:
+        table = shop.table(shop.shops(scale))
+        if len(table := table[table["kind"] == scale]):
+            return f"{shop.strays(table)} ({scale} scale)"
+    return NONE
 
 
 def shops() -> str:

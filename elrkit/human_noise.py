@@ -127,9 +127,10 @@ def agreement(runs: pd.DataFrame) -> pd.DataFrame:
     """Agreement with given labels beside accuracy on true ones, at the last epoch: a row per run and set of labels.
 
     Only plain trainings (multi-step, no SAM). Columns: level, people, loss, seed, labels (training; held-out, where a
-    tenth was held out; test, where test labels were made wrong too), agreement, accuracy (fractions), wrong: the share
-    of wrong labels among the training images, and predicted_wrong: the share of wrong held-out labels that are
-    predicted as labelled, though the network has not seen them.
+    tenth was held out; test, where test labels were made wrong too), agreement, accuracy (fractions), test_accuracy: on
+    the true labels of all test images, wrong: the share of wrong labels among the training images, and
+    predicted_wrong: the share of wrong held-out labels that are predicted as labelled, though the network has not seen
+    them.
     """
     kept = finished(runs)
     kept = kept[(kept["sam_rho"] == 0) & (kept["schedule"] == "multistep")]
@@ -137,7 +138,7 @@ def agreement(runs: pd.DataFrame) -> pd.DataFrame:
     for run in kept.to_dict("records"):
         wrong = run["noise_realized"]
         cell = {"level": run["level"], "people": run["people"], "loss": run["loss"], "seed": run["seed"]}
-        cell |= {"wrong": wrong, "predicted_wrong": np.nan}
+        cell |= {"wrong": wrong, "predicted_wrong": np.nan, "test_accuracy": run["test_top1"]}
         right = (1 - wrong) * run["right_correct"]
         seen = {"agreement": right + wrong * run["wrong_memorized"], "accuracy": right + wrong * run["wrong_correct"]}
         if run["split"] == "held_out":
@@ -148,8 +149,8 @@ def agreement(runs: pd.DataFrame) -> pd.DataFrame:
         if run["noise"] != "human":  # people have labelled no test images
             tested = {"agreement": run["test_top1_noisy"], "accuracy": run["test_top1"]}
             rows.append(cell | {"labels": "test", **tested})
-    columns = ["level", "people", "loss", "seed", "labels", "agreement", "accuracy", "wrong", "predicted_wrong"]
-    return pd.DataFrame(rows, columns=columns)
+    columns = ["level", "people", "loss", "seed", "labels", "agreement", "accuracy", "test_accuracy", "wrong"]
+    return pd.DataFrame(rows, columns=[*columns, "predicted_wrong"])
 
 
 def agreement_text(table: pd.DataFrame) -> pd.DataFrame:
@@ -170,36 +171,53 @@ def agreement_text(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranking(table: pd.DataFrame) -> list[str]:
-    """Whether agreement ranks CE and ELR as the truth does: a sentence per kind of noise and set of labels.
-
-    Counted over levels, by the mean difference within seeds, from the result of `agreement`.
+    """Whether agreement ranks CE and ELR as their accuracy on true test labels does: a sentence per kind of noise and
+    set of labels. Counted over levels, by the mean difference within seeds, from the result of `agreement`.
     """
     sentences: list[str] = []
     if not {"ce", "elr"} <= set(table["loss"]):
         return sentences
-    wide = table.pivot_table(index=["people", "labels", "level", "seed"], columns="loss")[["agreement", "accuracy"]]
-    ahead = pd.DataFrame({name: wide[name]["elr"] - wide[name]["ce"] for name in ("agreement", "accuracy")}).dropna()
-    for (people, labels), part in ahead.groupby(level=["people", "labels"]):
-        means = part.groupby(level="level").mean()
-        same = int((np.sign(means["agreement"]) == np.sign(means["accuracy"])).sum())
+    wide = table.pivot_table(index=["people", "labels", "level", "seed"], columns="loss")
+    ahead = pd.DataFrame({name: wide[name]["elr"] - wide[name]["ce"] for name in ("agreement", "test_accuracy")})
+    for (people, labels), part in ahead.dropna().groupby(level=["people", "labels"]):
+        levels = part.groupby(level="level")
+        means, seeds = levels.mean(), levels.size()
+        same = int((np.sign(means["agreement"]) == np.sign(means["test_accuracy"])).sum())
         sentences.append(
-            f"{'people' if people else 'symmetric'}, {labels} labels: agreement puts CE and ELR in the order of the "
-            f"truth at {same} of {len(means)} levels"
+            f"{'people' if people else 'symmetric'}, {labels} labels: agreement puts CE and ELR in the order of their "
+            f"test accuracy at {same} of {len(means)} levels"
+            + (" (1 seed each)" if seeds.max() == 1 else f" ({seeds.min()} to {seeds.max()} seeds)")
         )
     return sentences
 
 
-def predictable(table: pd.DataFrame) -> pd.DataFrame:
+def foreseen(studies: pd.DataFrame) -> list[tuple[str, pd.Series]]:
+    """Of people's wrong labels, the shares that nets trained without the image predict as labelled, a value a study:
+    (level, shares in [0, 1]). From the out-of-fold probabilities of `elrkit.audit_study.rows`, of which the natural
+    list holds every label that is not the most probable class."""
+    if studies.empty:
+        return []
+    rows = studies[
+        (studies["dataset"] == "cifar10") & (studies["source"] == "out_of_fold") & (studies["list"] == "natural")
+    ]
+    return [(level, 1 - rows.loc[rows["level"] == level, "recall"]) for level in LEVELS if level in set(rows["level"])]
+
+
+def predictable(table: pd.DataFrame, studies: pd.DataFrame) -> pd.DataFrame:
     """Of wrong labels that a network has not seen, the share it predicts as labelled: errors that can be foreseen.
 
-    From the result of `agreement`, in percent: a row per level, a column per loss.
+    From the result of `agreement` (a tenth held out, a column per loss) and from `foreseen` of the studies of the
+    audit (five nets, each trained without a fifth), in percent: a row per level.
     """
     held = table[table["labels"] == "held-out"].dropna(subset=["predicted_wrong"])
     rows = {
         level: {LOSSES[loss]: _text(100 * p["predicted_wrong"], "{:.1f}") for loss, p in part.groupby("loss")}
         for level, part in held.groupby("level")
     }
-    return pd.DataFrame.from_dict(rows, orient="index").reindex([level for level in LEVELS if level in rows])
+    for level, shares in foreseen(studies):
+        rows.setdefault(level, {})["CE, out-of-fold"] = _text(100 * shares, "{:.1f}")
+    result = pd.DataFrame.from_dict(rows, orient="index").reindex([level for level in LEVELS if level in rows])
+    return result.fillna("not run yet")
 
 
 def needed_foresight(agreement: float, wrong: Iterable[float]) -> pd.DataFrame:

@@ -7,13 +7,16 @@ decides it. Nothing here opens a record: `runs` is a DataFrame with one row per 
 `RUN_COLUMNS` (accuracies and memorization as fractions), `studies` the rows of `elrkit.audit_study`. No verdict is
 typed by hand.
 
-A **number** is reproduced when our mean lies within a tolerance of it: our standard deviation over seeds plus theirs
-(each stands in for the other where only one is known), and at least `NUMBER_TOLERANCE` points. Only runs of the paper's
-own scale decide a number.
+A **number** is reproduced when our mean lies within a `tolerance` of it: our standard deviation over seeds plus theirs,
+or, of a single published run, as far as one more run of ours would scatter. Only runs of the paper's own scale decide a
+number.
 
-A **claim** about a difference is decided by the 95 % interval of the difference, seed by seed, everything else equal;
-it needs two seeds, and more where the interval reaches across the bound. Runs of the small `cpu` scale may decide it
-too, for their own scale only, and the ledger says so.
+A **claim** about a difference is decided by the 95 % interval of the difference, seed by seed, everything else equal.
+Runs of the small `cpu` scale may decide it too, for their own scale only, and the ledger says so. Settings of one cell
+that decide it differently leave it open: `shown_verdict` then says that they disagree.
+
+Both wait for the `ENOUGH_SEEDS` of the plans: a verdict that came as soon as an interval allowed one would be wrong
+more often than the interval says.
 
 Intervals are Student's t over seeds: with three to five seeds a normal interval is too short, and a bootstrap, which
 can only redraw those few values, is shorter still.
@@ -42,7 +45,9 @@ VERDICTS = (
     "untestable",
     "not run yet",
 )
+SHOWN_VERDICTS = (*VERDICTS[:3], "settings disagree", "no verdict yet", *VERDICTS[3:])
 NUMBER_TOLERANCE = 0.5  # percentage points
+ENOUGH_SEEDS = len(plans.SEEDS)
 FINISHED = "finished"  # the status of a run that counts
 PAPER_FOLDER = Path(__file__).resolve().parents[1] / "paper"
 
@@ -203,12 +208,17 @@ def interval_text(
 
 
 def tolerance(values: np.ndarray, their_std: float = nan) -> float:
-    """How far, in points, our mean may lie from a published one: our deviation over `values` (n,) plus theirs.
+    """How far, in points, our mean over `values` (n,) may lie from a published one; at least `NUMBER_TOLERANCE`.
 
-    Each deviation stands in for the other where only one is known; at least `NUMBER_TOLERANCE`.
+    With their deviation known: ours plus theirs (twice theirs for one value of ours). Of a single published run: half
+    of the 95 % prediction interval for one more run of ours, t s sqrt(1 + 1/n).
     """
-    ours = float(np.std(values, ddof=1)) if len(values) > 1 else their_std
-    spread = ours + (ours if np.isnan(their_std) else their_std)
+    n = len(values)
+    if n < 2:
+        spread = 2 * their_std
+    else:
+        ours = float(np.std(values, ddof=1))
+        spread = stats.t.ppf(0.975, n - 1) * ours * sqrt(1 + 1 / n) if np.isnan(their_std) else ours + their_std
     return NUMBER_TOLERANCE if np.isnan(spread) else max(NUMBER_TOLERANCE, float(spread))
 
 
@@ -221,7 +231,9 @@ def decide(
 
     Columns: id, kind ("claim" or "number"), source, text, where, chapter, verdict; published, published_std, ours, low,
     high (the 95 % interval), tolerance, all in `unit`; seeds, scale ("paper", "cpu"; of claims that need no run
-    "tables", "counted" or "linear model"; else empty), run_ids (tuple), note.
+    "tables", "counted" or "linear model"; else empty), run_ids (tuple), note; setting (at cpu scale) and
+    beside (tuple of texts): whose runs these are, and what other settings of the same cells give; disagree: whether one
+    of those decides the other way.
     A claim about several cells shows its weakest cell, which the note names. `published` of a claim is the same
     difference, in the same cell, in the published table.
 
@@ -262,7 +274,9 @@ class Finding:
     run_ids: tuple[str, ...] = ()
     margin: float = inf  # how far inside (positive) or outside the bound, in points; orders the cells of a claim
     cell: tuple[tuple[str, Any], ...] = ()  # names and values of the cell of a claim that this is about
-    contrary: tuple[str, ...] = ()  # what other settings of the same cell give, where it is the opposite
+    setting: str = ""  # which of the settings of its cell this is, in words
+    beside: tuple[str, ...] = ()  # what the others give
+    disagree: bool = False  # whether one of those decides the claim the other way
 
 
 # Published numbers
@@ -341,11 +355,12 @@ def _number(number: pd.Series, runs: pd.DataFrame, recipe: dict) -> tuple[Findin
     allowed = tolerance(values, number["std"])
     margin = allowed - abs(mean - number["mean"])
     if len(values) == 1:
-        note = _join("one seed, so no interval", note)
         low, high = nan, nan
     if len(groups) > 1:
         note = _join(note, f"{len(groups) - 1} other settings of this cell left out")
     state = "yes" if margin >= -1e-9 else "no"
+    if len(values) < ENOUGH_SEEDS:
+        state, note = "open", _join(_too_few(len(values)), note)
     return Finding(state, note, mean, low, high, len(values), "paper", tuple(chosen["run_id"]), margin), allowed
 
 
@@ -366,7 +381,7 @@ def _claim_row(claim: pd.Series, published: pd.DataFrame, runs: pd.DataFrame) ->
         "published": theirs,
         "tolerance": claim["tolerance"],
         "unit": "%" if claim["rule"] in ("at_least", "at_most", "linear", "effort") else "points",
-        "note": _join(found.note, *(f"but {text}" for text in found.contrary), claim["note"]),
+        "note": _join(found.note, *found.beside, claim["note"]),
     }
 
 
@@ -427,7 +442,7 @@ def _by_difference(
         found, *others = (of_pair(*pair) for pair in pairs)
         settings = [_setting_text(a.iloc[0], "schedule" not in fixed) for a, _ in pairs]
         if scale == "cpu":
-            found = replace(found, note=_join(settings[0], found.note))
+            found = replace(found, note=_join(settings[0], found.note), setting=settings[0])
         return _beside_other_settings(
             found,
             list(zip(settings[1:], others, strict=True)),
@@ -440,19 +455,17 @@ def _by_difference(
 def _beside_other_settings(
     found: Finding, others: list[tuple[str, Finding]], meets: Callable[[float], bool]
 ) -> Finding:
-    """`found`, told of each other setting of the cell whose mean lies on the other side of the bound (`meets` tells
-    the sides); undecided where such a setting decides against it."""
-    contrary = [(setting, other) for setting, other in others if meets(other.ours) != meets(found.ours)]
-    if not contrary:
-        return found
-    if found.state != "open" and any(other.state not in ("open", found.state) for _, other in contrary):
-        found = replace(found, state="open", margin=-inf, note=_join("settings disagree", found.note))
-    told = tuple(
-        f"{setting}: {other.ours:+.2f}"
-        + (" (1 seed)" if other.seeds == 1 else f" ({other.low:+.2f} to {other.high:+.2f}, {other.seeds} seeds)")
-        for setting, other in contrary
-    )
-    return replace(found, contrary=told)
+    """`found`, told of each other setting of the cell, with "but" where its mean lies on the other side of the bound
+    (`meets` tells the sides); undecided where such a setting decides against it."""
+    told, disagree = [], False
+    for setting, other in others:
+        contrary = meets(other.ours) != meets(found.ours)
+        disagree |= contrary and found.state != "open" and other.state not in ("open", found.state)
+        spread = " (1 seed)" if other.seeds == 1 else f" ({other.low:+.2f} to {other.high:+.2f}, {other.seeds} seeds)"
+        told.append(f"{'but' if contrary else 'and'} {other.ours:+.2f}{spread} with {setting}")
+    if disagree:
+        found = replace(found, state="open", margin=-inf, disagree=True)
+    return replace(found, beside=tuple(told))
 
 
 AUGMENTATIONS = {
@@ -472,9 +485,14 @@ def _setting_text(run: pd.Series, with_schedule: bool) -> str:
     return ", ".join(parts + [SCHEDULES.get(run["schedule"], run["schedule"])] * with_schedule)
 
 
+def _too_few(seeds: int) -> str:
+    return f"{seeds} seed{'s' * (seeds > 1)}, a verdict waits for {ENOUGH_SEEDS}"
+
+
 def _interval_state(found: Finding, rule: str, tolerance: float) -> Finding:
-    if found.seeds < 2:
-        return replace(found, note=_join("one seed; an interval needs two", found.note), low=nan, high=nan, margin=-inf)
+    if found.seeds < ENOUGH_SEEDS:
+        found = replace(found, note=_join(_too_few(found.seeds), found.note), margin=-inf)
+        return replace(found, low=nan, high=nan) if found.seeds < 2 else found
     margin = _difference_margin(rule, found.low, found.high, tolerance)
     # "greater" is strict, the other bounds may be met exactly.
     if margin > 1e-9 or (rule != "greater" and margin >= -1e-9):
@@ -588,8 +606,9 @@ def _all_cases(findings: list[Finding]) -> Finding:
         changing = {name for name in dict(weakest.cell) if len({dict(f.cell).get(name) for f in findings}) > 1}
         where = ", ".join(_cell_text(name, value) for name, value in weakest.cell if name in changing)
         weakest = replace(weakest, note=_join(cells, f"shown: {where}" if weakest.seeds else "", weakest.note))
-        told = [(", ".join(_cell_text(*item) for item in f.cell if item[0] in changing), f.contrary) for f in findings]
-        weakest = replace(weakest, contrary=tuple(f"{where}, {text}" for where, texts in told for text in texts))
+        told = [(", ".join(_cell_text(*item) for item in f.cell if item[0] in changing), f.beside) for f in findings]
+        weakest = replace(weakest, beside=tuple(f"{text}, {where}" for where, texts in told for text in texts))
+        weakest = replace(weakest, disagree=any(finding.disagree for finding in findings))
     return replace(weakest, run_ids=tuple(dict.fromkeys(run for finding in findings for run in finding.run_ids)))
 
 
@@ -612,12 +631,11 @@ def _combine(found: Finding, coded: Finding) -> tuple[Finding, str]:
 def _by_published(
     claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame
 ) -> tuple[Finding, str]:
-    """Rules published_greater and published_within: a - b of published numbers, in every case that is listed."""
+    """Rule published_greater: a - b of published numbers, in every case that is listed."""
     found = _published_difference(claim, arguments, published)
     if found.state != "yes":
         raise LedgerError(f"{claim['id']}: published.csv has no pair of numbers for {claim['arguments']!r}")
-    rule = claim["rule"].removeprefix("published_")
-    margin = _difference_margin(rule, found.low, found.high, claim["tolerance"])
+    margin = _difference_margin("greater", found.low, found.high, claim["tolerance"])
     nothing_of_ours = replace(found, ours=nan, low=nan, high=nan, scale="tables")
     return nothing_of_ours, VERDICTS[0] if margin >= 0 else VERDICTS[1]
 
@@ -698,7 +716,7 @@ def _untestable(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs
 
 DIFFERENCES = ("greater", "not_greater", "within", "near")
 # Rules that choose rows.
-COMPARING = (*DIFFERENCES, "at_least", "at_most", "effort", "published_greater", "published_within")
+COMPARING = (*DIFFERENCES, "at_least", "at_most", "effort", "published_greater")
 RULES = {
     "greater": _by_difference,
     "not_greater": _by_difference,
@@ -708,7 +726,6 @@ RULES = {
     "at_most": _by_level,
     "effort": _by_effort,
     "published_greater": _by_published,
-    "published_within": _by_published,
     "stages": _stages,
     "linear": _linear,
     "ceiling": _ceiling,
@@ -845,6 +862,9 @@ def _row(entry: pd.Series, kind: str, text: str, where: str, chapter: str, verdi
         "scale": found.scale,
         "run_ids": found.run_ids,
         "note": found.note,
+        "setting": found.setting,
+        "beside": found.beside,
+        "disagree": found.disagree,
     }
 
 
@@ -1015,14 +1035,19 @@ def readme_table(decided: pd.DataFrame) -> str:
         if not np.isnan(row["ours"]):
             seeds = f"{row['seeds']} seed{'s' * int(row['seeds'] > 1)}"
             ours = f"{shown_verdict(row)}: {row['ours']:.1f} {row['unit']}, {seeds}, {row['scale']} scale"
+            if row["beside"]:
+                ours = "; ".join([f"{ours}, with {row['setting']}", *row["beside"]])
         published = "in words" if np.isnan(row["published"]) else f"{row['published']:.1f} {row['unit']}"
         lines.append(f"| {row['text']} | {published} | {ours} | `python -m elrkit run {plan}` |")
     return "\n".join(lines)
 
 
 def shown_verdict(row: pd.Series) -> str:
-    """The verdict of a row of `decide` as readers see it: runs that do not decide yet are told from none at all."""
-    return "no verdict yet" if row.verdict == "not run yet" and row.seeds else row.verdict
+    """The verdict of a row of `decide` as readers see it, one of `SHOWN_VERDICTS`: settings that disagree and runs that
+    do not decide yet are told from none at all."""
+    if row.verdict != "not run yet" or not row.seeds:
+        return row.verdict
+    return "settings disagree" if row.disagree else "no verdict yet"
 
 
 def ledger_html(decided: pd.DataFrame, chapters: set[str], folder: str = "") -> str:

@@ -105,40 +105,44 @@ LABEL_COLOURS = {"none": GREY, "symmetric": BLUE, "asymmetric": GREEN, "human": 
 AUGMENTATION_SHAPES = {"none": "o", "flip": "s", "fresh": "^", "frozen": "D"}
 
 
-def kept_from_memory(pairs: pd.DataFrame, line: compare.Line | None) -> Figure:
-    """What ELR gained in test accuracy against how many labels it kept from being memorized: a mark per setting.
+def kept_from_memory(pairs: pd.DataFrame) -> Figure:
+    """What ELR gained in test accuracy against how many labels it kept from being memorized: a mark per setting, at the
+    last epoch and at the best ones.
 
-    pairs  `elrkit.compare.kept_from_memory`; marks are means over seeds, their bars run from the lowest to the highest
-    line   `elrkit.compare.gain_per_label` of them, drawn with the dotted line on which each percent of the labels is
-           worth a point
+    pairs  `elrkit.compare.kept_from_memory`; marks are means over seeds, their bars run from the lowest to the highest,
+           beside the line of `elrkit.compare.gain_per_label` and the one on which each percent is worth a point
 
     Raises ValueError when there is no pair.
     """
     if pairs.empty:
         raise ValueError("kept_from_memory: no run of ELR has its like with cross-entropy; train both")
-    figure = Figure(figsize=(8.2, 4.8), layout="constrained")
-    ax = figure.subplots()
+    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
     ends = np.array([min(0.0, pairs["kept"].min()) - 0.5, pairs["kept"].max() + 0.5])
-    ax.plot(ends, ends, color=GREY, linestyle=":", linewidth=1.2, label="a point for each percent")
-    if line is not None:
-        middle = pairs.groupby("setting")[["kept", "gain"]].mean().mean()
-        fitted = middle["gain"] + line.slope * (ends - middle["kept"])
-        ax.plot(ends, fitted, color=GREY, linewidth=1.2, label="least squares")
-    ax.axhline(0, color=GREY, linewidth=0.6)
-    for _, seeds in pairs.groupby("setting", sort=False):
-        one = seeds.iloc[0]
-        middle = seeds[["kept", "gain"]].mean()
-        # Not below 0, as the mean of equal numbers may come out a digit off.
-        bars = [[max(0.0, middle[c] - seeds[c].min()), max(0.0, seeds[c].max() - middle[c])] for c in ("kept", "gain")]
-        colour = LABEL_COLOURS[one["labels"]]
-        ax.errorbar(
-            middle["kept"], middle["gain"], xerr=np.array(bars[0])[:, None], yerr=np.array(bars[1])[:, None],
-            fmt=AUGMENTATION_SHAPES[one["augmentation"]],
-            color=colour, mfc=colour if one["scale"] == "paper" else "white", mew=1.6, ms=7, elinewidth=1.2,
-            alpha=1.0 if len(seeds) > 1 else 0.6, zorder=3 + (one["augmentation"] == "fresh"),
-        )  # fmt: skip
+    for ax, gain, title in zip(axes, ("gain", "best_gain"), ("at the last epoch", "at the best epochs"), strict=True):
+        ax.plot(ends, ends, color=GREY, linestyle=":", linewidth=1.2, label="a point for each percent")
+        line = compare.gain_per_label(pairs, gain)
+        if line is not None:
+            middle = pairs.groupby("setting")[["kept", gain]].mean().mean()
+            fitted = middle[gain] + line.slope * (ends - middle["kept"])
+            ax.plot(ends, fitted, color=GREY, linewidth=1.2, label="least squares")
+        ax.axhline(0, color=GREY, linewidth=0.6)
+        for _, seeds in pairs.groupby("setting", sort=False):
+            one, middle = seeds.iloc[0], seeds[["kept", gain]].mean()
+            # Not below 0, as the mean of equal numbers may come out a digit off.
+            bars = [[max(0.0, middle[c] - seeds[c].min()), max(0.0, seeds[c].max() - middle[c])] for c in middle.index]
+            colour = LABEL_COLOURS[one["labels"]]
+            ax.errorbar(
+                middle["kept"], middle[gain], xerr=np.array(bars[0])[:, None], yerr=np.array(bars[1])[:, None],
+                fmt=AUGMENTATION_SHAPES[one["augmentation"]],
+                color=colour, mfc=colour if one["scale"] == "paper" else "white", mew=1.6, ms=7, elinewidth=1.2,
+                alpha=1.0 if len(seeds) > 1 else 0.6, zorder=3 + (one["augmentation"] == "fresh"),
+            )  # fmt: skip
+        ax.set_title(title)
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
     scales = set(pairs["scale"])
-    handles = [*ax.get_lines()[: 1 + (line is not None)]]
+    handles = [*axes[0].get_lines()[: 1 + (line is not None)]]
     handles += [
         Line2D([], [], color=colour, linewidth=4, label=compare.LABELS[labels])
         for labels, colour in LABEL_COLOURS.items() if labels in set(pairs["labels"])
@@ -152,10 +156,8 @@ def kept_from_memory(pairs: pd.DataFrame, line: compare.Line | None) -> Figure:
         handles.append(Line2D([], [], color="black", marker="o", linestyle="", label="filled: paper scale"))
     figure.legend(handles=handles, loc="outside right center", fontsize="small")
     nets = "small nets" if "paper" not in scales else "small nets and ResNet-34"
-    ax.set(xlabel="wrong labels that CE memorized and ELR did not, % of all labels", title=f"{nets}, last epoch",
-           ylabel="ELR - CE, points of test accuracy")  # fmt: skip
-    ax.grid(alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel(f"ELR - CE, points of test accuracy, {nets}")
+    figure.supxlabel("wrong labels that CE memorized and ELR did not, % of all labels", fontsize="medium")
     return figure
 
 

@@ -158,13 +158,17 @@ def test_a_diverged_run_counts_as_no_seed_and_is_named():
 
 
 @pytest.mark.parametrize(("accuracy", "lands"), [(0.7230, True), (0.7280, True), (0.7281, False), (0.7179, False)])
-def test_one_seed_lands_within_half_a_point(accuracy, lands):
+def test_three_seeds_alike_land_within_half_a_point_and_fewer_do_not(accuracy, lands):
     configs = plans.plan("forensics", "paper")
-    rows = compare.compare(configs, [record(configs[0], accuracy)], compare.LADDER)
-    rows = compare.beside_published(rows, PUBLISHED)
-    found = cell(rows, 0.2, "ce", "as described")
-    assert (found["published"], found["tolerance"], found["lands"]) == (72.30, 0.5, lands)
-    assert cell(rows, 0.2, "elr", "as described")["lands"] is None
+    same = [configs[0].with_(seed=seed, noise_seed=seed) for seed in range(3)]
+    assert {c.run_id for c in same} <= {c.run_id for c in configs}
+    for seeds, expected in ((3, (0.5, lands)), (2, None)):
+        rows = compare.compare(configs, [record(config, accuracy) for config in same[:seeds]], compare.LADDER)
+        rows = compare.beside_published(rows, PUBLISHED)
+        found = cell(rows, 0.2, "ce", "as described")
+        assert (found["published"], found["seeds"]) == (72.30, seeds)
+        assert found["lands"] is None if expected is None else (found["tolerance"], found["lands"]) == expected
+        assert cell(rows, 0.2, "elr", "as described")["lands"] is None
 
 
 def test_the_tolerance_is_the_ledgers():
@@ -179,7 +183,13 @@ def test_the_tolerance_is_the_ledgers():
     table = pd.DataFrame([{**m["config"], "run_id": m["run_id"], "status": "finished", "scale": "paper"} for m in made])
     number = PUBLISHED[PUBLISHED["id"] == "galatolo2021-table1-cifar10-20-multistep-ce"]
     decided = paper.decide(paper.load_claims().iloc[:0], number, table.assign(test_top1=[0.70, 0.73, 0.75])).iloc[0]
-    assert found["tolerance"] == pytest.approx(decided["tolerance"]) == pytest.approx(2 * np.std([70, 73, 75], ddof=1))
+    assert (
+        found["tolerance"]
+        == pytest.approx(decided["tolerance"])
+        == pytest.approx(
+            4.302653 * np.std([70, 73, 75], ddof=1) * np.sqrt(4 / 3)  # t(0.975, 2)
+        )
+    )
     assert found["lands"] == (decided["verdict"] == "reproduced")
 
 
@@ -283,7 +293,10 @@ def test_what_elr_kept_from_memory_beside_what_it_gained():
         ended(run("elr", sam_rho=0.05, beta=0.3), 0.71, 0.4, 0.18), ended(run("ce", sam_rho=0.05), 0.9, 0.9, 0.18),
     ]  # fmt: skip
     # Seed 0 gains 3 points, seed 1 loses one; with beta 0.3 one is gained.
-    assert sorted(compare.sam_over_all(runs.table([*records, *sharp]))) == pytest.approx([1, 1])
+    over = compare.sam_over_all(runs.table([*records, *sharp]))
+    assert over["gain"].tolist() == pytest.approx([1, 1])
+    assert sorted(over["seeds"]) == [1, 2]
+    assert compare.sam_over_all(runs.table(records)).empty
     line = compare.gain_per_label(pairs)
     # The normal equations, and the slope's deviation from what is left over two degrees of freedom.
     design = np.column_stack([np.ones(4), means[:, 0]])
@@ -294,5 +307,7 @@ def test_what_elr_kept_from_memory_beside_what_it_gained():
     assert line[:3] == pytest.approx((slope, slope - half, slope + half))
     assert line.r2 == pytest.approx(1 - left @ left / ((means[:, 1] - means[:, 1].mean()) ** 2).sum())
     assert (line.settings, line.single) == (4, 3)
+    doubled = pairs.assign(best_gain=2 * pairs["gain"])
+    assert compare.gain_per_label(doubled, "best_gain").slope == pytest.approx(2 * line.slope)
     assert compare.gain_per_label(pairs[pairs["seed"] == 1]) is None  # two settings are no line
     assert compare.gain_per_label(compare.kept_from_memory(runs.table([]))) is None

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from elrkit import findings, plans, runs
 
@@ -112,13 +113,21 @@ def test_sam_beside_the_sgd_that_costs_as_much():
 
 def test_peoples_labels_by_level():
     people = dict(noise="human", noise_rate=0.4021)
-    text = findings.human_labels(
-        rows({**CE, **people}, {**ELR, **people}, {**ELR, **people, "sam_rho": 0.05, "test": 99})
-    )
+    table = rows({**CE, **people}, {**ELR, **people}, {**ELR, **people, "sam_rho": 0.05, "test": 99})
+    text = findings.human_labels(table, pd.DataFrame())
     assert text.endswith("points: +10.0 (+10.0 to +10.0) on worst (40 % wrong)")
     redrawn = {**ELR, "noise_rate": 0.4021, "batches_wrong_memorized": 0.15}
-    text = findings.human_labels(rows({**CE, **people}, {**ELR, **people}, redrawn))
-    assert text.endswith("Of people's wrong labels and of as many redrawn ones ELR memorizes 40 and 15 % on worst")
+    table = rows({**CE, **people}, {**ELR, **people}, redrawn)
+    told = "Of people's wrong labels and of as many redrawn ones ELR predicts as labelled 40 and 15 % on worst"
+    assert findings.human_labels(table, pd.DataFrame()).endswith(told)
+    unseen = [
+        {"dataset": "cifar10", "level": level, "source": "out_of_fold", "list": "natural", "recall": recall}
+        for level, recall in (("worst", 0.8), ("worst", 0.9), ("random1", 0.3))
+    ]
+    assert findings.human_labels(table, pd.DataFrame(unseen)).endswith(
+        f"{told}; of people's wrong labels, nets trained without these images predict 15 % on worst: so much is no "
+        "memory"
+    )
 
 
 def test_an_empty_store_says_so(monkeypatch, tmp_path):
@@ -140,9 +149,10 @@ def test_the_store_speaks_of_its_largest_scale(monkeypatch):
         assert f"{loss} ends with" in said["early_learning"]
 
 
-@pytest.mark.parametrize("sentence", [findings.early_learning, findings.table1, findings.sam, findings.human_labels])
+@pytest.mark.parametrize("sentence", [findings.early_learning, findings.table1, findings.sam])
 def test_other_runs_alone_say_nothing(sentence):
-    assert sentence(rows({**ELR, "noise_rate": 0.33})) == ""
+    other = rows({**ELR, "noise_rate": 0.33})
+    assert sentence(other) == findings.human_labels(other, pd.DataFrame()) == ""
 
 
 def test_looks_finder_by_finder():
@@ -217,14 +227,20 @@ def test_the_ladder_in_words():
 def test_what_a_label_kept_from_memory_goes_with():
     found = pd.DataFrame({"setting": list("abcd"), "kept": [0.0, 5.0, 10.0, 20.0], "gain": [1.0, 6.0, 11.0, 21.0]})
     found = found.assign(scale="cpu", dataset="cifar10", labels="symmetric", wrong=18.0, best_gain=found["gain"] / 2)
+    found = found.assign(augmentation="none")
     found.loc[0, ["labels", "wrong"]] = "none", 0.0
+    found.loc[1, ["augmentation", "best_gain"]] = "frozen", 7.0
     text = findings.memory(found)
     assert text.startswith("Over 4 settings of small nets (4 of them a single seed), a percent of all labels that ELR")
     assert "goes with 1.00 points of test accuracy at the last epoch (1.00 to 1.00, R² 1.00)" in text
-    assert "; among the 3 of CIFAR-10 with about 18 % wrong, with 1.00 (1.00 to 1.00)" in text
-    assert "Where no label is wrong ELR adds +1.0 to +1.0" in text
-    assert "of +9.8 points, the mean of all settings, +4.9 are left" in text
+    best = stats.linregress([0, 5, 10, 20], [0.5, 7, 5.5, 10.5])
+    assert f"and with {best.slope:.2f} when each run is taken at its best epoch" in text
+    assert f"R² {best.rvalue**2:.2f}); among the 3 of CIFAR-10 with about 18 % wrong, with 1.00 (1.00 to 1.00)" in text
+    assert "The gain is +9.8 points at the last epoch and +5.9 at the best ones, means over all settings" in text
+    assert "With crops drawn once it is +6.0 points at the last epoch and +7.0 at the best ones" in text
+    assert "Where no label is wrong ELR adds +1.0 to +1.0 at the last epoch" in text
     twice = pd.concat([found, found[1:2]])
     assert "(3 of them a single seed)" in findings.memory(twice)
     assert "small nets and ResNet-34" in findings.memory(found.assign(scale=["cpu", "cpu", "cpu", "paper"]))
     assert findings.memory(found[:2]) == "not run yet"
+    assert "crops drawn once" not in findings.memory(found.assign(augmentation="none"))

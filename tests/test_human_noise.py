@@ -98,7 +98,18 @@ def test_agreement_and_accuracy_follow_from_what_became_of_the_labels():
     assert human_noise.agreement_text(found)["agreement minus accuracy"].tolist() == [
         "+0.0 (1 seed)", "+10.0 (1 seed)", "-15.0 (1 seed)", "+10.0 (1 seed)",
     ]  # fmt: skip
-    assert human_noise.predictable(found).loc["worst", "ELR"] == "30.0 (1 seed)"
+    studies = pd.DataFrame(
+        [("cifar10", "worst", "out_of_fold", "natural", 0.8), ("cifar10", "worst", "out_of_fold", "natural", 0.9),
+         ("cifar10", "worst", "elr", "natural", 0.1), ("cifar10", "worst", "out_of_fold", "suspect", 0.2),
+         ("cifar10", "aggregate", "out_of_fold", "natural", 0.75), ("digits", "worst", "out_of_fold", "natural", 0.3)],
+        columns=["dataset", "level", "source", "list", "recall"],
+    )  # fmt: skip
+    foreseen = human_noise.predictable(found, studies)
+    assert foreseen.index.tolist() == ["aggregate", "worst"]
+    assert foreseen["ELR"].tolist() == ["not run yet", "30.0 (1 seed)"]
+    # 20 and 10 %: mean 15, half width t(0.975, 1) times 5
+    assert foreseen["CE, out-of-fold"].tolist() == ["25.0 (1 seed)", "15.0 (-48.5 to 78.5), 2 seeds"]
+    assert human_noise.predictable(found, studies[:0])["ELR"].tolist() == ["30.0 (1 seed)"]
 
 
 def test_training_agreement_is_counted_from_the_outcome(digits, tmp_path):
@@ -112,11 +123,16 @@ def test_training_agreement_is_counted_from_the_outcome(digits, tmp_path):
 
 
 def test_ranking_says_where_agreement_chooses_the_worse_network():
+    """By the accuracy on test images: on the training images memorizing looks like knowing."""
     memorizing = {"loss": "ce", "right_correct": 1.0, "wrong_memorized": 0.9, "wrong_correct": 0.05}
-    found = human_noise.agreement(table(row(), row(**memorizing), row("random1"), row("random1", loss="ce")))
-    # worst: CE agrees more (96 against 74 %) and knows less (62 against 64 %); random1: both alike
-    (sentence,) = human_noise.ranking(found)
-    assert sentence.endswith("in the order of the truth at 1 of 2 levels")
+    rows = [row(test_top1=0.8), row(**memorizing, test_top1=0.7)]
+    alike = [row("random1", test_top1=0.8), row("random1", loss="ce", test_top1=0.8)]
+    # worst: CE agrees more (96 against 74 %) and knows less; random1: both alike
+    (sentence,) = human_noise.ranking(human_noise.agreement(table(*rows, *alike)))
+    assert sentence.endswith("in the order of their test accuracy at 1 of 2 levels (1 seed each)")
+    again = [row(seed=1, test_top1=0.8), row(seed=1, **memorizing, test_top1=0.7)]
+    (sentence,) = human_noise.ranking(human_noise.agreement(table(*rows, *again, *alike)))
+    assert sentence.endswith("at 1 of 2 levels (1 to 2 seeds)")
     assert human_noise.ranking(human_noise.agreement(table(row()))) == []
 
 
@@ -142,7 +158,7 @@ def test_every_table_takes_an_empty_store():
     assert set(human_noise.gains(empty)["worst"]) == {"not run yet"}
     found = human_noise.agreement(empty)
     assert human_noise.agreement_text(found).empty
-    assert human_noise.predictable(found).empty
+    assert human_noise.predictable(found, pd.DataFrame()).empty
     assert human_noise.ranking(found) == []
 
 

@@ -3,6 +3,7 @@
 from math import isnan, nan, sqrt
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -134,6 +135,8 @@ def test_numbers_in_the_text_of_the_paper(published):
 
 # Made-up runs
 
+SEEDS = (0, 1, 2)  # as many as a verdict needs
+
 
 def run(seed: int = 0, **changes) -> dict:
     """A finished run of the paper's recipe at 20 % noise, with the accuracy of its ELR cell."""
@@ -170,8 +173,8 @@ def ce(seed: int = 0, **changes) -> dict:
 def test_a_number_for_human_labels_finds_the_runs_of_its_level(published):
     """Wei et al. print 9.03 % for the aggregate labels; their file holds 9.01 %, which our runs carry."""
     human = {"noise": "human", "noise_rate": 0.0901, "noise_convention": "aggregate", "test_top1": 0.9238}
-    row = number(published, run(0, **human), run(1, **human), name="wei2022-cifar10n-aggregate-elr")
-    assert (row["verdict"], row["seeds"]) == ("reproduced", 2)
+    row = number(published, *(run(s, **human) for s in SEEDS), name="wei2022-cifar10n-aggregate-elr")
+    assert (row["verdict"], row["seeds"]) == ("reproduced", 3)
     other = human | {"noise_rate": 0.1723, "noise_convention": "random1"}
     assert number(published, run(0, **other), name="wei2022-cifar10n-aggregate-elr")["verdict"] == "not run yet"
 
@@ -210,34 +213,49 @@ def test_number_reproduced_with_interval_and_runs(published):
     assert (row["seeds"], row["scale"], len(row["run_ids"])) == (3, "paper", 3)
 
 
-def test_number_from_one_seed_has_no_interval(published):
+def test_number_from_fewer_seeds_than_planned_is_no_verdict(published):
     row = number(published, run(test_top1=0.8486))
-    assert row["verdict"] == "reproduced"
+    assert (row["verdict"], paper.shown_verdict(row)) == ("not run yet", "no verdict yet")
+    assert row["ours"] == pytest.approx(84.86)
     assert isnan(row["low"])
-    assert "one seed" in row["note"]
-    assert number(published, run(test_top1=0.90))["verdict"] == "not reproduced"
+    assert "1 seed, a verdict waits for 3" in row["note"]
+    row = number(published, run(0, test_top1=0.7), run(1, test_top1=0.701))
+    assert (row["verdict"], row["high"] > 70) == ("not run yet", True)
+    assert "2 seeds, a verdict waits for 3" in row["note"]
 
 
 def test_number_exactly_at_tolerance(published):
-    assert number(published, run(test_top1=0.8435))["verdict"] == "reproduced"  # 0.5 points below 84.85
-    assert number(published, run(test_top1=0.8434))["verdict"] == "not reproduced"
-    # Two seeds 2 points apart: deviation sqrt(2), the paper's single run is granted the same, so 2 sqrt(2) = 2.83.
-    assert number(published, run(0, test_top1=0.8667), run(1, test_top1=0.8867))["verdict"] == "reproduced"
-    assert number(published, run(0, test_top1=0.8669), run(1, test_top1=0.8869))["verdict"] == "not reproduced"
+    def of_mean(mean, *spread):
+        return number(published, *(run(s, test_top1=mean + d / 100) for s, d in zip(SEEDS, spread, strict=True)))
+
+    assert of_mean(0.8435, 0, 0, 0)["verdict"] == "reproduced"  # 0.5 points below 84.85
+    assert of_mean(0.8434, 0, 0, 0)["verdict"] == "not reproduced"
+    # Deviation 1, one published run: t(0.975, 2) sqrt(1 + 1/3) = 4.302653 * 1.154701 = 4.968275.
+    assert of_mean(0.8485 + 0.0496, -1, 0, 1)["verdict"] == "reproduced"
+    row = of_mean(0.8485 + 0.0498, -1, 0, 1)
+    assert (row["verdict"], row["tolerance"]) == ("not reproduced", pytest.approx(4.968275))
+
+
+def test_one_run_of_a_recipe_seldom_misses_the_mean_of_three_others():
+    """The tolerance of a single published run is a prediction interval: 95 % of the runs of one recipe lie in it."""
+    generator = np.random.default_rng(0)
+    theirs, ours = generator.normal(90, 0.6, 4000), generator.normal(90, 0.6, (4000, 3))
+    inside = [abs(mine.mean() - one) <= paper.tolerance(mine) for one, mine in zip(theirs, ours, strict=True)]
+    assert 0.94 < np.mean(inside) < 0.97  # above 95 %, for the half point that is always granted
 
 
 def test_number_of_liu_is_held_to_both_deviations(published):
     # 91.16 with deviation 0.08; ours has 0.6: tolerance 0.68.
+    assert paper.tolerance([91.0], 0.4) == pytest.approx(0.8)
     name = "liu2020-table1-cifar10-symmetric-20-elr"
-    spread = 0.006 / sqrt(2)
 
-    def pair(mean, **changes):
+    def three(mean, **changes):
         return [
-            run(s, split="held_out", test_top1_selected=mean + d, **changes) for s, d in enumerate((-spread, spread))
+            run(s, split="held_out", test_top1_selected=mean + d, **changes) for s, d in enumerate((-0.006, 0, 0.006))
         ]
 
-    assert number(published, *pair(0.9116 + 0.0067), name=name)["verdict"] == "reproduced"
-    row = number(published, *pair(0.9116 + 0.0069), name=name)
+    assert number(published, *three(0.9116 + 0.0067), name=name)["verdict"] == "reproduced"
+    row = number(published, *three(0.9116 + 0.0069), name=name)
     assert row["verdict"] == "not reproduced"
     assert row["tolerance"] == pytest.approx(0.68)
     # Trained on all images: Liu et al. held a tenth out, so this is another question.
@@ -246,14 +264,14 @@ def test_number_of_liu_is_held_to_both_deviations(published):
 
 def test_number_only_with_the_codes_recipe(published):
     code = {"augmentation": "frozen", "precision": "float16_fresh_scaler"}
-    coded = [run(seed, test_top1=0.848, **code) for seed in (0, 1)]
-    described = [run(seed, test_top1=0.92) for seed in (0, 1)]
+    coded = [run(seed, test_top1=0.848, **code) for seed in SEEDS]
+    described = [run(seed, test_top1=0.92) for seed in SEEDS]
     row = number(published, *coded, *described)
     assert row["verdict"] == "reproduced only with the code's recipe"
     assert "as described gives 92.00" in row["note"]
     assert row["ours"] == pytest.approx(84.8)
     assert number(published, *coded)["verdict"] == "not run yet"  # "only" needs the other recipe's miss
-    half_way = [run(seed, test_top1=0.848, augmentation="frozen") for seed in (0, 1)]
+    half_way = [run(seed, test_top1=0.848, augmentation="frozen") for seed in SEEDS]
     assert number(published, *half_way, *described)["verdict"] == "not reproduced"
 
 
@@ -274,7 +292,9 @@ def test_store_that_is_empty_or_lacks_a_measure(published, claims):
     claims = claims[claims["rule"] != "stages"]
     empty = paper.decide(claims, published, runs_table([]))
     assert (empty["run_ids"].str.len() == 0).all()
-    bare = table(run(0), run(1), ce(0), ce(1)).drop(columns=["batches_wrong_memorized", "test_top1_selected"])
+    bare = table(*(one(s) for s in SEEDS for one in (run, ce))).drop(
+        columns=["batches_wrong_memorized", "test_top1_selected"]
+    )
     ledger = paper.decide(claims, published, bare).set_index("id")
     assert ledger.loc["elr-memorizes-less", "verdict"] == "not run yet"
     assert ledger.loc["galatolo2021-table1-cifar10-20-multistep-elr", "verdict"] == "reproduced"
@@ -284,45 +304,47 @@ CPU = {"scale": "cpu", "augmentation": "none", "model": "small_resnet"}
 
 
 def usual():
-    return [*(run(s, epochs=30, **CPU) for s in (0, 1)), *(ce(s, epochs=30, **CPU) for s in (0, 1))]
+    return [*(run(s, epochs=30, **CPU) for s in SEEDS), *(ce(s, epochs=30, **CPU) for s in SEEDS)]
 
 
 def test_longer_training_does_not_take_the_place_of_the_cell(published):
     """The fair rival of SAM trains twice as long; the cell is the run of the usual length."""
-    longer = [*(run(s, epochs=60, **CPU) for s in (0, 1)), *(ce(s, epochs=60, **CPU) for s in (0, 1))]
+    longer = [*(run(s, epochs=60, **CPU) for s in SEEDS), *(ce(s, epochs=60, **CPU) for s in SEEDS)]
     row = claim(published, *longer, *usual())
-    assert (row["verdict"], row["seeds"]) == ("reproduced", 2)
+    assert (row["verdict"], row["seeds"]) == ("reproduced", 3)
     assert set(row["run_ids"]) == {one["run_id"] for one in usual()}
     assert "all images, 30 epochs, no augmentation" in row["note"]
-    assert "but" not in row["note"]  # the longer ones say the same
+    assert row["beside"] == (
+        "and +12.85 (+12.85 to +12.85, 3 seeds) with all images, 60 epochs, no augmentation, multi-step",
+    )
+    assert not row["disagree"]
 
 
 def test_another_setting_that_gives_the_opposite_is_told(published):
-    """One seed of it is a word in the note; an interval on the other side leaves the claim open."""
+    """One seed of it is a word in the note; an interval on the other side leaves the claim open, for good."""
     other = CPU | {"augmentation": "fresh", "train_size": 20_000, "epochs": 40}
     row = claim(published, *usual(), run(0, test_top1=0.1, **other), ce(0, test_top1=0.15, **other))
-    told = "20,000 images, 40 epochs, crops and flips drawn anew, multi-step: -5.00"
-    assert row["verdict"] == "reproduced"
-    assert f"but {told} (1 seed)" in row["note"]
-    more = [*(run(s, test_top1=0.1 + s / 100, **other) for s in (0, 1)),
-            *(ce(s, test_top1=0.15 + s / 100, **other) for s in (0, 1))]  # fmt: skip
+    setting = "20,000 images, 40 epochs, crops and flips drawn anew, multi-step"
+    assert (row["verdict"], row["disagree"]) == ("reproduced", False)
+    assert f"but -5.00 (1 seed) with {setting}" in row["note"]
+    more = [*(run(s, test_top1=0.1 + s / 100, **other) for s in SEEDS),
+            *(ce(s, test_top1=0.15 + s / 100, **other) for s in SEEDS)]  # fmt: skip
     row = claim(published, *usual(), *more)
-    assert (row["verdict"], row["seeds"]) == ("not run yet", 2)
-    assert "settings disagree" in row["note"]
-    assert f"but {told} (-5.00 to -5.00, 2 seeds)" in row["note"]
-    assert paper.shown_verdict(row) == "no verdict yet"
+    assert (row["verdict"], row["seeds"], row["disagree"]) == ("not run yet", 3, True)
+    assert f"but -5.00 (-5.00 to -5.00, 3 seeds) with {setting}" in row["note"]
+    assert paper.shown_verdict(row) == "settings disagree"
 
 
 def test_number_is_not_decided_at_cpu_scale(published):
-    row = number(published, run(0, scale="cpu"), run(1, scale="cpu"))
+    row = number(published, *(run(s, scale="cpu") for s in SEEDS))
     assert row["verdict"] == "not run yet"
     assert "cpu" in row["note"]
     assert isnan(row["ours"])
 
 
 def test_unfinished_runs_are_left_out_aloud(published):
-    row = number(published, run(0), run(1, status="diverged", test_top1=0.1))
-    assert (row["verdict"], row["seeds"]) == ("reproduced", 1)
+    row = number(published, *(run(s) for s in SEEDS), run(3, status="diverged", test_top1=0.1))
+    assert (row["verdict"], row["seeds"]) == ("reproduced", 3)
     assert "1 diverged left out" in row["note"]
 
 
@@ -337,8 +359,11 @@ def test_direction_none_and_one_seed(published):
     assert claim(published)["verdict"] == "not run yet"
     row = claim(published, run(0), ce(0))
     assert row["verdict"] == "not run yet"
-    assert "one seed" in row["note"]
+    assert "1 seed, a verdict waits for 3" in row["note"]
     assert row["seeds"] == 1
+    row = claim(published, run(0), ce(0), run(1), ce(1))
+    assert (row["verdict"], row["low"] < row["ours"]) == ("not run yet", False)  # both seeds alike, an interval of none
+    assert "2 seeds, a verdict waits for 3" in row["note"]
 
 
 def test_direction_is_paired_by_seed(published):
@@ -349,123 +374,126 @@ def test_direction_is_paired_by_seed(published):
     assert row["verdict"] == "reproduced"
     assert row["ours"] == pytest.approx(2.0)
     assert row["low"] == pytest.approx(2.0 - 4.302653 * 0.2 / sqrt(3), rel=1e-6)
-    assert claim(published, run(0), run(1), ce(2), ce(3))["verdict"] == "not run yet"  # no seed in common
+    assert (
+        claim(published, run(0), run(1), run(2), ce(3), ce(4), ce(5))["verdict"] == "not run yet"
+    )  # no seed in common
 
 
 def test_wrong_direction(published):
-    row = claim(published, run(0, test_top1=0.70), run(1, test_top1=0.701), ce(0), ce(1))
+    row = claim(published, *(run(s, test_top1=0.70 + s / 1000) for s in SEEDS), *(ce(s) for s in SEEDS))
     assert row["verdict"] == "not reproduced"
     assert "other side" in row["note"]
 
 
 def test_an_interval_across_the_bound_is_no_verdict_and_says_so(published):
-    row = claim(published, run(0, test_top1=0.70), run(1, test_top1=0.80), ce(0), ce(1))
+    plain = [ce(s) for s in SEEDS]
+    row = claim(published, *(run(s, test_top1=0.70 + s / 20) for s in SEEDS), *plain)
     assert (row["verdict"], paper.shown_verdict(row)) == ("not run yet", "no verdict yet")
-    assert "undecided by 2 seeds" in row["note"]
-    refuted = claim(published, run(0, test_top1=0.60), run(1, test_top1=0.61), ce(0), ce(1))
+    assert "undecided by 3 seeds" in row["note"]
+    refuted = claim(published, *(run(s, test_top1=0.60 + s / 100) for s in SEEDS), *plain)
     assert refuted["verdict"] == "not reproduced"
 
 
 def test_direction_exactly_at_tolerance(published):
-    rows = [*(run(s, test_top1=0.73) for s in (0, 1)), *(ce(s, test_top1=0.72) for s in (0, 1))]  # 1 point, no spread
+    rows = [*(run(s, test_top1=0.73) for s in SEEDS), *(ce(s, test_top1=0.72) for s in SEEDS)]  # 1 point, no spread
     assert claim(published, *rows, tolerance=0.99)["verdict"] == "reproduced"
     assert claim(published, *rows, tolerance=1.0)["verdict"] == "not reproduced"  # more than 1 is claimed
     assert claim(published, *rows, rule="not_greater", tolerance=1.0)["verdict"] == "reproduced"
     assert claim(published, *rows, rule="not_greater", tolerance=0.99)["verdict"] == "not reproduced"
     assert claim(published, *rows, rule="within", tolerance=1.0)["verdict"] == "reproduced"
     assert claim(published, *rows, rule="within", tolerance=0.99)["verdict"] == "not reproduced"
-    equal = [*(run(s, test_top1=0.72) for s in (0, 1)), *(ce(s) for s in (0, 1))]
+    equal = [*(run(s, test_top1=0.72) for s in SEEDS), *(ce(s) for s in SEEDS)]
     assert claim(published, *equal)["verdict"] == "not reproduced"  # no difference is no gain
 
 
 def test_cpu_scale_decides_a_direction_for_itself_alone(published):
     cpu = {"scale": "cpu", "model": "small_resnet", "augmentation": "flip", "epochs": 40, "train_size": 20_000.0}
-    rows = [*(run(s, **cpu) for s in (0, 1)), *(ce(s, **cpu) for s in (0, 1))]
+    rows = [*(run(s, **cpu) for s in SEEDS), *(ce(s, **cpu) for s in SEEDS)]
     row = claim(published, *rows)
     assert (row["verdict"], row["scale"]) == ("reproduced", "cpu")
     assert "at cpu scale only" in row["note"]
     # Runs of the paper's scale overrule it.
-    full = [*(run(s, test_top1=0.7) for s in (0, 1)), *(ce(s) for s in (0, 1))]
+    full = [*(run(s, test_top1=0.7) for s in SEEDS), *(ce(s) for s in SEEDS)]
     row = claim(published, *rows, *full)
     assert (row["verdict"], row["scale"]) == ("not reproduced", "paper")
     # One seed of the paper's scale decides nothing, so the small scale still speaks.
-    assert claim(published, *rows, full[0], full[2])["scale"] == "cpu"
+    assert claim(published, *rows, full[0], full[3])["scale"] == "cpu"
 
 
 def test_other_scales_decide_nothing(published):
-    rows = [*(run(s, scale="digits") for s in (0, 1)), *(ce(s, scale="digits") for s in (0, 1))]
+    rows = [*(run(s, scale="digits") for s in SEEDS), *(ce(s, scale="digits") for s in SEEDS)]
     assert claim(published, *rows)["verdict"] == "not run yet"
 
 
 def test_arms_must_agree_in_everything_else(published):
-    rows = [*(run(s, split="held_out") for s in (0, 1)), *(ce(s) for s in (0, 1))]
+    rows = [*(run(s, split="held_out") for s in SEEDS), *(ce(s) for s in SEEDS)]
     assert claim(published, *rows)["verdict"] == "not run yet"
 
 
 def test_further_setting_columns_keep_sweeps_apart(published):
     """Three-seed runs at the usual rate must not be mixed with single runs of another setting."""
-    rows = [*(run(s, **CPU) for s in (0, 1)), *(ce(s, **CPU) for s in (0, 1))]
+    rows = [*(run(s, **CPU) for s in SEEDS), *(ce(s, **CPU) for s in SEEDS)]
     frame = pd.concat(
-        [table(*rows).assign(eta_min=0.001), table(run(2, test_top1=0.1, **CPU), ce(2, **CPU)).assign(eta_min=0.5)]
+        [table(*rows).assign(eta_min=0.001), table(run(3, test_top1=0.1, **CPU), ce(3, **CPU)).assign(eta_min=0.5)]
     )
     one = pd.DataFrame([{
         "id": "c", "source": "galatolo2021", "text": "t", "section": "5", "rule": "greater", "tolerance": 0.0,
         "arguments": "dataset=cifar10 measure=test_top1 a.loss=elr b.loss=ce", "chapter": "x", "note": "",
     }])  # fmt: skip
     row = paper.decide(one, published.iloc[:0], frame).iloc[0]
-    assert (row["verdict"], row["seeds"]) == ("reproduced", 2)
+    assert (row["verdict"], row["seeds"]) == ("reproduced", 3)
 
 
 def test_claim_about_several_cells_needs_all(published):
     arguments = "dataset=cifar10 noise_rate=0.1,0.2 measure=test_top1 a.loss=elr b.loss=ce"
-    strong = [*(run(s) for s in (0, 1)), *(ce(s) for s in (0, 1))]
+    strong = [*(run(s) for s in SEEDS), *(ce(s) for s in SEEDS)]
     row = claim(published, *strong, arguments=arguments)
     assert row["verdict"] == "not run yet"
     assert "holds in 1 of 2 cells, 1 not run" in row["note"]
     single = [run(0, noise_rate=0.1), ce(0, noise_rate=0.1)]
     row = claim(published, *strong, *single, arguments=arguments)
     assert "holds in 1 of 2 cells, 1 undecided; shown: 10 % noise" in row["note"]
-    weak = [*(run(s, noise_rate=0.1, test_top1=0.73) for s in (0, 1)), *(ce(s, noise_rate=0.1) for s in (0, 1))]
+    weak = [*(run(s, noise_rate=0.1, test_top1=0.73) for s in SEEDS), *(ce(s, noise_rate=0.1) for s in SEEDS)]
     row = claim(published, *strong, *weak, arguments=arguments)
     assert row["verdict"] == "reproduced"
     assert row["ours"] == pytest.approx(1.0)  # the weakest cell is shown, beside the paper's number for that cell
     assert "shown: 10 % noise" in row["note"]
-    assert len(row["run_ids"]) == 8
-    worse = [*(run(s, noise_rate=0.1, test_top1=0.71) for s in (0, 1)), *(ce(s, noise_rate=0.1) for s in (0, 1))]
+    assert len(row["run_ids"]) == 12
+    worse = [*(run(s, noise_rate=0.1, test_top1=0.71) for s in SEEDS), *(ce(s, noise_rate=0.1) for s in SEEDS)]
     assert claim(published, *worse, arguments=arguments)["verdict"] == "not reproduced"  # one counterexample suffices
 
 
 def test_direction_only_with_the_codes_recipe(published):
     code = {"augmentation": "frozen", "precision": "float16_fresh_scaler"}
-    coded = [*(run(s, **code) for s in (0, 1)), *(ce(s, **code) for s in (0, 1))]
-    described = [*(run(s, test_top1=0.72) for s in (0, 1)), *(ce(s) for s in (0, 1))]
+    coded = [*(run(s, **code) for s in SEEDS), *(ce(s, **code) for s in SEEDS)]
+    described = [*(run(s, test_top1=0.72) for s in SEEDS), *(ce(s) for s in SEEDS)]
     assert claim(published, *coded, *described)["verdict"] == "reproduced only with the code's recipe"
 
 
 def test_peak_above_end_is_a_difference_within_a_run(published):
     arguments = "dataset=cifar10 noise_rate=0.2 loss=ce a.measure=test_top1_best b.measure=test_top1"
-    fall = [ce(s, test_top1_best=0.80) for s in (0, 1)]
+    fall = [ce(s, test_top1_best=0.80) for s in SEEDS]
     assert claim(published, *fall, arguments=arguments, tolerance=1.0)["ours"] == pytest.approx(8.0)
-    flat = [ce(s, test_top1_best=0.725) for s in (0, 1)]
+    flat = [ce(s, test_top1_best=0.725) for s in SEEDS]
     assert claim(published, *flat, arguments=arguments, tolerance=1.0)["verdict"] == "not reproduced"
 
 
 def test_levels(published):
     at_least = {"rule": "at_least", "arguments": "dataset=cifar10 loss=ce measure=batches_wrong_memorized bound=90"}
     at_most = {"rule": "at_most", "arguments": "dataset=cifar10 loss=elr measure=batches_wrong_memorized bound=20"}
-    assert claim(published, ce(0), ce(1), **at_least)["verdict"] == "reproduced"
-    assert claim(published, ce(0, batches_wrong_memorized=0.9), ce(1, batches_wrong_memorized=0.9), **at_least)[
-        "verdict"
-    ] == ("reproduced")  # exactly at the bound
-    row = claim(published, ce(0, batches_wrong_memorized=0.7), ce(1, batches_wrong_memorized=0.71), **at_least)
+
+    def level(one, values, how):
+        return claim(published, *(one(s, batches_wrong_memorized=v) for s, v in enumerate(values)), **how)
+
+    assert level(ce, [0.95] * 3, at_least)["verdict"] == "reproduced"
+    assert level(ce, [0.9] * 3, at_least)["verdict"] == "reproduced"  # exactly at the bound
+    row = level(ce, [0.70, 0.71, 0.72], at_least)
     assert row["verdict"] == "not reproduced"
-    assert row["low"] == pytest.approx(70.5 - 12.706205 * 0.5, rel=1e-6)  # t(0.975, 1 degree) * 0.7071 / sqrt(2)
-    assert claim(published, run(0), run(1), **at_most)["verdict"] == "reproduced"
-    assert claim(published, run(0, batches_wrong_memorized=0.4), run(1, batches_wrong_memorized=0.4), **at_most)[
-        "verdict"
-    ] == ("not reproduced")
-    assert claim(published, ce(0), **at_least)["verdict"] == "not run yet"
-    cpu = [ce(s, **CPU) for s in (0, 1)]
+    assert row["low"] == pytest.approx(71 - 4.302653 / sqrt(3), rel=1e-6)  # t(0.975, 2 degrees), deviation 1
+    assert level(run, [0.1] * 3, at_most)["verdict"] == "reproduced"
+    assert level(run, [0.4] * 3, at_most)["verdict"] == "not reproduced"
+    assert level(ce, [0.95], at_least)["verdict"] == "not run yet"
+    cpu = [ce(s, **CPU) for s in SEEDS]
     assert claim(published, *cpu, **at_least)["verdict"] == "not run yet"  # a level is no direction
 
 
@@ -475,8 +503,6 @@ def test_claims_between_published_tables(published, claims):
     assert ledger.loc["consistent-with-liu-direction", "verdict"] == "reproduced"
     assert ledger.loc["consistent-with-liu-direction", "published"] == pytest.approx(91.16 - 86.98)
     assert isnan(ledger.loc["consistent-with-liu-direction", "ours"])  # no run of ours is in it
-    assert ledger.loc["consistent-with-liu-numbers", "verdict"] == "not reproduced"
-    assert ledger.loc["consistent-with-liu-numbers", "published"] == pytest.approx(72.30 - 86.98)
 
 
 def test_claims_carry_the_published_difference(published, claims):
@@ -525,7 +551,7 @@ def studies(**share) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-LEVELS = ("aggregate", "random1", "worst")
+LEVELS = ("aggregate", "random1")  # those that are about as noisy as the shop
 
 
 @pytest.mark.parametrize(
@@ -534,7 +560,7 @@ LEVELS = ("aggregate", "random1", "worst")
         ({level: [18, 20, 22] for level in LEVELS}, "reproduced"),
         ({level: [48, 49.9, 52] for level in LEVELS}, "not run yet"),  # the interval reaches across
         ({level: [50, 50, 50] for level in LEVELS}, "reproduced"),  # exactly at the bound
-        ({**{level: [18, 20, 22] for level in LEVELS}, "worst": [60, 61, 62]}, "not reproduced"),
+        ({**{level: [18, 20, 22] for level in LEVELS}, "random1": [60, 61, 62]}, "not reproduced"),
         ({"aggregate": [18, 20, 22]}, "not run yet"),
         ({level: [18] for level in LEVELS}, "not run yet"),
     ],
@@ -544,20 +570,20 @@ def test_the_work_that_a_list_saves(published, claims, works, verdict):
     one = claims[claims["id"] == "list-saves-work"]
     row = paper.decide(one, published, table(), studies(**works)).iloc[0]
     assert (row["verdict"], row["unit"]) == (verdict, "%")
-    assert row["scale"] == ("cpu" if "worst" in works else "")  # of a level without a study
-    if verdict == "reproduced" and works["worst"] == [18, 20, 22]:
+    assert row["scale"] == ("cpu" if "random1" in works else "")  # of a level without a study
+    if verdict == "reproduced" and works["random1"] == [18, 20, 22]:
         # Mean 20, deviation 2, n 3: half width t(0.975, 2) * 2 / sqrt(3) = 4.302653 * 1.154701.
         assert (row["ours"], row["low"], row["high"]) == pytest.approx((20, 20 - 4.968275, 20 + 4.968275))
         assert row["seeds"] == 3
     if len(works["aggregate"]) == 1:
-        assert "3 undecided" in row["note"]
+        assert "2 undecided" in row["note"]
         assert isnan(row["low"])
 
 
 def test_without_studies_the_list_has_no_verdict(published, claims):
     row = paper.decide(claims[claims["id"] == "list-saves-work"], published, table()).iloc[0]
     assert (row["verdict"], row["seeds"], row["scale"]) == ("not run yet", 0, "")
-    assert "3 not run" in row["note"]
+    assert "2 not run" in row["note"]
 
 
 def test_what_is_memorized_by_epoch_50_decides_not_the_end(published, claims):
@@ -575,8 +601,8 @@ def test_a_level_names_the_setting_that_gives_the_opposite(published):
     """Without augmentation cross-entropy memorizes less in this made-up case; only the cpu scale has such runs, so here
     two settings of the paper's scale: another gamma."""
     at_least = {"rule": "at_least", "arguments": "dataset=cifar10 loss=ce measure=batches_wrong_memorized bound=90"}
-    frame = table(*(ce(s) for s in (0, 1, 2)), *(ce(s, batches_wrong_memorized=0.5) for s in (3, 4)))
-    frame["gamma"] = [0.01] * 3 + [0.1] * 2
+    frame = table(*(ce(s) for s in range(4)), *(ce(s, batches_wrong_memorized=0.5) for s in SEEDS))
+    frame["gamma"] = [0.01] * 4 + [0.1] * 3
     one = {
         "id": "c",
         "source": "galatolo2021",
@@ -587,43 +613,41 @@ def test_a_level_names_the_setting_that_gives_the_opposite(published):
         "note": "",
     }
     row = paper.decide(pd.DataFrame([one | at_least]), published.iloc[:0], frame).iloc[0]
-    assert (row["verdict"], row["seeds"]) == ("not run yet", 3)
-    assert "settings disagree" in row["note"]
-    assert "+50.00 (+50.00 to +50.00, 2 seeds)" in row["note"]
+    assert (paper.shown_verdict(row), row["seeds"]) == ("settings disagree", 4)
+    assert "but +50.00 (+50.00 to +50.00, 3 seeds)" in row["note"]
 
 
 def test_runs_that_hold_images_out_decide_no_claim_of_the_paper(published):
     """The paper trains on all images; the plan of Table 1 runs both, with the same seeds."""
-    whole = [*(run(s, **CPU) for s in (0, 1)), *(ce(s, **CPU) for s in (0, 1))]
+    whole = [*(run(s, **CPU) for s in SEEDS), *(ce(s, **CPU) for s in SEEDS)]
     part = CPU | {"split": "held_out"}
-    held = [*(run(s, test_top1=0.1, **part) for s in (0, 1, 2)), *(ce(s, **part) for s in (0, 1, 2))]
+    held = [*(run(s, test_top1=0.1, **part) for s in SEEDS), *(ce(s, **part) for s in SEEDS)]
     row = claim(published, *held, *whole)
     assert (row["verdict"], set(row["run_ids"])) == ("reproduced", {one["run_id"] for one in whole})
     assert claim(published, *held)["verdict"] == "not run yet"
     at_least = {"rule": "at_least", "arguments": "dataset=cifar10 loss=ce measure=batches_wrong_memorized bound=90"}
-    memorized = [ce(s, split="held_out", batches_wrong_memorized=0.8) for s in (0, 1, 2)]
-    assert claim(published, *memorized, ce(0), ce(1), **at_least)["verdict"] == "reproduced"
+    memorized = [ce(s, split="held_out", batches_wrong_memorized=0.8) for s in SEEDS]
+    assert claim(published, *memorized, *(ce(s) for s in SEEDS), **at_least)["verdict"] == "reproduced"
 
 
 def test_the_codes_hyper_parameters_are_not_the_described_recipe_at_cpu_scale(published):
     """The forensics change the learning rate and the weight decay alone; such pairs say nothing of the claim."""
     cpu = {"scale": "cpu", "augmentation": "none", "model": "small_resnet"}
-    rows = [*(run(s, **cpu) for s in (0, 1)), *(ce(s, **cpu) for s in (0, 1))]
-    code = [*(run(s, test_top1=0.1, **cpu) for s in (0, 1, 2)), *(ce(s, **cpu) for s in (0, 1, 2))]
+    rows = [*(run(s, **cpu) for s in SEEDS), *(ce(s, **cpu) for s in SEEDS)]
+    code = [*(run(s, test_top1=0.1, **cpu) for s in SEEDS), *(ce(s, **cpu) for s in SEEDS)]
     frame = pd.concat([table(*rows).assign(lr=0.05, weight_decay=1e-3), table(*code).assign(lr=0.25, weight_decay=0.0)])
     one = {"id": "c", "source": "galatolo2021", "text": "t", "section": "5", "rule": "greater", "tolerance": 0.0}
     arguments = "dataset=cifar10 measure=test_top1 a.loss=elr b.loss=ce"
     claims = pd.DataFrame([one | {"arguments": arguments, "chapter": "", "note": ""}])
     row = paper.decide(claims, published.iloc[:0], frame).iloc[0]
-    assert (row["verdict"], row["seeds"]) == ("reproduced", 2)
-    assert "but" not in row["note"]
+    assert (row["verdict"], row["seeds"], row["beside"]) == ("reproduced", 3, ())
 
 
 def test_what_the_larger_scale_has_is_told_where_the_smaller_decides(published):
-    larger = [run(0, test_top1=0.6), run(1, test_top1=0.7), ce(0, test_top1=0.8), ce(1, test_top1=0.8)]
+    larger = [*(run(s, test_top1=0.55 + s / 10) for s in SEEDS), *(ce(s, test_top1=0.8) for s in SEEDS)]
     row = claim(published, *usual(), *larger)
     assert (row["verdict"], row["scale"]) == ("reproduced", "cpu")
-    assert "at paper scale -15.00, 2 seeds, undecided" in row["note"]
+    assert "at paper scale -15.00, 3 seeds, undecided" in row["note"]
 
 
 def test_ceiling_argues_from_the_published_numbers(published, claims):
@@ -776,7 +800,7 @@ def test_related_losses_are_paired_with_cross_entropy(published):
 
 def test_related_losses_of_nothing_and_their_picture(published):
     assert paper.related_losses(published, runs_table([])).empty
-    runs = [related_run(loss, seed, 0.8) for loss in ("ce", "sce") for seed in (0, 1)]
+    runs = [related_run(loss, seed, 0.8) for loss in ("ce", "sce") for seed in SEEDS]
     runs += [related_run("sce", 0, 0.9, weight_decay=1e-4)]
     figure = plots.related_losses(paper.related_losses(published, pd.DataFrame(runs)))
     test = figure.axes[0]
@@ -796,15 +820,19 @@ def test_a_number_without_a_schedule_is_decided_under_ours(published):
     name = "wei2022-cifar10n-aggregate-elr"
     human = {"noise": "human", "noise_rate": 0.0901, "noise_convention": "aggregate"}
     theirs = published.set_index("id")["mean"][name] / 100
-    multistep = [run(seed, **human, test_top1=theirs) for seed in (0, 1)]
-    cosine = [run(seed, **human, schedule="cosine", test_top1=theirs - 0.1) for seed in (0, 1, 2)]
+    multistep = [run(seed, **human, test_top1=theirs) for seed in SEEDS]
+    cosine = [run(seed, **human, schedule="cosine", test_top1=theirs - 0.1) for seed in SEEDS]
     assert number(published, *multistep, *cosine, name=name)["verdict"] == "reproduced"
     assert number(published, *cosine, name=name)["verdict"] == "not run yet"
 
 
 @pytest.mark.parametrize(
     ("gains", "verdict"),
-    [([0.146, 0.148], "not reproduced"), ([0.02, 0.021], "not reproduced"), ([0.072, 0.073], "reproduced")],
+    [
+        ([0.146, 0.147, 0.148], "not reproduced"),
+        ([0.02, 0.021, 0.022], "not reproduced"),
+        ([0.072, 0.073, 0.074], "reproduced"),
+    ],
 )
 def test_a_gain_is_held_to_the_published_one_on_both_sides(published, gains, verdict, tmp_path):
     chosen = published.assign(mean=published["mean"].where(published["id"] != "galatolo2021-text-cdon-sam-gain", 7.3))
@@ -815,7 +843,7 @@ def test_a_gain_is_held_to_the_published_one_on_both_sides(published, gains, ver
     one |= {"arguments": f"{arguments} number=galatolo2021-text-cdon-sam-gain", "chapter": "x", "note": ""}
     row = paper.decide(pd.DataFrame([one]), chosen, table(*sharp, *plain)).iloc[0]
     assert (row["verdict"], row["published"]) == (verdict, 7.3)
-    assert row["ours"] == pytest.approx(100 * sum(gains) / 2)
+    assert row["ours"] == pytest.approx(100 * sum(gains) / 3)
     assert row["low"] < row["ours"] < row["high"]
     for rule, changed in (("near", arguments), ("within", one["arguments"])):
         path = tmp_path / "claims.csv"
@@ -829,17 +857,17 @@ def test_a_gain_is_held_to_the_published_one_on_both_sides(published, gains, ver
 
 def test_what_the_codes_recipe_gives_is_told_beside_a_described_one_that_does_not_decide(published):
     coded = {"augmentation": "frozen", "precision": "float16_fresh_scaler"}
-    rows = [f(seed, **coded) for seed in (0, 1) for f in (run, ce)]
+    rows = [f(seed, **coded) for seed in SEEDS for f in (run, ce)]
     note = claim(published, *rows)["note"]
     assert note.startswith("the code's recipe gives it, the recipe as described is not run")
-    described = [run(0, test_top1=0.7), run(1, test_top1=0.8), ce(0, test_top1=0.75), ce(1, test_top1=0.75)]
+    described = [*(run(s, test_top1=0.7 + s / 20) for s in SEEDS), *(ce(s, test_top1=0.75) for s in SEEDS)]
     note = claim(published, *rows, *described)["note"]
     assert note.startswith("the code's recipe gives it, the recipe as described does not decide it")
 
 
 def test_early_learning_is_decided_by_the_wrong_labels(published, claims):
-    fell = [ce(seed, batches_wrong_correct_best=0.7, batches_wrong_correct=0.05 + seed / 100) for seed in (0, 1)]
-    kept = [ce(seed, batches_wrong_correct_best=0.7, batches_wrong_correct=0.66 + seed / 100) for seed in (0, 1)]
+    fell = [ce(seed, batches_wrong_correct_best=0.7, batches_wrong_correct=0.05 + seed / 100) for seed in SEEDS]
+    kept = [ce(seed, batches_wrong_correct_best=0.7, batches_wrong_correct=0.66 + seed / 100) for seed in SEEDS]
     one = claims[claims["id"] == "early-learning"]
     assert paper.decide(one, published, table(*fell))["verdict"][0] == "reproduced"
     assert paper.decide(one, published, table(*kept))["verdict"][0] == "not reproduced"

@@ -103,14 +103,16 @@ def test_kept_from_memory_has_a_mark_for_each_setting():
          ("b", "human", "flip", "cpu", 5.0, 4.0), ("c", "none", "fresh", "paper", 0.0, 1.0)],
         columns=["setting", "labels", "augmentation", "scale", "kept", "gain"],
     )  # fmt: skip
-    figure = plots.kept_from_memory(pairs, compare.gain_per_label(pairs))
-    marks = figure.axes[0].containers
-    assert [(mark[0].get_xdata()[0], mark[0].get_ydata()[0]) for mark in marks] == [(11, 12), (5, 4), (0, 1)]
-    filled = [mark[0].get_markerfacecolor() != "white" for mark in marks]
+    pairs["best_gain"] = pairs["gain"] / 2
+    figure = plots.kept_from_memory(pairs)
+    for ax, heights in zip(figure.axes, ([12, 4, 1], [6, 2, 0.5]), strict=True):
+        marks = [(mark[0].get_xdata()[0], mark[0].get_ydata()[0]) for mark in ax.containers]
+        assert marks == list(zip([11, 5, 0], heights, strict=True))
+        assert ax.get_lines()[1].get_label() == "least squares"
+    filled = [mark[0].get_markerfacecolor() != "white" for mark in figure.axes[0].containers]
     assert filled == [False, False, True]  # paper scale alone
-    slope = figure.axes[0].get_lines()[1]
-    assert slope.get_label() == "least squares"
-    alone = plots.kept_from_memory(pairs[:1], None)
+    assert [ax.get_title() for ax in figure.axes] == ["at the last epoch", "at the best epochs"]
+    alone = plots.kept_from_memory(pairs[:1])
     assert "least squares" not in [text.get_text() for text in alone.legends[0].get_texts()]
     with pytest.raises(ValueError, match="no run of ELR has its like"):
-        plots.kept_from_memory(pairs[:0], None)
+        plots.kept_from_memory(pairs[:0])
