@@ -15,7 +15,7 @@ import tyro
 from elrkit import catalogue, plans, progress, runs
 from elrkit.config import BUILT_IN_TRAIN_SIZES, ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig
 from elrkit.data import Dataset
-from elrkit.train import load_outcome, predict_test
+from elrkit.train import predict_test
 
 app = tyro.extras.SubcommandApp()
 
@@ -291,13 +291,16 @@ def audit(
             if runs.find(config) is None:
                 print("error: the training did not finish, see above; the same command goes on", file=sys.stderr)
                 return 1
-        if runs.find(config)["status"] != "finished":
+        record = runs.find(config)
+        if record["status"] != "finished":
             raise ConfigError(f"run {config.run_id}: its training diverged, so it says nothing of the labels")
-        outcome = runs.state_dir(config) / "outcome.pt"
-        if not outcome.exists():
-            raise ConfigError(f"run {config.run_id}: trained elsewhere, there is no {outcome}; train it here")
-        outcome = load_outcome(outcome.parent)
-        _say_what_the_net_knows(runs.find(config), dataset)
+        outcome = runs.outcome(record)
+        if outcome is None:
+            raise ConfigError(
+                f"run {config.run_id}: trained elsewhere or on other data of that name, its network is not in "
+                f"{runs.state_dir(config)}; remove {runs.record_path(config)} and train it here"
+            )
+        _say_what_the_net_knows(record, dataset)
         if outcome["targets"] is None and not given:
             print(
                 f"warning: run {config.run_id} was trained with {config.loss}, which keeps no targets: its predictions "
@@ -371,12 +374,9 @@ def _dataset_to_audit(name: str) -> Dataset:
 def _audit_config(name: str, dataset: Dataset, epochs: int) -> RunConfig:
     """ELR on a dataset of one's own, with the paper's lambda and beta for as many classes and a net for CPUs."""
     known = name in BUILT_IN_TRAIN_SIZES or "/" in name or name.endswith(".npz")
-    return RunConfig(
-        dataset=name if known else f"./{name}",
-        loss="elr", **(ELR_CIFAR100 if dataset.num_classes > 10 else ELR_CIFAR10), epochs=epochs, lr=0.05,
-        schedule="multistep", milestones=tuple(sorted({epochs * 2 // 5, epochs * 4 // 5} - {0})), gamma=0.1,
-        augmentation="flip", precision="bfloat16", batch_size=min(128, len(dataset.train_labels)), eval_every=5,
-    )  # fmt: skip
+    elr = ELR_CIFAR100 if dataset.num_classes > 10 else ELR_CIFAR10
+    batch = min(128, len(dataset.train_labels))
+    return plans.for_list(name if known else f"./{name}", "elr", epochs, eval_every=5, batch_size=batch, **elr)
 
 
 @app.command
@@ -529,9 +529,7 @@ def human_labels(out: Path | None = None) -> int:
     cifar = data.load("cifar10")
     counts = noise.human_label_counts(train.human_labels_file(), cifar.train_labels, cifar.class_names)
     out = out or noise.HUMAN_COUNTS_FILE
-    levels = ",\n".join(f"  {json.dumps(level)}: {json.dumps(rows)}" for level, rows in counts.pop("counts").items())
-    lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in counts.items()]
-    out.write_text(",\n".join(["{\n" + lines[0], *lines[1:], f' "counts": {{\n{levels}\n }}']) + "\n}\n")
+    runs.write_text(out, runs.as_lines(counts))
     print(f"{counts['images']:,} labels of each level counted: {out}")
     return 0
 

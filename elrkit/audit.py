@@ -145,32 +145,6 @@ def _above(scores: NDArray[np.float64], odds: float) -> NDArray[np.bool_]:
     return scores > odds / (1 + odds) + 1e-12
 
 
-def confident_joint(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
-    """Estimated number of examples with given label j and true label k, (C, C), rows given, columns true; sums to n.
-
-    Confident learning (Northcutt et al., JAIR 2021, Equations 1 to 3): an example counts for the most probable of the
-    classes that reach their `class_confidence`; the counts of each given label are then scaled to its frequency.
-    """
-    p, y = _checked(probabilities, labels)
-    classes = p.shape[1]
-    confident = p >= class_confidence(p, y) - 1e-6
-    guess = np.where(confident, p, -1).argmax(1)
-    counted = confident.any(1)
-    pairs = np.bincount(y[counted] * classes + guess[counted], minlength=classes**2).reshape(classes, classes)
-    joint = pairs.astype(float)
-    np.fill_diagonal(joint, np.maximum(joint.diagonal(), 1))  # as cleanlab: no class without a confident example
-    return joint * (np.bincount(y, minlength=classes) / joint.sum(1))[:, None]
-
-
-def estimated_noise_rate(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """The share of wrong labels as the off-diagonal of `confident_joint`, in [0, 1].
-
-    Only as good as the probabilities: out-of-fold probabilities of a weak model count its own errors as noise.
-    """
-    joint = confident_joint(probabilities, labels)
-    return float(np.clip(1 - joint.trace() / joint.sum(), 0, 1))
-
-
 # The table ------------------------------------------------------------------------------------------------------------
 
 
@@ -179,13 +153,12 @@ def rank(
     labels: ArrayLike,
     ids: Sequence[object] | None = None,
     class_names: Sequence[str] | None = None,
-    method: Method = "odds",
     scores: ArrayLike | None = None,
 ) -> pd.DataFrame:
     """All labels as a table, the most suspicious first.
 
     ids: n unique names (default: the row numbers); class_names: C names (default: the class numbers); scores: (n,) in
-    place of the `label_scores` of `method`.
+    place of `label_scores`.
     Columns: id, label, suggested_label (the most probable class other than the label), confidence (that the label is
     wrong: `label_scores`, an order rather than a calibrated chance), reason (in words). The index holds each row's
     position in the arrays: ``table[listed[table.index]]``, ``thumbnails[table.index]``.
@@ -198,7 +171,7 @@ def rank(
         raise AuditError(f"{len(ids)} ids for {n} labels: expected one each")
     if len(names) != classes:
         raise AuditError(f"{len(names)} class names for {classes} classes: expected one each")
-    scores = label_scores(p, y, method) if scores is None else np.asarray(scores, dtype=np.float64)
+    scores = label_scores(p, y) if scores is None else np.asarray(scores, dtype=np.float64)
     rows = np.arange(n)
     others = p.copy()
     others[rows, y] = -1

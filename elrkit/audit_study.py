@@ -25,7 +25,7 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.model_selection import StratifiedKFold
 
-from elrkit import audit, data, runs, train
+from elrkit import audit, data, plans, runs, train
 from elrkit.config import HUMAN_NOISE_RATES, ConfigError, RunConfig, as_list, is_whole
 from elrkit.paper import interval_text, t_interval
 from elrkit.plans import LEVELS
@@ -86,7 +86,8 @@ def studies(
     if images < 200 or images > 50_000 or fold_epochs < 1:
         raise ConfigError(f"images={images}, fold_epochs={fold_epochs}: allowed are 200 to 50000 images, from 1 epoch")
     dataset = {"cpu": "cifar10", "digits": "digits"}[scale]
-    return [Study(level, seed, dataset, images, fold_epochs=fold_epochs) for seed in seeds for level in levels]
+    made = (Study(level, seed, dataset, images, fold_epochs=fold_epochs) for seed in seeds for level in levels)
+    return list(dict.fromkeys(made))
 
 
 # The trainings --------------------------------------------------------------------------------------------------------
@@ -110,16 +111,10 @@ def problem(study: Study, root: str | Path | None = None) -> data.Dataset:
 
 
 def recipe(study: Study, loss: str, epochs: int) -> RunConfig:
-    """The training of all parts: the small net, learning rate a tenth after 40 % of the epochs, again after 80 %."""
-    digits = study.dataset == "digits"
-    small = dict(lr=0.03, batch_size=64) if digits else dict(
-        lr=0.05, batch_size=128, augmentation="flip", precision="bfloat16"
-    )  # fmt: skip
-    milestones = tuple(sorted({epochs * 2 // 5, epochs * 4 // 5} - {0}))
-    return RunConfig(
-        dataset=study.dataset, loss=loss, epochs=epochs, schedule="multistep", milestones=milestones, gamma=0.1,
-        eval_every=epochs, seed=study.seed, **small,
-    )  # fmt: skip
+    """The training of all parts: that of `elrkit audit`."""
+    small = dict(lr=0.03, batch_size=64, augmentation="none", precision="float32")
+    changes = small if study.dataset == "digits" else {}
+    return plans.for_list(study.dataset, loss, epochs, eval_every=epochs, seed=study.seed, **changes)
 
 
 def fold_rows(labels: ArrayLike, folds: int, seed: int) -> list[np.ndarray]:

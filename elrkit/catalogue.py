@@ -736,7 +736,7 @@ def _check_product(product: Mapping[str, str], rules: FeedRules, hosts: frozense
     if _FRONT_PAGE.fullmatch(part.get("link", "")):
         raise Rejected("invalid: link is the shop's front page")
     year = _YEAR.search(part.get("released", ""))
-    if year and int(year[1] or year[2]) < rules.first_year:
+    if year and 0 < int(year[1] or year[2]) < rules.first_year:  # 0000-00-00 is how MySQL says "no date"
         raise Rejected(f"old: released before {rules.first_year}")
     if not image:
         raise Rejected("no image")

@@ -392,30 +392,3 @@ def cifar100_recipe(
     if schedule == "multistep":
         longer["milestones"] = (80, 120)
     return cifar10_recipe(loss, noise_rate, schedule, seed, **{**longer, **changes})
-
-
-TABLE1_NOISE_RATES = (0.0, 0.1, 0.15, 0.2)
-
-
-def table1_cifar10(
-    seeds: tuple[int, ...] = (0,), schedules: tuple[str, ...] = ("multistep", "cosine")
-) -> list[RunConfig]:
-    """The CIFAR-10 half of the paper's Table 1: schedules x seeds x noise 0, 10, 15, 20 % x CE and ELR."""
-    return _table1(cifar10_recipe, seeds, schedules)
-
-
-def table1_cifar100(
-    seeds: tuple[int, ...] = (0,), schedules: tuple[str, ...] = ("multistep", "cosine")
-) -> list[RunConfig]:
-    """The CIFAR-100 half of the paper's Table 1."""
-    return _table1(cifar100_recipe, seeds, schedules)
-
-
-def _table1(recipe: Any, seeds: tuple[int, ...], schedules: tuple[str, ...]) -> list[RunConfig]:
-    return [
-        recipe(loss, rate, schedule, seed)
-        for schedule in schedules
-        for seed in seeds
-        for rate in TABLE1_NOISE_RATES
-        for loss in ("ce", "elr")
-    ]

@@ -83,8 +83,9 @@ def of_runs(records: Iterable[dict]) -> pd.DataFrame:
     """The operations of each run in the order of the records, in PFLOP, counted over the epochs that it finished.
 
     Columns: training_pflop (three forward passes an image, six with SAM) and evaluation_pflop (one for each test and
-    held-out image every epoch, and one for each training image every `eval_every` epochs and at the end). NaN for
-    files and folders of a record so old that it does not hold their image size.
+    held-out image every epoch, another for each test image where the weights are averaged, and one for each training
+    image every `eval_every` epochs and at the end). NaN for files and folders of a record so old that it does not hold
+    their image size.
     """
     rows = []
     for record in records:
@@ -95,7 +96,8 @@ def of_runs(records: Iterable[dict]) -> pd.DataFrame:
         epochs = len(record["curves"].get("epoch", ()))
         passes = (6 if config["sam_rho"] else 3) * epochs * data["train_images"]
         looks = epochs // config["eval_every"] + (epochs == config["epochs"] and epochs % config["eval_every"] > 0)
-        seen = epochs * (data["test_images"] + data["held_out_images"]) + looks * data["train_images"]
+        tested = data["test_images"] * (2 if config.get("weight_average") else 1)
+        seen = epochs * (tested + data["held_out_images"]) + looks * data["train_images"]
         rows.append((forward * passes, forward * seen))
     return pd.DataFrame(rows, columns=["training_pflop", "evaluation_pflop"])
 

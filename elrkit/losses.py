@@ -36,10 +36,10 @@ def nce_rce(logits: Tensor, labels: Tensor, alpha: float, beta: float) -> Tensor
     return alpha * normalized + beta * _reverse_cross_entropy(logits, labels)
 
 
-def _reverse_cross_entropy(logits: Tensor, labels: Tensor, log_zero: float = -4.0) -> Tensor:
-    """- sum_k p_k log q_k for one-hot q with log 0 := log_zero, which is -log_zero (1 - p_label)."""
+def _reverse_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """- sum_k p_k log q_k for one-hot q with log 0 := -4, which is 4 (1 - p_label)."""
     p = logits.float().softmax(dim=1).gather(1, labels[:, None])
-    return (-log_zero * (1 - p)).mean()
+    return (4 * (1 - p)).mean()
 
 
 class ELRLoss(nn.Module):

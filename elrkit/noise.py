@@ -128,16 +128,6 @@ def transition_counts(true: Any, noisy: Any, num_classes: int) -> np.ndarray:
     return np.bincount(true * num_classes + noisy, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def realized_matrix(true: Any, noisy: Any, num_classes: int) -> np.ndarray:
-    """M (num_classes, num_classes) float64: the share of true class i that is labelled j; NaN rows for absent classes.
-
-    true, noisy  (n,) integers. Raises ValueError as `transition_counts`.
-    """
-    counts = transition_counts(true, noisy, num_classes)
-    totals = counts.sum(axis=1, keepdims=True)
-    return np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
-
-
 def load_human_labels(name: str, path: str | Path, clean: Any = None) -> np.ndarray:
     """CIFAR-10N's human labels of CIFAR-10's training images (Wei et al., ICLR 2022), (n,) int64; n is 50000 there.
 

@@ -183,12 +183,12 @@ def parse(arguments: str, where: str = "arguments") -> dict[str, tuple]:
     return parsed
 
 
-def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Mean and Student's t interval of the mean over seeds, (n,) -> (mean, low, high); infinite ends for one value."""
+def t_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean and its 95 % Student's t interval over seeds, (n,) -> (mean, low, high); infinite ends for one value."""
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
         return float(values.mean()), -inf, inf
-    half = stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * values.std(ddof=1) / sqrt(len(values))
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / sqrt(len(values))
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
@@ -1050,6 +1050,10 @@ def shown_verdict(row: pd.Series) -> str:
     return "settings disagree" if row.disagree else "no verdict yet"
 
 
+def _sortable(number: float) -> str:
+    return "" if np.isnan(number) else f"{number:.10g}"
+
+
 def ledger_html(decided: pd.DataFrame, chapters: set[str], folder: str = "") -> str:
     """The result of `decide` as an HTML table whose rows carry their verdict.
 
@@ -1079,7 +1083,9 @@ def ledger_html(decided: pd.DataFrame, chapters: set[str], folder: str = "") -> 
             small += f"<details><summary>{count}</summary>{', '.join(links)}</details>"
         cells = (
             f'<td><span class="verdict verdict-{slug}">{verdict}</span></td>',
-            f"<td>{text}<br><small>{small}</small></td>", f"<td>{published}</td>", f"<td>{ours}</td>",
+            f"<td>{text}<br><small>{small}</small></td>",
+            f'<td data-sort="{_sortable(row.published)}">{published}</td>',
+            f'<td data-sort="{_sortable(row.ours)}">{ours}</td>',
             f"<td>{row.seeds or ''}</td>", f"<td>{row.scale}</td>",
         )  # fmt: skip
         rows.append(f'<tr data-verdict="{html.escape(verdict)}">{"".join(cells)}</tr>')

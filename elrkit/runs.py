@@ -61,6 +61,19 @@ def state_dir(config: RunConfig) -> Path:
     return state_root() / config.run_id
 
 
+def outcome(record: dict) -> dict | None:
+    """`train.load_outcome` of the run that this record describes, or None where it is not on this machine.
+
+    Records lie where one works, outcomes in one place of the machine by run id, and that hashes a dataset's name: the
+    weights tell whether the outcome there is this record's.
+    """
+    try:
+        found = train.load_outcome(state_dir(RunConfig(**record["config"])))
+    except FileNotFoundError:
+        return None
+    return found if train.digest(found["model"]) == record["weights_sha256"] else None
+
+
 def record_path(config: RunConfig) -> Path:
     folder = config.dataset if config.dataset in BUILT_IN_TRAIN_SIZES else "other"
     return results_root() / folder / f"{config.run_id}.json"
@@ -99,7 +112,9 @@ def check(record: Any, name: str) -> dict:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < 2**63  # JSON has integers of any length, which are no float
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def read(path: Path) -> dict:
@@ -108,7 +123,7 @@ def read(path: Path) -> dict:
         record = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: not readable as JSON ({error})") from None
     return check(record, str(path))
 
@@ -117,7 +132,7 @@ def save(record: dict) -> Path:
     """Write a record atomically and return its path."""
     check(record, "record")
     path = record_path(RunConfig(**record["config"]))
-    write_text(path, _compact_json(record))
+    write_text(path, as_lines({**record, "timing": _rounded(record["timing"])}))
     return path
 
 
@@ -135,24 +150,24 @@ def write_text(path: Path, text: str) -> None:
         new.unlink(missing_ok=True)
 
 
-def _compact_json(record: dict) -> str:
-    """JSON with one line for each column of numbers, so that a record is small and its changes can be read."""
+def _rounded(value: Any) -> Any:
+    """`value` with its floats, at any depth, to three digits."""
+    if isinstance(value, float):
+        return round(value, 3)
+    if isinstance(value, list):
+        return [_rounded(v) for v in value]
+    return {k: _rounded(v) for k, v in value.items()} if isinstance(value, dict) else value
 
-    def short(value):
-        if isinstance(value, float):
-            return round(value, 3)
-        if isinstance(value, list):
-            return [short(v) for v in value]
-        return {k: short(v) for k, v in value.items()} if isinstance(value, dict) else value
 
-    record = {**record, "timing": short(record["timing"])}
+def as_lines(value: dict) -> str:
+    """JSON with a line for each entry of an object, and of the objects in it, so that a change can be read."""
     lines = []
-    for key, value in record.items():
-        if isinstance(value, dict):
-            inner = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in value.items())
+    for key, entry in value.items():
+        if isinstance(entry, dict):
+            inner = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in entry.items())
             lines.append(f" {json.dumps(key)}: {{\n{inner}\n }}")
         else:
-            lines.append(f" {json.dumps(key)}: {json.dumps(value, allow_nan=False)}")
+            lines.append(f" {json.dumps(key)}: {json.dumps(entry, allow_nan=False)}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
@@ -175,10 +190,10 @@ def by_id(run_id: str) -> dict:
     return read(path)
 
 
-def read_all(folder: Path | None = None) -> list[dict]:
-    """All valid records below `folder` (default: the store); other files are reported by name and skipped."""
+def read_all() -> list[dict]:
+    """All valid records of the store; other files are reported by name and skipped."""
     records = []
-    for path in sorted((folder or results_root()).rglob("*.json")):
+    for path in sorted(results_root().rglob("*.json")):
         try:
             record = read(path)
             if path.stem != record["run_id"]:
@@ -368,6 +383,8 @@ def train_one(
 def missing(configs: Iterable[RunConfig]) -> list[RunConfig]:
     """The runs that have no record, each once, in the order given; raises DataError as `train_one` does."""
     unique = {config.run_id: config for config in configs}
+    if any(config.dataset not in BUILT_IN_TRAIN_SIZES for config in unique.values()):
+        _dataset.cache_clear()  # a file may have been replaced since it was read
     return [config for config in unique.values() if _find_for_same_data(config) is None]
 
 
@@ -537,7 +554,7 @@ def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -
         raise RecordError(f"{name}: {member.size} bytes, too large for a record")
     try:
         record = check(json.loads(archive.extractfile(member).read()), name)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{name}: not readable as JSON ({error})") from None
     if not {"elrkit", "torch", "python"} <= record["versions"].keys():
         raise RecordError(f"{name}: its versions lack elrkit, torch or python")

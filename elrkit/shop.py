@@ -107,7 +107,7 @@ def shops(scale: str, seeds: Sequence[int] = (0, 1, 2), leaks: Sequence[int] = L
     if bad := [leak for leak in leaks if isinstance(leak, bool) or not isinstance(leak, int) or not 0 <= leak <= 90]:
         raise ConfigError(f"leaks={bad}: allowed are whole percents from 0 to 90")
     chosen = []
-    for seed in seeds:
+    for seed in dict.fromkeys(seeds):
         chosen += [Shop(scale, "product", leak, seed) for leak in leaks]
         chosen.append(Shop(scale, "group", max(leaks), seed))
         if scale == "cpu":
@@ -322,14 +322,13 @@ def measure(shop: Shop, epochs: int | None = None) -> None:
         return
     dataset = leaked = None
     for arm, config in configs(shop, epochs).items():
-        state = runs.state_dir(config)
-        if config.run_id in summary["runs"] or runs.find(config) is None or not (state / "outcome.pt").exists():
+        record = runs.find(config)
+        if config.run_id in summary["runs"] or record is None or (outcome := runs.outcome(record)) is None:
             continue
         if dataset is None:
             dataset = data.load(shop.dataset)
             with np.load(data.data_root() / shop.dataset) as archive:
                 leaked = archive["test_leaked"]
-        outcome = train.load_outcome(state)
         predicted = train.predict_test(config, dataset, outcome).argmax(dim=1).numpy()
         labels, truth = dataset.test_labels.numpy(), dataset.test_truth.numpy()
         parts = {"leaked": leaked, "apart": ~leaked}
@@ -592,13 +591,16 @@ def clean(base: RunConfig, should_stop: Callable[[], bool] = lambda: False) -> d
     weights and ELR targets for TUNE_EPOCHS epochs, from a tenth of its learning rate down to 0; the target of a label
     that was looked at is the answer. Nothing corrected is the control: the same epochs on the labels as they are. The
     summary is written after each fine-tuning, and a second call goes on where the first stopped; None when the run is
-    not finished here.
+    not finished here, or another process is at it.
     """
-    state = runs.state_dir(base)
     record = runs.find(base)
-    if record is None or record["status"] != "finished" or not (state / "outcome.pt").exists():
+    if record is None or record["status"] != "finished" or (outcome := runs.outcome(record)) is None:
         return None
-    outcome = train.load_outcome(state)
+    with runs.claim(base) as mine:
+        return _clean(base, record, outcome, should_stop) if mine else None
+
+
+def _clean(base: RunConfig, record: dict, outcome: dict, should_stop: Callable[[], bool]) -> dict:
     dataset = data.load(base.dataset)
     problem = train.set_up(base, dataset)
     given, truth, n = problem.given, problem.truth, len(problem.given)

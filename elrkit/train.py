@@ -314,7 +314,7 @@ class _Trainer:
 
     def note_energy(self, joules: float | None) -> None:
         """Add what the device counted; once a part is not known (None), the sum is not known either."""
-        before = self.timing.get("joules")
+        before = self.timing["joules"]
         self.timing["joules"] = None if before is None or joules is None else before + joules
 
     def draws(self) -> data.EpochDraws:
@@ -446,9 +446,10 @@ class _Trainer:
         }
 
     def restore(self, state: dict) -> None:
-        if state["config"] != self.config.to_json():
+        # Not their texts: fields that a later version adds are missing there, and are their defaults.
+        if RunConfig.from_json(state["config"]) != self.config:
             raise ValueError("it belongs to another config")
-        if state.get("fingerprint", self.fingerprint) != self.fingerprint:
+        if state["fingerprint"] != self.fingerprint:
             raise ValueError("it belongs to other data of the same name")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -680,9 +681,6 @@ def _finite(value):
 def _record(trainer: _Trainer, dataset: data.Dataset, diverged: dict | None, jobs: int | None) -> dict:
     config, problem = trainer.config, trainer.problem
     rounded = rounds(config.precision, trainer.device)
-    weights = hashlib.sha256()
-    for name, tensor in sorted(trainer.model.state_dict().items()):
-        weights.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return {
         "schema": RECORD_SCHEMA,
         "run_id": config.run_id,
@@ -699,7 +697,7 @@ def _record(trainer: _Trainer, dataset: data.Dataset, diverged: dict | None, job
             "realized_noise_rate": problem.realized_rate,
         },
         "curves": trainer.curves,
-        "weights_sha256": weights.hexdigest(),
+        "weights_sha256": digest(trainer.model.state_dict()),
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "device": describe_device(trainer.device),
         "execution": {
@@ -712,11 +710,18 @@ def _record(trainer: _Trainer, dataset: data.Dataset, diverged: dict | None, job
         "timing": {
             **trainer.timing,
             "seconds": sum(trainer.timing["train_seconds"]) + sum(trainer.timing["evaluation_seconds"]),
-            "joules": trainer.timing.get("joules"),
             "jobs": jobs,
             "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
     }
+
+
+def digest(weights: dict[str, Tensor]) -> str:
+    """SHA-256 of a state_dict, which tells a network from another one."""
+    hashed = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        hashed.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return hashed.hexdigest()
 
 
 def describe_device(device: torch.device) -> dict:
@@ -802,6 +807,8 @@ class Checkpoints:
                 trainer.restore(_read(path))
                 return trainer
             except (DamagedFile, KeyError, ValueError, RuntimeError) as error:
+                if _is_out_of_memory(error):
+                    raise
                 aside = path.with_suffix(".damaged")
                 path.replace(aside)
                 reason = str(error).splitlines()[0]
@@ -849,6 +856,8 @@ def _read(path: Path) -> dict:
     try:
         return torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for what it refuses or cannot parse
+        if _is_out_of_memory(error):
+            raise
         raise DamagedFile(f"not loadable: {str(error).splitlines()[0]}") from None
 
 

@@ -110,33 +110,6 @@ def test_a_class_exactly_twice_as_probable_is_not_listed(own):
     assert audit.suspect_list(p[:, [0, 1]], [0]).all()
 
 
-def test_confident_joint_by_hand():
-    p = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.3, 0.7], [0.95, 0.05]])
-    y = np.array([0, 0, 0, 1, 1, 1])
-    # Class confidences: 0.6 and (0.8 + 0.7 + 0.05) / 3 = 0.517; every example reaches one of them.
-    assert audit.confident_joint(p, y) == pytest.approx(np.array([[2.0, 1.0], [1.0, 2.0]]))
-    assert audit.estimated_noise_rate(p, y) == pytest.approx(1 / 3)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_confident_joint_is_cleanlabs_before_its_rounding(seed):
-    count = pytest.importorskip("cleanlab.count", reason="needs the package cleanlab: pip install 'elrkit[test]'")
-    p, y = random_probabilities(500, 6, seed)
-    ours = audit.confident_joint(p, y)
-    assert ours.sum(1) == pytest.approx(np.bincount(y, minlength=6))
-    assert np.abs(ours - count.compute_confident_joint(y, p)).max() < 1
-
-
-def test_noise_rate_comes_back_from_the_true_posterior():
-    rng = np.random.default_rng(0)
-    truth = rng.integers(4, size=20_000)
-    labels = np.where(rng.random(len(truth)) < 0.3, (truth + 1) % 4, truth)
-    p = np.full((len(truth), 4), 0.01)
-    p[np.arange(len(truth)), truth] = 0.7  # what is true of a label given the picture
-    p[np.arange(len(truth)), (truth + 1) % 4] = 0.28
-    assert audit.estimated_noise_rate(p, labels) == pytest.approx((labels != truth).mean(), abs=0.005)
-
-
 def test_list_on_real_noisy_digits_beats_cleanlabs(noisy_digits):
     pytest.importorskip("cleanlab", reason="needs the package cleanlab: pip install 'elrkit[test]'")
     p, y, wrong = noisy_digits

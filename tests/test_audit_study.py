@@ -173,6 +173,12 @@ def test_what_cannot_be_honoured_is_named(arguments, line):
         audit_study.studies(**arguments)
 
 
+def test_a_seed_that_is_named_twice_is_one():
+    assert audit_study.studies("digits", seeds=[0, 0, 1], levels=["worst"]) == audit_study.studies(
+        "digits", seeds=[0, 1], levels=["worst"]
+    )
+
+
 def rows_of(values):
     """Finders, their average precision by seed."""
     names = {"ours": ("elr", "odds", "suspect"), "theirs": ("out_of_fold", "cleanlab", "cleanlab"),

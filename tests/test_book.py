@@ -99,6 +99,14 @@ def test_ledger_filters_and_sorts_in_the_page(visit):
     claims = [row.locator("td").nth(1).inner_text() for row in visible.all()]
     heading.click()
     assert [row.locator("td").nth(1).inner_text() for row in visible.all()] == claims[::-1]
+    for name in ("book/index", "notebooks/ledger"):  # signs, thousands, and what is empty first
+        table = visit(name).locator("table.ledger")
+        table.locator("th button").nth(2).click()
+        cells = [cell.inner_text() for cell in table.locator("tbody td:nth-child(3)").all()]
+        numbers = [float(re.match(r"-?[\d,.]+", text)[0].replace(",", "")) for text in cells if text]
+        assert len(numbers) > 5
+        assert numbers == sorted(numbers)
+        assert not any(cells[: len(cells) - len(numbers)])
 
 
 def test_ledger_leads_to_chapters_and_runs(visit):

@@ -945,6 +945,15 @@ def test_a_feed_from_a_dataset_file_uses_whole_main_categories(tmp_path):
         make_feed_from(tmp_path / "no.npz", tmp_path / "other")
 
 
+@pytest.mark.parametrize("date", ["", "0000-00-00", "0000-00-00 00:00:00", "2011-01-01", "31.12.2014"])
+def test_a_product_without_a_date_is_not_old(date):
+    """MySQL exports a missing date as zeros."""
+    product = {"id": "a", "label": "hat", "image": "a.jpg", "released": date}
+    assert catalogue._check_product(product, FeedRules(), frozenset())[0] == "a"
+    with pytest.raises(catalogue.Rejected, match="old: released before 2011"):
+        catalogue._check_product(product | {"released": "2010-12-31"}, FeedRules(), frozenset())
+
+
 def test_a_feed_from_a_named_dataset_of_grey_images(tmp_path):
     report = make_feed_from("digits", tmp_path / "shop", classes=3, products_per_class=4)
     assert (report["subcategories"], report["products"]) == (3, 12)

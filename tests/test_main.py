@@ -156,6 +156,19 @@ def test_audit_of_a_diverged_run_says_so(tmp_path, capsys):
     assert "its training diverged, so it says nothing of the labels" in capsys.readouterr().err
 
 
+def test_audit_of_another_training_of_the_same_name_says_so(tmp_path, capsys):
+    """As when two folders hold a shop.npz each: records are theirs, the place of networks is the machine's."""
+    path = write_dataset(tmp_path / "s.npz")
+    run = small(path)
+    runs.train_missing([run])
+    runs.save(runs.find(run) | {"weights_sha256": "0" * 64})
+    assert main(["audit", run.run_id, "--out", str(tmp_path / "list")]) == 2
+    said = capsys.readouterr().err
+    assert f"run {run.run_id}: trained elsewhere or on other data of that name" in said
+    assert f"remove {runs.record_path(run)} and train it here" in said
+    assert not (tmp_path / "list").exists()
+
+
 @pytest.mark.parametrize(("part", "left"), [({"train_size": 40}, 20), ({"split": "held_out"}, 6)])
 def test_audit_says_what_the_run_has_not_seen(part, left, tmp_path, capsys):
     path = write_dataset(tmp_path / "s.npz")

@@ -239,6 +239,36 @@ def test_a_checkpoint_that_does_not_fit_leaves_no_trace_in_the_run(digits, tmp_p
     assert "set aside as checkpoint.damaged" in caplog.text
 
 
+def test_a_checkpoint_older_than_a_field_of_the_config_goes_on(digits, tmp_path, steps_taken):
+    """The hash of a run leaves defaults out, so that a new field renames no run; nor may it end one."""
+    config = recipe("elr")
+    stopped(config, digits, tmp_path, 4)
+    without = json.loads(config.to_json())
+    assert without.pop("weight_average") == 0.0
+    rewrite(tmp_path / "checkpoint.pt", lambda state: state.update(config=json.dumps(without)))
+    steps_taken.clear()
+    fit(config, dataset=digits, state_dir=tmp_path)
+    assert len(steps_taken) == EPOCHS * STEPS - 4
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+@pytest.mark.parametrize("where", ["load", "restore"])
+def test_too_little_memory_to_resume_costs_no_checkpoint(digits, tmp_path, monkeypatch, steps_taken, error, where):
+    config = recipe("elr")
+    stopped(config, digits, tmp_path, 4)
+
+    def fail(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((torch, "load") if where == "load" else (train._Trainer, "restore")), fail)
+        with pytest.raises(train.OutOfMemory, match="out of memory on cpu; reduce batch_size"):
+            fit(config, dataset=digits, state_dir=tmp_path)
+    steps_taken.clear()
+    fit(config, dataset=digits, state_dir=tmp_path)
+    assert len(steps_taken) == EPOCHS * STEPS - 4
+
+
 def test_other_data_of_the_same_name_is_not_trained_on_with_old_weights(digits, tmp_path, caplog):
     config = recipe("ce", dataset="mine.npz")
     stopped(config, digits, tmp_path, 4)

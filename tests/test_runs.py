@@ -1,6 +1,7 @@
 """The store keeps what is valid and names what is not; many runs are trained once each, and stopped cleanly."""
 
 import copy
+import functools
 import io
 import json
 import logging
@@ -73,13 +74,14 @@ SPOILED = {
     "curves lack epoch, test_top1 or train_loss": lambda r: r["curves"].pop("train_loss"),
     "the curve 'test_top1' holds something that is no number": lambda r: set_in(r, "curves", "test_top1", 1, to=None),
     "the curve 'test_loss' holds something that is no number": lambda r: set_in(r, "curves", "test_loss", 0, to="low"),
+    "the curve 'test_top5' holds something that is": lambda r: set_in(r, "curves", "test_top5", 0, to=10**400),
     "the curve 'lr' holds something that is no number": lambda r: set_in(r, "curves", "lr", 0, to=math.nan),
     "'timing' is missing or not of type dict": lambda r: set_in(r, "timing", to=[]),
     "'versions' is missing or not of type dict": lambda r: r.pop("versions"),
 }
 
 BROKEN = {
-    "not readable as JSON": ["", "{", '{"schema": 1,', "\0" * 100, "[" * 100_000],
+    "not readable as JSON": ["", "{", '{"schema": 1,', "\0" * 100, "[" * 100_000, "9" * 5000],
     "not a JSON object": ["[]", "5", "null", '"record"'],
     "'schema' is missing": ["{}", '{"name": "a package", "version": 1}'],
 }
@@ -282,6 +284,7 @@ def test_a_run_that_fails_or_diverges_does_not_stop_the_others(tmp_path, monkeyp
         tiny(epochs=1),
     ]
 
+    @functools.cache
     def cifar10_without_labels(name):
         return data.load("digits" if name in ("digits", "cifar10") else name)
 
@@ -312,9 +315,31 @@ def test_a_record_is_loaded_unless_its_data_have_changed(tmp_path, digits, monke
     assert comparable(runs.train_one(config)) == comparable(record)
     arrays["test_labels"] = arrays["test_labels"][::-1]
     np.savez(path, **arrays, class_names=range(10))
-    runs._dataset.cache_clear()
+    with pytest.raises(data.DataError, match=r"is not what run [0-9a-f]{12} was trained on"):
+        runs.missing([config])  # replaced while this process has the old one in its memory
     with pytest.raises(data.DataError, match=r"is not what run [0-9a-f]{12} was trained on; give the new data another"):
         runs.train_one(config)
+
+
+def test_an_outcome_is_not_taken_for_another_training_of_the_same_name(tmp_path, digits, monkeypatch):
+    """Two folders with a dataset of one name share the place of outcomes, and have records of their own."""
+    config = tiny(dataset="mine.npz", epochs=1)
+    parts = ("train_images", "train_labels", "test_images", "test_labels")
+    records = []
+    for folder, turned in (("a", 1), ("b", -1)):
+        (tmp_path / folder).mkdir()
+        arrays = {part: getattr(digits, part).numpy() for part in parts}
+        arrays["train_labels"] = arrays["train_labels"][::turned]
+        np.savez(tmp_path / folder / "mine.npz", **arrays, class_names=range(10))
+        monkeypatch.setenv("ELRKIT_DATA", str(tmp_path / folder))
+        monkeypatch.setenv("ELRKIT_STATE", str(tmp_path / "state"))
+        monkeypatch.setenv("ELRKIT_RESULTS", str(tmp_path / folder / "results"))
+        assert runs.train_missing([config], threads=1) == []
+        records.append(runs.find(config))
+        assert runs.outcome(records[-1])["run_id"] == config.run_id
+    assert runs.outcome(records[0]) is None
+    (runs.state_dir(config) / "outcome.pt").unlink()
+    assert runs.outcome(records[1]) is None
 
 
 def test_a_full_disk_at_the_end_loses_nothing(digits, monkeypatch):

@@ -187,6 +187,7 @@ def test_the_names_that_run_ids_hash_know_no_machine():
         "shop/cpu-group-60-0.npz",
         "shop/clothing-group-0-0.npz",
     ]
+    assert shop.shops("cpu", [0, 0]) == chosen
     configs = shop.configs(chosen[0])
     assert [(c.loss, c.sam_rho) for c in configs.values()] == [("ce", 0), ("elr", 0), ("elr", 0.05)]
     assert (configs["ELR"].beta, configs["ELR"].lam, configs["ELR"].schedule) == (0.9, 7, "cosine")
@@ -314,6 +315,8 @@ def test_cleaning_stops_and_goes_on(tmp_path, monkeypatch):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in summary["rows"]]
 
     assert timeless(resumed) == timeless(whole)
+    with runs.claim(base):
+        assert shop.clean(base) is None  # another one is at it, and would lose what this one writes
 
 
 def test_cleaning_corrects_what_was_looked_at(tmp_path):

@@ -39,8 +39,13 @@ document.addEventListener("DOMContentLoaded", () => {
         const ascending = head.getAttribute("aria-sort") !== "ascending";
         table.querySelectorAll("thead th").forEach((other) => other.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
-        const key = (row) => row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();
-        const order = (a, b) => key(a).localeCompare(key(b), undefined, { numeric: true });
+        // data-sort holds a number, or nothing where the cell is empty; text sorts its first number as one.
+        const key = (row) => {
+          const { dataset, textContent } = row.cells[column];
+          return "sort" in dataset ? (dataset.sort === "" ? -Infinity : Number(dataset.sort)) : textContent.trim();
+        };
+        const compare = (x, y) => (typeof x === "number" ? (x > y) - (x < y) : x.localeCompare(y, undefined, { numeric: true }));
+        const order = (a, b) => compare(key(a), key(b));
         rows.sort((a, b) => (ascending ? order(a, b) : order(b, a)));
         body.append(...rows);
       });
