@@ -34,6 +34,7 @@ from elrkit.progress import duration
 SCHEMA = 2  # 1 trained the cross-entropy for a quarter of ELR's epochs
 TEST_IMAGES = 2_000  # choose the best epoch of cross-entropy; more would only take time
 FORM = "{:.3f}"  # of the tables' means and intervals
+LISTED = ("listed_share", "precision", "recall", "f1")  # what `audit.measure` says of a list, whatever its order
 LOOKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 log = logging.getLogger(__name__)
@@ -323,9 +324,15 @@ def gather(wanted: Sequence[Study], train: bool = False) -> pd.DataFrame:
 
 def rows(records: Sequence[dict]) -> pd.DataFrame:
     """The rows of these studies' records in one table, as `gather` returns it."""
-    table = [
-        {**record["study"], "wrong": record["data"]["wrong"], **row} for record in records for row in record["rows"]
-    ]
+    table = []
+    for record in records:
+        # A record has the suspect list once, beside the score odds: who is on it does not depend on the order.
+        listed = {
+            row["source"]: {name: row[name] for name in LISTED} for row in record["rows"] if row["list"] == "suspect"
+        }
+        for row in record["rows"]:
+            row = row if row["list"] else row | listed[row["source"]] | {"list": "suspect"}
+            table.append({**record["study"], "wrong": record["data"]["wrong"], **row})
     return pd.DataFrame(table, columns=None if table else [*Study._fields, "wrong", "source", "score", "list", "found"])
 
 
@@ -391,9 +398,9 @@ def _short(row: dict) -> dict:
 ELR, BOTH = OURS = ("ELR targets", "ELR targets and out-of-fold CE")
 CLEANLAB, CE_LOSS = RIVALS = ("cleanlab, out-of-fold CE", "CE loss, best epoch")
 FINDERS = {  # (source, score, list) -> its name in tables and figures; each with the package's own default
-    ("elr", "odds", "suspect"): ELR,
+    ("elr", audit.OF_TARGETS, "suspect"): ELR,
     ("out_of_fold", "cleanlab", "cleanlab"): CLEANLAB,
-    ("both", "odds", "suspect"): BOTH,
+    ("both", audit.OF_TARGETS, "suspect"): BOTH,
     ("ce", "self_confidence", "natural"): CE_LOSS,
     ("chance", "none", "all"): "chance",
 }
@@ -426,7 +433,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 def lists(rows: pd.DataFrame, source: str = "elr") -> pd.DataFrame:
     """The lists made from one source of probabilities: a row per level and list, means and intervals over seeds."""
     columns = {"listed_share": "share listed", "precision": "precision", "recall": "recall", "f1": "F1"}
-    kept = rows[(rows["source"] == source) & (rows["list"] != "")]
+    kept = rows[(rows["source"] == source) & rows["score"].isin(["odds", "cleanlab"])]
     table = [
         {
             "level": level,
@@ -445,6 +452,21 @@ def other_scores(rows: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     groups = kept.groupby(["level", "source", "score"], sort=False)["average_precision"]
     return groups.agg(lambda values: interval_text(values, FORM, none="", one="")).unstack("score")
+
+
+def score_gain(rows: pd.DataFrame) -> str:
+    """In words: the average precision of ELR's targets in the order that the tool uses, less that of `odds`, within a
+    study; empty without a study."""
+    of_targets = rows[(rows["source"] == "elr") & (rows["list"] == "suspect")]
+    by_score = of_targets.pivot_table(index=["level", "seed"], columns="score", values="average_precision", sort=False)
+    if by_score.empty:
+        return ""
+    gain = by_score[audit.OF_TARGETS] - by_score["odds"]
+    levels = [f"{interval_text(part, '{:+.3f}')} on {level}" for level, part in gain.groupby("level", sort=False)]
+    return (
+        f"average precision of ELR's targets, {audit.OF_TARGETS} less odds: {', '.join(levels)}; above 0 in "
+        f"{(gain > 0).sum()} of {len(gain)} studies"
+    )
 
 
 def differences(rows: pd.DataFrame, measures: Sequence[str] = ("average_precision", "f1")) -> pd.DataFrame:

@@ -340,7 +340,9 @@ def measure(shop: Shop, epochs: int | None = None) -> None:
         if outcome["targets"] is not None:
             given, wrong = dataset.train_labels.numpy(), (dataset.train_labels != dataset.train_truth).numpy()
             targets = outcome["targets"].numpy()
-            found = audit.measure(wrong, audit.label_scores(targets, given), audit.suspect_list(targets, given))
+            found = audit.measure(
+                wrong, audit.label_scores(targets, given, audit.OF_TARGETS), audit.suspect_list(targets, given)
+            )
             summary["runs"][config.run_id]["list"] = {name: round(value, 6) for name, value in found.items()}
         if arm == "ELR" and shop.split == "group" and shop.seed == 0 and KINDS[shop.kind].source != "cifar100":
             _save_gallery(shop, dataset, predicted)
@@ -608,8 +610,10 @@ def _clean(base: RunConfig, record: dict, outcome: dict, should_stop: Callable[[
         epochs=TUNE_EPOCHS, lr=base.lr / 10, schedule="cosine", restart_epochs=TUNE_EPOCHS, eta_min=0.0,
         eval_every=TUNE_EPOCHS,
     )  # fmt: skip
+    targets = outcome["targets"].numpy()
+    by_list = audit.rank(targets, given, scores=audit.label_scores(targets, given, audit.OF_TARGETS))
     orders = {
-        "list": audit.rank(outcome["targets"].numpy(), given).index.to_numpy(copy=True),
+        "list": by_list.index.to_numpy(copy=True),
         # A stream of its own: the noise is drawn from the plain seed, and the same permutation would find every flip.
         "random": np.random.default_rng([base.seed, 1]).permutation(n),
     }

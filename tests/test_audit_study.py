@@ -44,7 +44,17 @@ def test_figures_are_scikit_learns():
     wrong = labels != truth
     by_key = {(r["source"], r["score"], r["list"]): r for r in rows}
     assert len(by_key) == len(rows) == 20
-    assert by_key.keys() >= audit_study.FINDERS.keys()
+    record = {"study": {"level": "worst", "seed": 0}, "data": {"wrong": int(wrong.sum())}, "rows": rows}
+    table = audit_study.rows([record])
+    assert set(audit_study.named(table)["finder"]) == set(audit_study.FINDERS.values())
+    # A list is one whatever the order: the balanced score comes with the suspect list that the record has beside odds.
+    mine = table[(table["source"] == "elr") & (table["list"] == "suspect")].set_index("score")
+    suspects = audit.suspect_list(targets, labels)
+    assert set(mine.index) == {"odds", "self_confidence", "margin", "balanced"}
+    assert mine["f1"].tolist() == pytest.approx([f1_score(wrong, suspects)] * 4)
+    assert mine.loc["balanced", "average_precision"] == pytest.approx(
+        average_precision_score(wrong, audit.label_scores(targets, labels, "balanced"))
+    )
     both = np.sqrt(targets * out_of_fold)
     both /= both.sum(axis=1, keepdims=True)
     for source, p in {"elr": targets, "out_of_fold": out_of_fold, "both": both, "ce": ce}.items():
@@ -181,7 +191,7 @@ def test_a_seed_that_is_named_twice_is_one():
 
 def rows_of(values):
     """Finders, their average precision by seed."""
-    names = {"ours": ("elr", "odds", "suspect"), "theirs": ("out_of_fold", "cleanlab", "cleanlab"),
+    names = {"ours": ("elr", "balanced", "suspect"), "theirs": ("out_of_fold", "cleanlab", "cleanlab"),
              "loss": ("ce", "self_confidence", "natural")}  # fmt: skip
     return pd.DataFrame(
         [
@@ -212,6 +222,22 @@ def test_differences_are_paired_and_decided_by_their_interval():
     assert [(row.rival, round(row.mean, 6)) for row in both.itertuples()] == [
         ("cleanlab, out-of-fold CE", 0.1), ("CE loss, best epoch", -0.3),
     ]  # fmt: skip
+
+
+def test_what_the_order_adds_in_words():
+    rows = [
+        {"level": level, "seed": seed, "source": "elr", "score": score, "list": "suspect", "average_precision": value}
+        for level, by_score in {
+            "worst": {"odds": [0.70, 0.72], "balanced": [0.72, 0.76]}, "random1": {"odds": [0.6], "balanced": [0.59]},
+        }.items()
+        for score, values in by_score.items()
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+    # 0.02 and 0.04: mean 0.03, half width t(0.975, 1) times 0.01
+    assert audit_study.score_gain(pd.DataFrame(rows)) == (
+        "average precision of ELR's targets, balanced less odds: +0.030 (-0.097 to +0.157) on worst, -0.010 (1 seed) "
+        "on random1; above 0 in 2 of 3 studies"
+    )
 
 
 def test_the_saving_in_words():

@@ -157,7 +157,7 @@ def test_other_runs_alone_say_nothing(sentence):
 
 def test_looks_finder_by_finder():
     finders = [
-        ("elr", "odds", "suspect", 250),
+        ("elr", "balanced", "suspect", 250),
         ("out_of_fold", "cleanlab", "cleanlab", 300),
         ("chance", "none", "all", 500),
     ]

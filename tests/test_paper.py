@@ -540,7 +540,7 @@ def test_linear_model_is_tried_by_the_ledger(published, claims):
 
 def studies(**share) -> pd.DataFrame:
     """Studies of the list of labels to look at: for each level the work that it leaves, in percent, seed by seed."""
-    ours = {"dataset": "cifar10", "source": "elr", "score": "odds", "list": "suspect", "effort_half_random": 500.0}
+    ours = {"dataset": "cifar10", "source": "elr", "score": "balanced", "list": "suspect", "effort_half_random": 500.0}
     rows = [
         {**ours, "level": level, "seed": seed, "effort_half": 5 * work}
         for level, works in share.items()
