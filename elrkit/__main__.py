@@ -283,6 +283,8 @@ def audit(
         dataset = _dataset_to_audit(run_or_feed)
         config = None if given else _audit_config(run_or_feed, dataset, epochs)
     audit.check_listable(dataset, top)  # now, and not after minutes of training
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"out={out}: a file; allowed is a folder, there or not")
     if config is None:
         written = audit.audit_probabilities(given[0], dataset, out, top, given[1], decided)
     else:
@@ -319,6 +321,11 @@ def audit(
         written = audit.audit_outcome(outcome, dataset, out, top, test, given and given[0], decided)
     if decisions:
         print(f"{written.left_out} products left out, which were confirmed or kept and are filed as was decided")
+        if written.unfit:
+            print(
+                f"warning: {written.unfit} decisions fit nothing: their ids are not the dataset's, or they are neither "
+                "confirm, keep nor unsure"
+            )
     among = f" ({written.of_test} of test products)" if written.of_test else ""
     print(f"{len(written.listed)} labels to look at{among}, the most suspicious first: {written.table}")
     if written.page is None:
@@ -362,6 +369,8 @@ def _dataset_to_audit(name: str) -> Dataset:
         # The folder of a feed's photos, if it lies beside the feed, is the only class that has any image.
         if len(dataset.train_labels.unique()) > 1 or not is_feed():
             return dataset
+    except data.UnreadableImage:  # so there are class folders, whatever lies beside their images
+        raise
     except data.DataError:
         if not is_feed():
             raise

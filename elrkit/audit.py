@@ -31,6 +31,7 @@ from PIL import Image
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
 
+from elrkit.catalogue import without_zeros
 from elrkit.data import Dataset
 
 Method = Literal["odds", "self_confidence", "margin", "balanced"]
@@ -309,13 +310,15 @@ def _groups(scores: NDArray[np.float64], bad: NDArray[np.bool_]) -> tuple[NDArra
 
 class Written(NamedTuple):
     """A list on the disk: its rows, the path of the CSV, that of the page (None when no row is left), how many
-    suspicious labels are left out because they were decided on, and how many rows are test images."""
+    suspicious labels are left out because they were decided on, how many rows are test images, and how many decisions
+    fit nothing: of an id that the dataset has not, or of another word than confirm, keep and unsure."""
 
     listed: pd.DataFrame
     table: Path
     page: Path | None
     left_out: int
     of_test: int
+    unfit: int
 
 
 def audit_outcome(
@@ -446,7 +449,8 @@ def _write_list(
     if any(titles):
         table.insert(1, "title", [titles[row] for row in table.index])
     listed = table[suspect[table.index]]
-    decided = _decided(decisions)
+    every = [*(dataset.train_ids or map(str, range(len(dataset.train_images)))), *(dataset.test_ids or ())]
+    decided, unfit = _decided(decisions, every)
     done = np.array([decided.get(id_) == label for id_, label in zip(listed["id"], listed["label"], strict=True)], bool)
     listed = listed[~done]
     out = Path(out)
@@ -469,13 +473,19 @@ def _write_list(
             pictures = np.repeat(pictures, 3, axis=-1)
         review_page(shown, pictures, page)
     partial.replace(path)
-    return Written(listed, path, page, int(done.sum()), int((listed.index >= len(index)).sum()))
+    return Written(listed, path, page, int(done.sum()), int((listed.index >= len(index)).sum()), unfit)
 
 
-def _decided(decisions: Sequence[pd.DataFrame]) -> dict[str, str | None]:
-    """The label that each product was given by its last decision; None where that was unsure."""
-    rows = itertools.chain.from_iterable(table.itertuples() for table in decisions)
-    return {row.id: {"confirm": row.suggested_label, "keep": row.label}.get(row.decision) for row in rows}
+def _decided(decisions: Sequence[pd.DataFrame], ids: Sequence[str]) -> tuple[dict[str, str | None], int]:
+    """The label that each product was given by its last decision, None where that was unsure; and how many decisions
+    fit none of `ids`, or are not understood."""
+    zeros, known = without_zeros(ids), set(ids)
+    decided, unfit = {}, 0
+    for row in itertools.chain.from_iterable(table.itertuples() for table in decisions):
+        id_ = zeros.get(row.id, row.id)
+        decided[id_] = {"confirm": row.suggested_label, "keep": row.label}.get(row.decision)
+        unfit += id_ not in known or row.decision not in ("confirm", "keep", "unsure")
+    return decided, unfit
 
 
 def _for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:

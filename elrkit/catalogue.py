@@ -237,7 +237,8 @@ def import_feed(
     for path in decided:
         if not path.is_file():
             raise FileNotFoundError(f"import_feed: decisions file {path} does not exist; name the CSV that was saved")
-    hosts = frozenset(host.lower() for host in download_from)
+    # A host, or the address of one.
+    hosts = frozenset((urlsplit(host).netloc if "://" in host else host).lower() for host in download_from)
     source = {
         "feeds": [{"file": name, "bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in files],
         "decisions": [_sha256(path) for path in decided],
@@ -301,11 +302,29 @@ def rebuild_feed(
     return new
 
 
+_MENDS = {  # why products are dropped -> what mends it, where that is an option and not the product
+    "wrong encoding": "--rules.encoding cp1252 or latin-1, if the file is in that",
+    "no image": "--rules.columns image NAME, if another column or tag has it",
+    "image file missing": "--images names the folder that the feed's paths start from",
+    "image on a host not allowed for download": "--download-from names its host",
+}
+
+
+def _dropped_in_words(counts: Mapping) -> list[str]:
+    """A line for each reason why products were dropped: step, count, reason, and what may mend it."""
+    lines = []
+    for step, reasons in counts["dropped"].items():
+        for reason, count in reasons.items():
+            example = f", such as {counts['examples'][reason][0]}" if counts["examples"].get(reason) else ""
+            mend = f" ({_MENDS[reason]}{example})" if reason in _MENDS else ""
+            lines.append(f"{step}: {count} dropped, {reason}{mend}")
+    return lines
+
+
 def summary(manifest: Mapping) -> str:
     """What an import did, as plain lines for a terminal."""
     lines = [f"{manifest['counts']['read']} products read from {len(manifest['source']['feeds'])} files"]
-    for step, reasons in manifest["counts"]["dropped"].items():
-        lines += [f"  {step}: {count} dropped, {reason}" for reason, count in reasons.items()]
+    lines += [f"  {line}" for line in _dropped_in_words(manifest["counts"])]
     if small := manifest["counts"].get("small_subcategories"):
         named = [f"{name} ({count})" for name, count in small["named"][:SHOWN]]
         more = f", and {small['count'] - SHOWN} more" if small["count"] > SHOWN else ""
@@ -348,7 +367,8 @@ def _feed_files(feeds: Sequence[str | Path]) -> list[tuple[str, Path]]:
         else:
             raise FileNotFoundError(f"import_feed: feed {path} does not exist")
     if not files:
-        raise ValueError(f"import_feed: no .xml or .csv file in {', '.join(map(str, feeds)) or 'an empty list'}")
+        where = ", ".join(map(str, feeds)) or "an empty list"
+        raise ValueError(f"import_feed: no .xml or .csv file in {where}; give the feed first, then the options")
     whole = [Path(os.path.abspath(path)) for _, path in files]
     if len({name for name, _ in files}) < len(set(whole)):  # two of one name, from folders that were given one by one
         common = os.path.commonpath([path.parent for path in whole])
@@ -373,7 +393,8 @@ class _Products:
         self.of_namespace: set[str] = set()  # fields of the open product
         self.found: list[dict[str, str] | None] = []  # None: a product that was cut off
         self.opened = 0  # items
-        self.others: Counter[str] = Counter()  # elements before the first item
+        self.others: Counter[str] = Counter()  # elements before the first item, those that hold elements
+        self.open: list[str] = []  # of them, as they lie in each other
         self.product: dict[str, str] | None = None
         self.field: str | None = None
 
@@ -383,8 +404,11 @@ class _Products:
     def start(self, tag: str, attributes: Mapping[str, str]):
         in_namespace = tag[:1] == "{" or ":" in tag
         tag = tag.rpartition("}")[2].rpartition(":")[2]
-        if not self.opened and len(self.others) < 100:
-            self.others[tag] += 1
+        if not self.opened:
+            if self.open and self.open[-1] and len(self.others) < 100:
+                self.others[self.open[-1]] += 1
+                self.open[-1] = ""  # counted once
+            self.open.append(tag)
         if tag == self.item:
             self.opened += 1
             self.close()
@@ -406,6 +430,8 @@ class _Products:
 
     def end(self, tag: str):
         tag = tag.rpartition("}")[2]
+        if not self.opened and self.open:
+            self.open.pop()
         if tag == self.item and self.product is not None:
             self.found.append(self.product)
             self.product = self.field = None
@@ -811,6 +837,21 @@ def title_stem(title: str) -> str:
 # ------------------------------------------------------------------------------------------------ reading images
 
 
+_ORIENTATION = 0x0112  # of EXIF; 1: as it is
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The image as a person sees it: rotated by EXIF orientation, 16 bits scaled to 8, transparency white."""
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip, not scale
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
 def read_thumbnail(data: bytes, rules: FeedRules = FeedRules()) -> Thumbnail:  # noqa: B008  (frozen)
     """Decode one image file of any origin to (size, size, 3) RGB pixels.
 
@@ -843,16 +884,11 @@ def read_thumbnail(data: bytes, rules: FeedRules = FeedRules()) -> Thumbnail:  #
         if image.format == "PNG" and any("16" in str(tile[3]) for tile in image.tile):
             notes.append("16-bit reduced to 8")
         image.load()
-        if image.getexif().get(0x0112, 1) != 1:
-            image = ImageOps.exif_transpose(image)
+        if image.getexif().get(_ORIENTATION, 1) != 1:
             notes.append("rotated by EXIF orientation")
-        if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip, not scale
-            image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
         if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             notes.append("transparency made white")
-        image = image.convert("RGB")
+        image = as_rgb(image)
         square = (rules.size, rules.size)
         resample = Image.Resampling.BILINEAR
         # Signs of the lowest 12 x 12 DCT coefficients of the 36 x 36 grey image about their median. The usual 8 x 8
@@ -1074,7 +1110,7 @@ def _scan(db: sqlite3.Connection, number: int, name: str, path: Path, rules: Fee
         products = _read_csv(path, rules, columns)
     by_file = columns["label"] == "@file"
     of_file = {"label": str(PurePosixPath(name).with_suffix("")), "name": path.stem}
-    read, dropped, examples = 0, Counter(), {}
+    read, dropped, examples, damaged_titles = 0, Counter(), {}, 0
     db.execute("BEGIN")
     try:
         for product in products:
@@ -1086,6 +1122,7 @@ def _scan(db: sqlite3.Connection, number: int, name: str, path: Path, rules: Fee
                     product |= of_file
                 id_, label, label_name, image = _check_product(product, rules, hosts)
                 title = product.get("title", "")
+                damaged_titles += _BROKEN_TEXT.search(title) is not None
                 stem = title_stem(title) if rules.title_group else ""
                 db.execute("INSERT OR IGNORE INTO label(key, name) VALUES(?, ?)", (label, label_name))
                 db.execute("INSERT OR IGNORE INTO image(path) VALUES(?)", (image,))
@@ -1108,6 +1145,11 @@ def _scan(db: sqlite3.Connection, number: int, name: str, path: Path, rules: Fee
     if damage:
         db.execute("INSERT INTO dropped VALUES('xml', ?, ?, ?)", [damage[0], len(damage), name])
         log.warning("%s: %d XML errors, first %s", name, len(damage), damage[0])
+    if damaged_titles:
+        log.warning(
+            "%s: %d titles are not in the encoding read, and hold question marks: %s",
+            name, damaged_titles, _MENDS["wrong encoding"],
+        )  # fmt: skip
     rows = [("product", reason, count, json.dumps(examples[reason])) for reason, count in dropped.items()]
     db.executemany("INSERT INTO dropped VALUES(?, ?, ?, ?)", rows)
     db.execute("INSERT INTO meta VALUES(?, ?)", [done, str(read)])
@@ -1141,6 +1183,8 @@ def read_decisions(path: str | Path) -> pd.DataFrame:
     """
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; give the decisions that the page saved") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not UTF-8 text; save it as CSV UTF-8") from None
     head = re.match("[^\r\n]*", text)[0]
@@ -1175,6 +1219,17 @@ def read_decisions(path: str | Path) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=DECISION_COLUMNS, dtype=str)
 
 
+def without_zeros(ids: Iterable[str]) -> dict[str, str]:
+    """The ids that begin with zeros by what a spreadsheet makes of them ("48" for "00048"), where that is the id of no
+    other product."""
+    ids = set(ids)
+    short: dict[str, list[str]] = {}
+    for id_ in ids:
+        if id_.startswith("0") and id_.isdecimal():
+            short.setdefault(id_.lstrip("0") or "0", []).append(id_)
+    return {text: meant[0] for text, meant in short.items() if len(meant) == 1 and text not in ids}
+
+
 def _apply_decisions(db: sqlite3.Connection, decisions: list[Path], rules: FeedRules) -> None:
     """Labels as a person decided them, a later file's decisions after an earlier one's; each decision that fits nothing
     is counted, none stops the import."""
@@ -1192,10 +1247,16 @@ def _apply_decisions(db: sqlite3.Connection, decisions: list[Path], rules: FeedR
             meant.setdefault(key, set()).add(k)
     labels: dict[str, list[int]] = {}  # those that each decided product had in this call, now the last one
     gone = set()  # dropped by an earlier decision, so not unknown
+    asked = {id_ for _, table in tables for id_ in table["id"]}
+    zeros = without_zeros(id_ for (id_,) in db.execute("SELECT id FROM product WHERE id GLOB '0*'"))
+    zeros = {
+        text: zeros[text] for text in asked & zeros.keys()
+        if not db.execute("SELECT 1 FROM product WHERE id=?", [text]).fetchone()
+    }  # fmt: skip
     counts, examples = Counter(), {}
     db.execute("BEGIN")
     for file, row in ((file, row) for file, table in tables for row in table.itertuples()):
-        id_ = row.id
+        id_ = zeros.get(row.id, row.id)
         found = db.execute("SELECT label FROM product WHERE id=?", [id_]).fetchone()
         had = labels.setdefault(id_, [*found]) if found else []
         # The label that was decided on, if it is the product's, or was before an earlier decision.
@@ -1227,6 +1288,10 @@ def _apply_decisions(db: sqlite3.Connection, decisions: list[Path], rules: FeedR
         if misfit is not None and counts[outcome] <= EXAMPLES:
             shown = ", ".join(map(_printable, (id_, misfit)))
             examples.setdefault(outcome, []).append(f"{_printable(file)}, line {row.Index}: {shown}")
+    if zeros:
+        counts["by an id whose leading zeros a spreadsheet has dropped"] = len(zeros)
+    if asked and not any(outcome.startswith(("kept", "confirmed", "unsure")) for outcome in counts):
+        log.warning("none of the decisions on %d products fits a product of this feed", len(asked))
     if dropped := counts["unsure, dropped"]:
         db.execute("INSERT INTO dropped VALUES('decision', 'marked unsure', ?, '[]')", [dropped])
     db.execute("INSERT INTO meta VALUES('decisions', ?)", [json.dumps({"counts": counts, "examples": examples})])
@@ -1447,9 +1512,9 @@ def _write(db: sqlite3.Connection, out: Path, asked: dict, rules: FeedRules) -> 
     decided = _meta(db, "decisions") or {"counts": {}, "examples": {}}
     counts["examples"] |= decided["examples"]
     if not counts["kept"]:
+        refused = [f"file refused: {name}: {reason}" for name, reason in counts["files_refused"].items()]
         raise ValueError(
-            f"import_feed: none of {counts['read']} products is left; dropped: {counts['dropped']}, "
-            f"files refused: {counts['files_refused']}"
+            f"import_feed: none of {counts['read']} products is left; {'; '.join(_dropped_in_words(counts) + refused)}"
         )
     columns = [("label", np.int64), ("image", np.int64), ("stem", np.int64)]
     chosen = np.fromiter(db.execute("SELECT label, image, stem FROM chosen ORDER BY place"), columns)

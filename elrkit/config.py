@@ -343,7 +343,7 @@ def as_list(name: str, values: list | str) -> list:
         except (ValueError, SyntaxError):  # words without quotes
             values = [word.strip() for word in values[1:-1].split(",")]
     if not isinstance(values, list | tuple) or not values:
-        raise ConfigError(f"{name}={values!r}: allowed is a list with at least one value")
+        raise ConfigError(f"{name}={values!r}: allowed is a list with at least one value, such as [0.3] or [ce, elr]")
     return list(values)
 
 

@@ -6,6 +6,7 @@ Randomness is a pure function of (seed, epoch), so that a run can be resumed at 
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -25,6 +26,10 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".ti
 
 class DataError(ValueError):
     """Data that are missing or cannot be used; one line that says what, where and how to mend it."""
+
+
+class UnreadableImage(DataError):
+    """An image of a class folder that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -199,20 +204,21 @@ def _npz(path: Path, name: str, mean=None, std=None) -> Dataset:
 def _folders(path: Path, name: str) -> Dataset:
     split = (path / "train").is_dir() and (path / "test").is_dir()
     base = path / "train" if split else path
-    class_names = sorted(p.name for p in base.iterdir() if p.is_dir() and not p.name.startswith("."))
+    folders = [p for p in base.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    class_names = sorted(p.name for p in folders if next(_images_in(p), None))
     if len(class_names) < 2:
         raise DataError(
-            f"{path}: {len(class_names)} class folders; put the images of each class into a folder of its own"
+            f"{path}: {len(class_names)} class folders with images ({', '.join(sorted(IMAGE_SUFFIXES))}); put the "
+            "images of each class into a folder of its own"
         )
 
     def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         images, labels, ids = [], [], []
         for label, class_name in enumerate(class_names):
-            for file in sorted((folder / class_name).glob("*")):
-                if file.suffix.lower() in IMAGE_SUFFIXES:
-                    images.append(_read_image(file))
-                    labels.append(label)
-                    ids.append(file.relative_to(path).as_posix())
+            for file in sorted(_images_in(folder / class_name)):
+                images.append(_read_image(file))
+                labels.append(label)
+                ids.append(file.relative_to(path).as_posix())
         if not images:
             raise DataError(f"{folder}: no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in its class folders")
         return np.stack(images), np.array(labels), np.array(ids)
@@ -235,15 +241,22 @@ def _folders(path: Path, name: str) -> Dataset:
     return make(*((images[part], labels[part], ids[part]) for part in (~test, test)))
 
 
+def _images_in(folder: Path) -> Iterator[Path]:
+    """The image files of a class: in its folder and, as torchvision's ImageFolder has it, in those below."""
+    return (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+
+
 def _read_image(file: Path) -> np.ndarray:
+    from elrkit.catalogue import as_rgb  # not before: what reads feeds is needed for folders alone
+
     side = FOLDER_IMAGE_SIDE
     try:
         with Image.open(file) as image:
-            image = image.convert("RGB")
+            image = as_rgb(image)
             scale = side / min(image.size)
             image = image.resize([max(side, round(s * scale)) for s in image.size], Image.Resampling.BICUBIC)
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file}: not a readable image ({error}); mend or remove it") from None
+        raise UnreadableImage(f"{file}: not a readable image ({error}); mend or remove it") from None
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return np.asarray(image.crop((left, top, left + side, top + side)))
 

@@ -144,7 +144,8 @@ def make_feed(
     style = rng.integers(len(SIZES) * len(COLOURS), size=n + bad)
     year, month = rng.integers(2011, 2021, size=n + bad), rng.integers(1, 13, size=n + bad)
     with ExitStack() as stack:
-        truth_file = stack.enter_context((out / "truth.csv").open("w", encoding="utf-8", newline=""))
+        partial = out / "truth.csv.partial"  # the name that says that a feed is there comes last
+        truth_file = stack.enter_context(partial.open("w", encoding="utf-8", newline=""))
         truth_rows = csv.writer(truth_file)
         truth_rows.writerow(["id", "label", "true_label", "article", "kind", "image", "thumbnail"])
         write = (_xml_writer if format == "xml" else _csv_writer)(stack, out / "feed", class_names, main)
@@ -165,6 +166,7 @@ def make_feed(
             label, true_label = class_names[filed[i]], class_names[truth[i]]
             truth_rows.writerow([link, label, true_label, article[i], kind[i], image[i], thumbnail[i]])
 
+    partial.replace(out / "truth.csv")
     wrong = np.nonzero(filed[:n] != truth[:n])[0]
     report = {
         "products": n,

@@ -582,10 +582,20 @@ def load_or_train(configs: Sequence[RunConfig], *, jobs: int | None = None, **op
             _dataset(name)
         jobs = jobs or (1 if torch.cuda.is_available() else min(_cores(), len(todo)))
         announce(todo, jobs)
-        with progress.display(len(todo)) as on_event:
+        failed: dict[str, str] = {}
+        with progress.display(len(todo)) as show:
+
+            def on_event(event: Event) -> None:
+                if event.kind == "failed":
+                    failed[event.config.run_id] = str(event.detail)
+                show(event)
+
             left = train_missing(todo, jobs=jobs, on_event=on_event, **options)
         if left:
-            raise RuntimeError(f"{len(left)} of {len(todo)} runs have no record, see above; call again to resume them")
+            stopped = len(left) - len(failed)
+            reasons = [f"{len(failed)} failed: {next(iter(failed.values()))}"] if failed else []
+            reasons += [f"{stopped} stopped; call again to resume them"] if stopped else []
+            raise RuntimeError(f"{len(left)} of {len(todo)} runs have no record, {', '.join(reasons)}")
     return [read(record_path(config)) for config in configs]
 
 

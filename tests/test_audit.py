@@ -383,6 +383,12 @@ def test_a_saved_file_is_loaded_and_can_be_undone(open_page, tmp_path):
     assert saved(page, tmp_path / "again.csv").values.tolist() == kept.values.tolist()
     press(page, "z")
     assert "2 of 12 decided: 0 confirmed, 2 kept" in page.inner_text("#counts")
+    # What a spreadsheet makes of it.
+    text = (tmp_path / "decisions.csv").read_text("utf-8-sig")
+    (tmp_path / "excel.csv").write_text(text.replace(",", ";"), "utf-8-sig")
+    page.set_input_files("#file", tmp_path / "excel.csv")
+    page.wait_for_function("document.getElementById('message').textContent.includes('loaded from excel.csv')")
+    assert saved(page, tmp_path / "third.csv").values.tolist() == kept.values.tolist()
 
 
 BAD_FILES = [
@@ -597,7 +603,7 @@ def test_test_products_are_listed_with_their_titles_and_pictures(tmp_path):
     outcome = {
         "targets": torch.from_numpy(doubting(3))[shuffled], "index": shuffled, "given": dataset.train_labels[shuffled]
     }  # fmt: skip
-    listed, path, page, _, of_test = audit.audit_outcome(outcome, dataset, tmp_path, test=doubting(4)[:6])
+    listed, path, page, _, of_test, _ = audit.audit_outcome(outcome, dataset, tmp_path, test=doubting(4)[:6])
     assert set(listed["id"]) == {"p3", "q4"}
     assert of_test == 1
     assert dict(zip(listed["id"], listed["title"], strict=True)) == {"p3": "thing 3", "q4": "test thing 4"}
@@ -662,6 +668,15 @@ def test_a_part_takes_the_scale_of_the_other():
     assert audit.as_suspicious_as(reference, [0.99, 0.2, 0.9, 0.5]) == pytest.approx([0.875, 0.125, 0.625, 0.375])
     assert audit.as_suspicious_as(reference, []).shape == (0,)
     assert audit.as_suspicious_as(reference, [0.0] * 4).tolist() == pytest.approx([0.5] * 4)
+
+
+def test_decisions_that_fit_nothing_are_counted(tmp_path):
+    named = dict(train_ids=tuple(f"{k:03}" for k in range(12)), test_ids=tuple(f"q{k}" for k in range(6)))
+    columns = ["id", "decision", "label", "suggested_label"]
+    rows = [("3", "keep", "a", "c"), ("99", "keep", "a", "b"), ("q1", "ja", "b", "a"), ("q2", "unsure", "b", "a")]
+    decisions = [pd.DataFrame(rows, columns=columns)]
+    written = audit.audit_probabilities(doubting(3), three_classes(**named), tmp_path, decisions=decisions)
+    assert (len(written.listed), written.left_out, written.unfit) == (0, 1, 2)  # 3 is 003, whose zeros Excel dropped
 
 
 def test_test_images_without_ids_are_not_listed(tmp_path):

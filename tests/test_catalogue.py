@@ -5,6 +5,7 @@ import gzip
 import http.server
 import io
 import json
+import logging
 import os
 import struct
 import subprocess
@@ -307,7 +308,7 @@ def test_every_product_hostile_takes_time_in_proportion(shop):
         (b"", "no <product> in it"),
         (b"<shop><item/></shop>", "no <product> in it"),
         (
-            b"<rss><item><g/></item><item/><item/></rss>",
+            b"<rss>" + b"<title>t</title>" * 5 + b"<item><title/><g/></item>" * 3 + b"</rss>",
             "no <product> in it; it has 3 times <item>; mend with --rules.item",
         ),
         (b"<products>" + b"<a b=c>&x;" * 3000, "not XML"),
@@ -1285,8 +1286,56 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"must end in \.npz"):
         import_feed([tmp_path], tmp_path / "a.zip", images=tmp_path)
     (tmp_path / "f.csv").write_text("id,label,image\n1,2,none.jpg\n")
-    with pytest.raises(ValueError, match=r"none of 1 products is left; dropped: .*'image file missing': 1"):
+    with pytest.raises(ValueError, match="none of 1 products is left; image: 1 dropped, image file missing") as caught:
         import_feed([tmp_path / "f.csv"], tmp_path / "a.npz", images=tmp_path)
+    assert str(caught.value).endswith("(--images names the folder that the feed's paths start from, such as 1)")
+    with pytest.raises(ValueError, match="in an empty list; give the feed first"):
+        import_feed([], tmp_path / "a.npz", images=tmp_path)
+
+
+def test_a_feed_in_another_encoding_is_told(tmp_path, caplog):
+    rows = [f"p{k},{'Küche' if k % 2 else 'Bad'},{k}.png,Stück {k}" for k in range(20)]
+    (tmp_path / "f.csv").write_bytes("\n".join(["id,label,image,title", *rows]).encode("cp1252"))
+    for k in range(20):
+        picture(k, (40, 40)).save(tmp_path / f"{k}.png")
+    rules = FeedRules(min_images=2)
+    with caplog.at_level(logging.WARNING):
+        manifest = import_feed([tmp_path / "f.csv"], tmp_path / "a.npz", images=tmp_path, rules=rules)
+    assert "f.csv: 10 titles are not in the encoding read, and hold question marks: --rules.encoding" in caplog.text
+    assert manifest["classes"].keys() == {"Bad"}
+    assert "10 dropped, wrong encoding (--rules.encoding cp1252 or latin-1, if the file is in that" in summary(manifest)
+    rules = rules.model_copy(update={"encoding": "cp1252"})
+    manifest = import_feed([tmp_path / "f.csv"], tmp_path / "b.npz", images=tmp_path, rules=rules)
+    assert manifest["classes"].keys() == {"Küche", "Bad"}
+
+
+def test_a_host_may_be_given_by_an_address_of_it(shop):
+    rules = FeedRules(min_images=1)
+    feed = xml([product(k, thumbnail=f"https://cdn.shop.example/{k}.jpg") for k in range(4)])
+    with pytest.raises(ValueError, match=r"not allowed for download \(--download-from names its host"):
+        run(shop, feed, rules=rules)
+    with pytest.raises(ValueError, match="none of 4 products is left") as caught:
+        run(shop, feed, rules=rules.model_copy(update={"retries": 0}), download_from=["https://cdn.shop.example/x"])
+    assert "not allowed" not in str(caught.value)
+
+
+def test_ids_that_a_spreadsheet_robbed_of_their_zeros_are_understood(shop, caplog):
+    """Excel saves 00003 as 3."""
+    assert catalogue.without_zeros(["007", "07", "0012", "12", "00", "0x1", "5"]) == {"0": "00"}
+    assert catalogue.without_zeros(["00048", "5"]) == {"48": "00048"}
+    feed = "id,label,image\n" + "".join(f"{k:05},{'hat' if k % 2 else 'shoe'},{k}.jpg\n" for k in range(8))
+    (shop / "d.csv").write_text("id,decision,label,suggested_label\n3,confirm,hat,shoe\n4,keep,shoe,hat\n")
+    manifest = run(shop, feed, "feed.csv", decisions=shop / "d.csv")
+    assert labels_by_id(shop / "out.npz")["00003"] == "shoe"
+    assert manifest["decisions"] == {
+        "confirmed, relabelled": 1,
+        "kept as labelled": 1,
+        "by an id whose leading zeros a spreadsheet has dropped": 2,
+    }
+    (shop / "d.csv").write_text("id,decision,label,suggested_label\n31,confirm,hat,shoe\n")
+    with caplog.at_level(logging.WARNING):
+        run(shop, feed, "feed.csv", decisions=shop / "d.csv")
+    assert "none of the decisions on 1 products fits a product of this feed" in caplog.text
 
 
 # ------------------------------------------------------------------------------------------------ downloads

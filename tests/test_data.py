@@ -243,21 +243,48 @@ def test_images_are_scaled_on_the_short_side_and_centre_cropped(tmp_path, size):
 
 
 def test_folder_errors_name_the_file(tmp_path):
-    with pytest.raises(DataError, match="0 class folders; put the images of each class into a folder of its own"):
+    with pytest.raises(DataError, match=r"0 class folders with images \(.*\.png.*\); put the images"):
         data.load(f"{tmp_path}/")
     save_images(tmp_path / "a", 2, (255, 0))
     (tmp_path / "b").mkdir()
+    with pytest.raises(DataError, match="1 class folders with images"):
+        data.load(f"{tmp_path}/")
+    save_images(tmp_path / "c", 2, (0, 255))
     with pytest.raises(DataError, match="fewer than 10 images in every class"):
         data.load(f"{tmp_path}/")
     (tmp_path / "b" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
     with pytest.raises(DataError) as caught:
         data.load(f"{tmp_path}/")
     assert_one_line(caught, "torn.jpg: not a readable image", "mend or remove it")
-    (tmp_path / "b" / "torn.jpg").unlink()
-    for file in (tmp_path / "a").iterdir():
-        file.unlink()
+    save_images(tmp_path / "split" / "train" / "a", 2, (255, 0))
+    save_images(tmp_path / "split" / "train" / "b", 2, (255, 0))
+    (tmp_path / "split" / "test").mkdir()
     with pytest.raises(DataError, match=r"no images \(.*\.png.*\) in its class folders"):
-        data.load(f"{tmp_path}/")
+        data.load(f"{tmp_path}/split")
+
+
+def test_pictures_of_a_folder_are_read_as_a_feed_s_are(tmp_path):
+    """16 bits are scaled, transparency is white, a photo stands as it was taken; folders in a class are the class's."""
+    grey = np.linspace(0, 65535, 40 * 40).reshape(40, 40).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    clear = np.zeros((40, 40, 4), np.uint8)
+    clear[10:30, 10:30] = 255, 0, 0, 255
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    turned = Image.fromarray(np.repeat(np.arange(0, 240, 6, dtype=np.uint8)[None, :, None], 40, 0).repeat(3, 2))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    deep, clear, turned = (data._read_image(tmp_path / name) for name in ("deep.png", "clear.png", "turned.jpg"))
+    assert 120 < deep.mean() < 135
+    assert clear[0, 0].tolist() == [255, 255, 255]
+    assert clear[16, 16].tolist() == [255, 0, 0]
+    assert np.ptp(turned.mean(axis=(1, 2))) > 150 > 50 > np.ptp(turned.mean(axis=(0, 2)))  # dark to light from the top
+    for name in ("a", "b/x", "b/y"):
+        save_images(tmp_path / "shop" / name, 10, (255, 0))
+    (tmp_path / "shop" / "audit").mkdir()
+    dataset = data.load(str(tmp_path / "shop"))
+    assert dataset.class_names == ("a", "b")
+    assert torch.cat([dataset.train_labels, dataset.test_labels]).bincount().tolist() == [10, 20]
 
 
 @pytest.mark.parametrize(

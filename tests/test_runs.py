@@ -342,6 +342,16 @@ def test_an_outcome_is_not_taken_for_another_training_of_the_same_name(tmp_path,
     assert runs.outcome(records[1]) is None
 
 
+def test_what_cannot_be_trained_is_told_and_not_to_be_called_again(tmp_path, digits):
+    parts = ("train_images", "train_labels", "test_images", "test_labels")
+    np.savez(tmp_path / "mine.npz", **{p: getattr(digits, p).numpy() for p in parts}, class_names=range(10))
+    large = tiny(dataset=str(tmp_path / "mine.npz"), train_size=None, batch_size=5000)
+    with pytest.raises(RuntimeError, match=r"1 of 1 runs have no record, 1 failed: batch_size=5000: larger than the"):
+        runs.load_or_train([large], jobs=1)
+    with pytest.raises(RuntimeError, match=r"1 of 1 runs have no record, 1 stopped; call again to resume them"):
+        runs.load_or_train([LONG], jobs=1, budget_seconds=0.1)
+
+
 def test_a_full_disk_at_the_end_loses_nothing(digits, monkeypatch):
     config = tiny()
     with monkeypatch.context() as full:
