@@ -384,8 +384,9 @@ def test_a_saved_file_is_loaded_and_can_be_undone(open_page, tmp_path):
     press(page, "z")
     assert "2 of 12 decided: 0 confirmed, 2 kept" in page.inner_text("#counts")
     # What a spreadsheet makes of it.
-    text = (tmp_path / "decisions.csv").read_text("utf-8-sig")
-    (tmp_path / "excel.csv").write_text(text.replace(",", ";"), "utf-8-sig")
+    pd.read_csv(tmp_path / "decisions.csv", dtype=str).to_csv(
+        tmp_path / "excel.csv", sep=";", index=False, encoding="utf-8-sig"
+    )
     page.set_input_files("#file", tmp_path / "excel.csv")
     page.wait_for_function("document.getElementById('message').textContent.includes('loaded from excel.csv')")
     assert saved(page, tmp_path / "third.csv").values.tolist() == kept.values.tolist()
