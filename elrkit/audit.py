@@ -471,7 +471,7 @@ def _write_list(
         pictures[tested] = dataset.test_images[rows[tested] - len(index)].numpy()
         if pictures.shape[-1] == 1:
             pictures = np.repeat(pictures, 3, axis=-1)
-        review_page(shown, pictures, page)
+        review_page(shown, pictures, page, whole=listed)
     partial.replace(path)
     return Written(listed, path, page, int(done.sum()), int((listed.index >= len(index)).sum()), unfit)
 
@@ -498,14 +498,19 @@ def _for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def review_page(
-    table: pd.DataFrame, thumbnails: ArrayLike, out: str | os.PathLike[str], title: str = "Labels to look at"
+    table: pd.DataFrame,
+    thumbnails: ArrayLike,
+    out: str | os.PathLike[str],
+    title: str = "Labels to look at",
+    whole: pd.DataFrame | None = None,
 ) -> Path:
     """Write `table` as one HTML file that a person goes through with the keyboard; returns its path.
 
     table: the columns of `rank` and, if wanted, ``title`` (a product's name); thumbnails: (n, H, W, 3) uint8, in the
     table's order. The file needs no other file and makes no request; pictures are inside it as WebP. Decisions stay
     in the browser's localStorage until they are saved as a CSV file, which the page and
-    `catalogue.read_decisions` read.
+    `catalogue.read_decisions` read. Pages of one list share them: `whole`, of which `table` is the head, tells lists
+    apart (default: the table).
     Ids, names and titles come from strangers: they reach the page as data only, never as markup.
     """
     pictures = np.asarray(thumbnails)
@@ -535,8 +540,9 @@ def review_page(
         texts["reason"],
     )
     rows = [list(row) for row in zip(*columns, strict=True)]
+    named = (table if whole is None else whole)[["id", "label", "suggested_label"]].astype(str).to_numpy().tolist()
     try:
-        key = hashlib.sha256(json.dumps([[r[0], r[2], r[3]] for r in rows], ensure_ascii=False).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps(named, ensure_ascii=False).encode()).hexdigest()
     except UnicodeEncodeError as error:
         raise AuditError(
             f"table: {error.object[error.start : error.end]!r} is no valid text (a lone surrogate)"

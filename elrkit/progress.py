@@ -58,15 +58,16 @@ def _lines(total: int) -> Callable[[Event], None]:
 
     def show(event: Event) -> None:
         nonlocal done
-        name, now = event.config.describe(), time.monotonic()
+        run_id, now = event.config.run_id, time.monotonic()  # descriptions leave settings out, and may be alike
         if event.kind == "started":
-            last_line[name] = now
+            last_line[run_id] = now
             return
         if event.kind == "progress":
-            if now - last_line.get(name, 0) < SECONDS_BETWEEN_LINES:
+            if now - last_line.get(run_id, 0) < SECONDS_BETWEEN_LINES:
                 return
-            last_line[name] = now
-            line = f"{name}: epoch {event.detail.epoch} of {event.detail.epochs}, {_pace(event.detail)}"
+            last_line[run_id] = now
+            at = event.detail
+            line = f"{event.config.describe()}: epoch {at.epoch} of {at.epochs}, {_pace(at)}"
         else:
             done += event.kind in ("finished", "diverged")
             line = f"[{done}/{total}] {_ended(event)}"

@@ -44,8 +44,10 @@ seed = 0
 
 # %%
 rules = catalogue.FeedRules(
-    columns=columns,
-    drop_labels=tuple(config.as_list("drop_labels", drop_labels)),
+    columns=json.loads(columns) if isinstance(columns, str) else columns,
+    drop_labels=tuple(config.as_list("drop_labels", drop_labels))
+    if drop_labels
+    else (),
     min_images=min_images,
     split=split,
     fit=fit,

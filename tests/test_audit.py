@@ -306,8 +306,8 @@ def open_page(browser, tmp_path):
     context = browser.new_context(accept_downloads=True, viewport={"width": 1100, "height": 900})
     troubles = []
 
-    def open_(table, thumbnails, name="review.html"):
-        path = audit.review_page(table, thumbnails, tmp_path / name)
+    def open_(table, thumbnails, name="review.html", whole=None):
+        path = audit.review_page(table, thumbnails, tmp_path / name, whole=whole)
         page = context.new_page()
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: troubles.append(str(error)))
@@ -368,6 +368,12 @@ def test_decisions_survive_a_reload_and_stay_with_their_list(open_page):
     assert page.inner_text("h2#name").startswith("comma")
     other = open_page(review_table().assign(suggested_label="horse"), pictures(), "other.html")
     assert "0 of 12 decided" in other.inner_text("#counts")
+    # A page that shows fewer of the list's products, as of --top 2, knows of them and forgets none.
+    short = open_page(review_table()[:2], pictures(2), "short.html", whole=review_table())
+    assert "2 of 2 decided: 1 confirmed, 1 kept" in short.inner_text("#counts")
+    press(short, "k")
+    page.reload()
+    assert "3 of 12 decided: 1 confirmed, 2 kept" in page.inner_text("#counts")
 
 
 def test_a_saved_file_is_loaded_and_can_be_undone(open_page, tmp_path):
