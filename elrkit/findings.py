@@ -140,7 +140,7 @@ def memory(found: pd.DataFrame) -> str:
         f". The gain is {_last_and_best(found)}, means over all settings: the rest is what cross-entropy loses after "
         "its best epoch, less what ELR loses"
     )
-    once = found[(found["augmentation"] == "frozen") & (found["labels"] != "none")]
+    once = found[(found["augmentation"] == "frozen") & (found["labels"] != "none") & (found["precision"] == "bfloat16")]
     if len(once):
         text += f". With crops drawn once it is {_last_and_best(once)}"
     clean = found[found["labels"] == "none"].groupby("setting")["gain"].mean()

@@ -227,7 +227,7 @@ def test_the_ladder_in_words():
 def test_what_a_label_kept_from_memory_goes_with():
     found = pd.DataFrame({"setting": list("abcd"), "kept": [0.0, 5.0, 10.0, 20.0], "gain": [1.0, 6.0, 11.0, 21.0]})
     found = found.assign(scale="cpu", dataset="cifar10", labels="symmetric", wrong=18.0, best_gain=found["gain"] / 2)
-    found = found.assign(augmentation="none")
+    found = found.assign(augmentation="none", precision="bfloat16")
     found.loc[0, ["labels", "wrong"]] = "none", 0.0
     found.loc[1, ["augmentation", "best_gain"]] = "frozen", 7.0
     text = findings.memory(found)
