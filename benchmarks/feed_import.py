@@ -191,7 +191,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["thumbnails", "products", "list", "hashes", "one"])
     parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
-    parser.add_argument("--n", type=int, default=12_000, help="thumbnails to make")
+    parser.add_argument("--n", type=int, default=40_000, help="thumbnails to make")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--million", action="store_true", help="go up to 1,000,000 products")
     parser.add_argument("--folder", type=Path, help="folder of JPEG thumbnails")
