@@ -116,7 +116,7 @@ def kept_from_memory(pairs: pd.DataFrame) -> Figure:
     """
     if pairs.empty:
         raise ValueError("kept_from_memory: no run of ELR has its like with cross-entropy; train both")
-    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+    figure = Figure(figsize=(8.2, 5.4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     ends = np.array([min(0.0, pairs["kept"].min()) - 0.5, pairs["kept"].max() + 0.5])
     for ax, gain, title in zip(axes, ("gain", "best_gain"), ("at the last epoch", "at the best epochs"), strict=True):
@@ -138,7 +138,7 @@ def kept_from_memory(pairs: pd.DataFrame) -> Figure:
                 color=colour, mfc=colour if one["scale"] == "paper" else "white", mew=1.6, ms=7, elinewidth=1.2,
                 alpha=1.0 if len(seeds) > 1 else 0.6, zorder=3 + (one["augmentation"] == "fresh"),
             )  # fmt: skip
-        ax.set_title(title)
+        ax.set(title=title, xlabel="wrong labels that CE memorized and ELR did not,\n% of all labels")
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
     scales = set(pairs["scale"])
@@ -154,10 +154,9 @@ def kept_from_memory(pairs: pd.DataFrame) -> Figure:
     handles.append(Line2D([], [], color="none", label="pale: a single seed"))
     if "paper" in scales and len(scales) > 1:
         handles.append(Line2D([], [], color="black", marker="o", linestyle="", label="filled: paper scale"))
-    figure.legend(handles=handles, loc="outside right center", fontsize="small")
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize="small")
     nets = "small nets" if "paper" not in scales else "small nets and ResNet-34"
     axes[0].set_ylabel(f"ELR - CE, points of test accuracy, {nets}")
-    figure.supxlabel("wrong labels that CE memorized and ELR did not, % of all labels", fontsize="medium")
     return figure
 
 
