@@ -314,7 +314,7 @@ class _Trainer:
 
     def note_energy(self, joules: float | None) -> None:
         """Add what the device counted; once a part is not known (None), the sum is not known either."""
-        before = self.timing["joules"]
+        before = self.timing.get("joules")  # not in checkpoints older than it
         self.timing["joules"] = None if before is None or joules is None else before + joules
 
     def draws(self) -> data.EpochDraws:
@@ -449,7 +449,7 @@ class _Trainer:
         # Not their texts: fields that a later version adds are missing there, and are their defaults.
         if RunConfig.from_json(state["config"]) != self.config:
             raise ValueError("it belongs to another config")
-        if state["fingerprint"] != self.fingerprint:
+        if state.get("fingerprint", self.fingerprint) != self.fingerprint:
             raise ValueError("it belongs to other data of the same name")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
