@@ -412,21 +412,21 @@ def looks(rows: pd.DataFrame) -> str:
 
 
 def strays() -> str:
-    """How far agreement with a shop's labels lies from accuracy, at the larger scale that has runs."""
-    for scale in SCALES:
-        table = shop.table(shop.shops(scale))
-        if len(table := table[table["kind"] == scale]):
-            return f"{shop.strays(table)} ({scale} scale)"
-    return NONE
+    """How far agreement with a shop's labels lies from accuracy."""
+    return _of_shops(shop.strays)
 
 
 def shops() -> str:
     """Whether near-duplicates explain the paper's agreement with a shop's labels."""
     published = paper.load_published().set_index("id")["mean"]["galatolo2021-text-cdon-sam"] / 100
+    text = _of_shops(partial(shop.leakage_answer, published=published))
+    return f"{text[0].upper()}{text[1:]}" if text != NONE else NONE
+
+
+def _of_shops(sentence: Callable[[pd.DataFrame], str]) -> str:
+    """A sentence about the made shops at the larger scale that has runs, which it names."""
     for scale in SCALES:
         table = shop.table(shop.shops(scale))
-        table = table[table["kind"] == scale]
-        if len(table):
-            text = shop.leakage_answer(table, published)
-            return f"{text[0].upper()}{text[1:]} ({scale} scale)"
+        if len(table := table[table["kind"] == scale]):
+            return f"{sentence(table)} ({scale} scale)"
     return NONE
