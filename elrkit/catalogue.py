@@ -23,6 +23,7 @@ import io
 import itertools
 import json
 import logging
+import math
 import multiprocessing
 import os
 import re
@@ -1379,13 +1380,17 @@ def _decode(part: tuple[FeedRules, list[tuple[int, Path | str, str]]]) -> list[t
 # ------------------------------------------------------------------------------------------------ groups and split
 
 
+_LONGEST_BAND = 20  # bits: the first row of each of a band's keys is kept in a table
+_COMPARED = 1 << 18  # pairs of rows at once
+
+
 def near_groups(hashes: np.ndarray, distance: int) -> np.ndarray:
     """Groups of rows that are joined by chains of rows which differ in at most ``distance`` bits from each to the next.
 
-    Exact, by the pigeonhole principle: of ``distance // 2 + 1`` bands of bits, at least one differs in no more than one
-    bit in such a pair, so only rows with such a band are compared (multi-index hashing: M. Norouzi, A. Punjani,
-    D. Fleet, Fast Search in Hamming Space with Multi-Index Hashing, CVPR 2012). Rows that are joined already are not
-    compared again, so that thousands of pictures of one article cost no more than others.
+    Exact, by the pigeonhole principle: of b bands of bits, at least one differs in no more than ``distance // b`` bits
+    in such a pair, so only rows with such a band are compared (multi-index hashing: M. Norouzi, A. Punjani, D. Fleet,
+    Fast Search in Hamming Space with Multi-Index Hashing, CVPR 2012). Rows that are joined already are not compared
+    again, so that thousands of pictures of one article cost no more than others.
 
     Args:
         hashes: (n, bytes) uint8.
@@ -1395,48 +1400,84 @@ def near_groups(hashes: np.ndarray, distance: int) -> np.ndarray:
         (n,) int64, the smallest row of each row's group.
     """
     n, width = hashes.shape
-    bits = np.unpackbits(hashes, axis=1)
     words = np.pad(hashes, ((0, 0), (0, -width % 8))).view(np.uint64)
-    bands = min(distance // 2 + 1, width * 8)
-    # Bits become numbers by random weights, exclusive or: equal bands give equal keys, and a flipped bit flips its
-    # weight. Two bands with one key by chance cost a comparison, nothing else.
-    weights = np.random.default_rng(0).integers(1 << 62, size=width * 8)
+    bands = _bands(n, width * 8, distance)
     group = np.arange(n)
     for band in range(bands):
         # Every bands-th bit: neighbouring coefficients are alike, so a band of them would tell little apart.
-        columns = range(band, width * 8, bands)
+        columns = range(band, width * 8, bands)[:_LONGEST_BAND]
         key = np.zeros(n, np.int64)
-        for column in columns:
-            key ^= bits[:, column] * weights[column]
+        for place, column in enumerate(columns):
+            key |= (hashes[:, column // 8].astype(np.int64) >> (7 - column % 8) & 1) << place
         order = np.argsort(key, kind="stable")
-        key = key[order]
-        for flipped in [0, *weights[columns]] if distance else [0]:
-            start = np.searchsorted(key, key ^ flipped, "left")
-            end = np.searchsorted(key, key ^ flipped, "right")
-            row = np.nonzero(start < end)[0]
-            for offset in itertools.count():
-                row = row[start[row] + offset < end[row]]
-                if not row.size:
-                    break
-                first, second = order[row], order[start[row] + offset]
-                once = first > second  # each pair is met from both of its sides
-                first, second = first[once], second[once]
-                apart = group[first] != group[second]
-                first, second = first[apart], second[apart]
-                near = np.bitwise_count(words[first] ^ words[second]).sum(axis=1) <= distance
-                if near.any():
-                    group = _join(group, first[near], second[near])
-                if offset & (offset + 1) == 0:  # after 1, 2, 4, 8, ... comparisons of a row: looking costs time too
-                    row = row[~_joined(group[order], row, start, end)]
+        key, group = key[order], group[order]
+        word = list(np.ascontiguousarray(words[order].T))
+        run_end = _run_ends(group)
+        first = np.searchsorted(key, np.arange((1 << len(columns)) + 1))
+        for flips in range(min(distance // bands, len(columns)) + 1):
+            for places in itertools.combinations(range(len(columns)), flips):
+                # Each pair from one of its sides; as the keys ascend, the highest bit has the longest runs.
+                row = np.nonzero(key & 1 << places[-1] == 0)[0] if places else np.arange(n)
+                other = key[row] ^ sum(1 << place for place in places)
+                start = first[other] if places else row + 1
+                group, run_end = _join_near(word, group, run_end, row, start, first[other + 1], distance)
+        group[order] = group.copy()
     return group
 
 
-def _joined(group: np.ndarray, row: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Whether each of these rows is in one group with all rows from its start to its end."""
-    n = len(group)
-    last = np.append(np.nonzero(np.diff(group))[0], n - 1)  # of each run of one group
-    run_end = last[np.searchsorted(last, start[row])] + 1
-    return (group[start[row]] == group[row]) & (run_end >= end[row])
+def _bands(n: int, bits: int, distance: int) -> int:
+    """In how many bands to cut the bits of n hashes: few long ones tell more apart, but more of their bits may flip."""
+
+    def work(bands: int) -> float:
+        length = min(-(-bits // bands), _LONGEST_BAND)
+        keys = sum(math.comb(length, flips) for flips in range(min(distance // bands, length) + 1))
+        return bands * keys * (2_000 + n + n * n / 2**length)  # of a pass, of its rows, of their comparisons
+
+    return min(range(1, min(distance + 1, bits) + 1), key=work)
+
+
+def _join_near(
+    word: Sequence[np.ndarray], group: np.ndarray, run_end: np.ndarray,
+    row: np.ndarray, start: np.ndarray, end: np.ndarray, distance: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """``group`` and its ``_run_ends`` after each of these rows was compared with all rows from its start to its end.
+
+    ``word`` are the 64-bit words of the hashes, (n,) each. The rows are compared with 1, 2, 4, ... others in turn:
+    those that are in one group with all of theirs by then are left alone.
+    """  # fmt: skip
+    step = 1
+    while True:
+        left = np.nonzero(start < end)[0]
+        left = left[(group[start[left]] != group[row[left]]) | (run_end[start[left]] < end[left])]
+        if not left.size:
+            return group, run_end
+        row, start, end = row[left], start[left], end[left]
+        count = np.minimum(end - start, step)
+        upto = np.cumsum(count)
+        cuts = np.searchsorted(upto, np.arange(_COMPARED, upto[-1], _COMPARED))
+        before = group
+        for of in itertools.starmap(slice, itertools.pairwise([0, *cuts, len(row)])):
+            first = np.repeat(row[of], count[of])
+            second = np.arange(len(first)) + np.repeat(start[of] - upto[of] + count[of], count[of])
+            second += 0 if of.start == 0 else upto[of.start - 1]
+            differing = np.bitwise_count(word[0][first] ^ word[0][second])
+            for bits in word[1:]:  # most pairs of strangers differ enough in the first word
+                near = np.nonzero(differing <= distance)[0]
+                first, second = first[near], second[near]
+                differing = np.add(differing[near], np.bitwise_count(bits[first] ^ bits[second]), dtype=np.int64)
+            new = (differing <= distance) & (group[first] != group[second])
+            if new.any():
+                group = _join(group, first[new], second[new])
+        if group is not before:
+            run_end = _run_ends(group)
+        start = start + count
+        step *= 2
+
+
+def _run_ends(group: np.ndarray) -> np.ndarray:
+    """Where the run of equal groups around each row ends."""
+    last = np.append(np.nonzero(np.diff(group))[0], len(group) - 1)
+    return np.repeat(last + 1, np.diff(last, prepend=-1))
 
 
 def _join(group: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -667,8 +667,8 @@ def test_crop_keeps_the_centre_and_pad_keeps_everything():
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10_000), distance=st.integers(0, 12), n=st.integers(0, 40))
-def test_near_groups_are_the_components_of_all_pairs_within_the_distance(seed, distance, n):
+@given(seed=st.integers(0, 10_000), distance=st.integers(0, 12), n=st.integers(0, 40), bands=st.integers(1, 13))
+def test_near_groups_are_the_components_of_all_pairs_within_the_distance(seed, distance, n, bands):
     rng = np.random.default_rng(seed)
     hashes = rng.integers(0, 256, (n, 4), dtype=np.uint8)
     if n > 1:  # half of the rows are others with a few bits flipped
@@ -683,6 +683,10 @@ def test_near_groups_are_the_components_of_all_pairs_within_the_distance(seed, d
                 a, b = sorted((wanted[i], wanted[j]))
                 wanted = [a if group == b else group for group in wanted]
     assert near_groups(hashes, distance).tolist() == wanted
+    with pytest.MonkeyPatch.context() as patch:  # and however the bits are cut, in whatever steps
+        patch.setattr(catalogue, "_bands", lambda n, bits, distance: min(bands, distance + 1))
+        patch.setattr(catalogue, "_COMPARED", 3)
+        assert near_groups(hashes, distance).tolist() == wanted
 
 
 def test_pictures_of_one_article_are_compared_few_times(monkeypatch):
@@ -699,8 +703,18 @@ def test_pictures_of_one_article_are_compared_few_times(monkeypatch):
         assert set(near_groups(article ^ flips, 22)) == {0}
         return sum(compared)
 
-    assert comparisons(4000) < 8 * comparisons(1000)
-    assert comparisons(4000) < 100 * 4000  # of 8 million pairs
+    for n in (1_000, 4_000, 16_000):
+        assert comparisons(n) < 100 * n  # of up to 128 million pairs
+
+
+def test_strangers_are_compared_with_few_others(monkeypatch):
+    """So that a large catalogue of different pictures is searched in minutes: half of its pairs would be 10,000 each."""
+    compared = []
+    count = np.bitwise_count
+    monkeypatch.setattr(np, "bitwise_count", lambda x: compared.append(len(x)) or count(x))
+    strangers = np.random.default_rng(0).integers(0, 256, (20_000, 18), dtype=np.uint8)
+    assert near_groups(strangers, 22).tolist() == list(range(20_000))
+    assert 0 < sum(compared) < 1_000 * len(strangers)
 
 
 def test_groups_join_by_image_by_hash_and_by_title():
