@@ -3,11 +3,12 @@ near-duplicates are.
 
     python benchmarks/feed_import.py thumbnails                  images/s of decoding alone and of a whole import
     python benchmarks/feed_import.py products --million          time per product at 10,000 to 1,000,000 products
+    python benchmarks/feed_import.py search                      seconds to find near-duplicates among 1,000,000
     python benchmarks/feed_import.py list                        seconds from stored probabilities to list and page
     python benchmarks/feed_import.py hashes --folder THUMBNAILS  which perceptual hash tells copies from strangers
 
 Every feed is generated; ``hashes`` can also take a folder of real JPEG thumbnails. Run it on an idle machine. The first
-three keep their figures in benchmarks/records/feed-import-<device>.json, which the report shows.
+four keep their figures in benchmarks/records/feed-import-<device>.json, which the report shows.
 """
 
 import argparse
@@ -148,6 +149,21 @@ def one(n: int, folder: str) -> None:
     print(json.dumps(found), flush=True)
 
 
+def search(sizes: list[int]) -> None:
+    """Pictures without anything in common, but for a tenth of them, which are each some bits from another one."""
+    rows = []
+    for n in sizes:
+        rng = np.random.default_rng(0)
+        made = rng.integers(0, 256, (n, 18), dtype=np.uint8)
+        made[: n // 10] = made[n // 10 : n // 10 * 2] ^ np.packbits(rng.random((n // 10, 144)) < 0.05, axis=1)
+        wall = time.perf_counter()
+        groups = near_groups(made, FeedRules().near_distance)
+        wall = time.perf_counter() - wall
+        rows.append({"pictures": n, "groups": len(np.unique(groups)), "seconds": round(wall, 2)})
+        print("{pictures:>9,} pictures: {groups:,} groups in {seconds:.1f} s".format(**rows[-1]), flush=True)
+    keep("search", rows)
+
+
 def labels(n: int = 50_000, classes: int = 10, top: int = 1_000) -> None:
     """From stored probabilities of n images to labels.csv and a page of `top` pictures."""
     import torch
@@ -211,7 +227,7 @@ def hashes(folder: Path | None, n: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["thumbnails", "products", "list", "hashes", "one"])
+    parser.add_argument("what", choices=["thumbnails", "products", "search", "list", "hashes", "one"])
     parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--n", type=int, default=40_000, help="thumbnails to make")
     parser.add_argument("--workers", type=int, default=2)
@@ -222,6 +238,8 @@ if __name__ == "__main__":
         thumbnails(options.n, options.workers)
     elif options.what == "products":
         products([10_000, 100_000, *([1_000_000] if options.million else [])])
+    elif options.what == "search":
+        search([10_000, 100_000, 1_000_000])
     elif options.what == "list":
         labels()
     elif options.what == "hashes":

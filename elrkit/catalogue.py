@@ -1437,8 +1437,13 @@ def _bands(n: int, bits: int, distance: int) -> int:
 
 
 def _join_near(
-    word: Sequence[np.ndarray], group: np.ndarray, run_end: np.ndarray,
-    row: np.ndarray, start: np.ndarray, end: np.ndarray, distance: int,
+    word: Sequence[np.ndarray],
+    group: np.ndarray,
+    run_end: np.ndarray,
+    row: np.ndarray,
+    start: np.ndarray,
+    end: np.ndarray,
+    distance: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """``group`` and its ``_run_ends`` after each of these rows was compared with all rows from its start to its end.
 

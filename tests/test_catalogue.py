@@ -708,7 +708,7 @@ def test_pictures_of_one_article_are_compared_few_times(monkeypatch):
 
 
 def test_strangers_are_compared_with_few_others(monkeypatch):
-    """So that a large catalogue of different pictures is searched in minutes: half of its pairs would be 10,000 each."""
+    """So that a large catalogue of different pictures is searched in minutes: its pairs would be 10,000 a picture."""
     compared = []
     count = np.bitwise_count
     monkeypatch.setattr(np, "bitwise_count", lambda x: compared.append(len(x)) or count(x))
