@@ -16,6 +16,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from elrkit.config import BUILT_IN_TRAIN_SIZES
+
 # Per-channel mean and deviation of the training images scaled to [0, 1], as used by Liu et al.'s code.
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
@@ -93,12 +95,27 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
         if archive.exists() and not (root / "cifar-100-python").exists():
             return _npz(archive, "cifar100", CIFAR100_MEAN, CIFAR100_STD)
         return _cifar100(root)
+    path = _own(name, root)
+    return _folders(path, name) if path.is_dir() else _npz(path, name)
+
+
+def state_on_disk(name: str, root: str | Path | None = None) -> tuple[int, ...]:
+    """Number, sizes and newest time of the files behind a dataset, which change when one of them is replaced; of the
+    built-in datasets nothing, as theirs have checksums. Raises DataError."""
+    if name in BUILT_IN_TRAIN_SIZES:
+        return ()
+    path = _own(name, data_root(root))
+    found = [entry.stat() for entry in (path, *(path.rglob("*") if path.is_dir() else ()))]
+    return len(found), sum(entry.st_size for entry in found), max(entry.st_mtime_ns for entry in found)
+
+
+def _own(name: str, root: Path) -> Path:
     path = Path(name).expanduser()
     if not path.exists() and not path.is_absolute():
         path = root / path
     if not path.exists():
         raise DataError(f"dataset {name!r}: no such file or folder here or below {root}; check the path")
-    return _folders(path, name) if path.is_dir() else _npz(path, name)
+    return path
 
 
 def _make(name, train_images, train_labels, test_images, test_labels, class_names, mean=None, std=None, truth=None):

@@ -315,8 +315,13 @@ class Event(NamedTuple):
     detail: Any = None
 
 
+def dataset(name: str) -> data.Dataset:
+    """`data.load`, which keeps the last one in memory until its files change."""
+    return _loaded(name, data.state_on_disk(name))
+
+
 @lru_cache(maxsize=1)
-def _dataset(name: str) -> data.Dataset:
+def _loaded(name: str, state: tuple[int, ...]) -> data.Dataset:
     return data.load(name)
 
 
@@ -329,7 +334,7 @@ def _find_for_same_data(config: RunConfig) -> dict | None:
     if record is None or config.dataset in BUILT_IN_TRAIN_SIZES:
         return record
     try:
-        now = _dataset(config.dataset).fingerprint()
+        now = dataset(config.dataset).fingerprint()
     except data.DataError:
         return record
     if now != record["data"].get("fingerprint"):
@@ -362,7 +367,7 @@ def train_one(
         try:
             record = train.fit(
                 config,
-                dataset=_dataset(config.dataset),
+                dataset=dataset(config.dataset),
                 state_dir=state_dir(config),
                 should_stop=should_stop,
                 on_progress=lambda progress: on_event(Event("progress", config, progress)),
@@ -383,8 +388,6 @@ def train_one(
 def missing(configs: Iterable[RunConfig]) -> list[RunConfig]:
     """The runs that have no record, each once, in the order given; raises DataError as `train_one` does."""
     unique = {config.run_id: config for config in configs}
-    if any(config.dataset not in BUILT_IN_TRAIN_SIZES for config in unique.values()):
-        _dataset.cache_clear()  # a file may have been replaced since it was read
     return [config for config in unique.values() if _find_for_same_data(config) is None]
 
 
@@ -579,7 +582,7 @@ def load_or_train(configs: Sequence[RunConfig], *, jobs: int | None = None, **op
         raise ConfigError(f"jobs={jobs!r}: allowed is None or a whole number from 1")
     if todo := missing(configs):
         for name in {config.dataset for config in todo}:  # one error now, not one for each run
-            _dataset(name)
+            dataset(name)
         jobs = jobs or (1 if torch.cuda.is_available() else min(_cores(), len(todo)))
         announce(todo, jobs)
         failed: dict[str, str] = {}
@@ -639,7 +642,7 @@ def estimate_seconds(configs: Sequence[RunConfig], jobs: int = 1) -> float:
         shape = (8, 8, 1) if config.dataset == "digits" else (32, 32, 3)
         n, tested = BUILT_IN_TRAIN_SIZES.get(config.dataset), 450 if config.dataset == "digits" else 10_000
         if n is None:  # a dataset of one's own, or a shop's
-            own = _dataset(config.dataset)
+            own = dataset(config.dataset)
             n, tested, shape = len(own.train_images), len(own.test_images), tuple(own.train_images.shape[1:])
         kind = (*kind, shape)
         if kind not in paces:

@@ -106,7 +106,7 @@ def _train(text: str, environment: dict[str, str], threads: int, deadline: float
                 try:
                     record = train.fit(
                         config,
-                        dataset=runs._dataset(config.dataset),
+                        dataset=runs.dataset(config.dataset),
                         state_dir=runs.state_dir(config),
                         should_stop=should_stop,
                         **options,

@@ -432,3 +432,24 @@ def test_crops_and_flips_are_uniform():
     assert len(cells) == 81
     assert (cells - 1000).abs().max() < 5.5 * 1000**0.5
     assert abs(drawn.flip.double().mean().item() - 0.5) < 5.5 * 0.5 / 81_000**0.5
+
+
+def test_a_replaced_file_is_another_state_on_disk(tmp_path):
+    assert data.state_on_disk("cifar10") == ()
+    with pytest.raises(data.DataError, match="no such file or folder"):
+        data.state_on_disk(str(tmp_path / "gone.npz"))
+    shown = tmp_path / "shop" / "cups" / "small"
+    shown.mkdir(parents=True)
+    states = []
+
+    def states_differ():
+        states.append(data.state_on_disk(str(tmp_path / "shop")))
+        return len(set(states)) == len(states) and states[-1] == data.state_on_disk(str(tmp_path / "shop"))
+
+    assert states_differ()
+    (shown / "1.png").write_bytes(b"1")
+    assert states_differ()
+    (shown / "1.png").write_bytes(b"12")
+    assert states_differ()
+    (shown / "1.png").unlink()
+    assert states_differ()

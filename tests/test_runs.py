@@ -288,7 +288,7 @@ def test_a_run_that_fails_or_diverges_does_not_stop_the_others(tmp_path, monkeyp
     def cifar10_without_labels(name):
         return data.load("digits" if name in ("digits", "cifar10") else name)
 
-    monkeypatch.setattr(runs, "_dataset", cifar10_without_labels)
+    monkeypatch.setattr(runs, "dataset", cifar10_without_labels)
     (tmp_path / "cifar10n.npz").write_bytes(b"torn")
     events, on_event = collected()
     assert runs.train_missing(plan, threads=1, on_event=on_event) == plan[:2]
@@ -303,7 +303,6 @@ def test_a_run_that_fails_or_diverges_does_not_stop_the_others(tmp_path, monkeyp
 
 
 def test_a_record_is_loaded_unless_its_data_have_changed(tmp_path, digits, monkeypatch):
-    runs._dataset.cache_clear()
     path = tmp_path / "mine.npz"
     arrays = {
         part: getattr(digits, part).numpy() for part in ("train_images", "train_labels", "test_images", "test_labels")
@@ -587,7 +586,6 @@ def test_a_record_is_not_taken_for_other_data_of_the_same_name(tmp_path):
         images, labels = rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8), np.arange(n) % 2
         np.savez(path, train_images=images, train_labels=labels, test_images=images[:4], test_labels=labels[:4],
                  class_names=names)  # fmt: skip
-        runs._dataset.cache_clear()
 
     config = RunConfig(dataset=str(path), epochs=1, batch_size=10, width=8)
     write(40)
@@ -596,5 +594,4 @@ def test_a_record_is_not_taken_for_other_data_of_the_same_name(tmp_path):
     with pytest.raises(data.DataError, match="give the new data another name"):
         runs.train_missing([config])
     path.unlink()  # the data are gone, the record stands
-    runs._dataset.cache_clear()
     assert runs.missing([config]) == []
