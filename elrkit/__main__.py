@@ -50,19 +50,25 @@ def _train(
     configs: list[RunConfig], train_missing: Callable[..., list[RunConfig]], announced: bool = False, **options: Any
 ) -> int:
     """Train what is missing by `train_missing` (of `runs`, or its counterpart of `scale`), with progress and counts;
-    `announced`: first say how long it will take here. 1 when a run failed; one that was merely stopped, by its budget
-    or by hand, or that another process trains, is no failure."""
+    `announced`: first say how long it will take here. 1 when a run failed; one that was merely stopped by its budget,
+    or that another process trains, is no failure."""
     todo = runs.missing(configs)
     print(f"{len(configs)} runs, {len(configs) - len(todo)} there, {len(todo)} to train")
     if not todo:
         return 0
     if announced:
         runs.announce(todo, options["jobs"])
-    with progress.display(len(todo)) as show:
-        on_event, last = _noting(show)
-        left = train_missing(todo, on_event=on_event, **options)
-    failed, missing = _still_missing(left, last)
-    print(f"{len(todo) - len(left)} trained, {missing}; records in {runs.results_root()}")
+    left, last = todo, {}
+    try:
+        with progress.display(len(todo)) as show:
+            on_event, last = _noting(show)
+            left = train_missing(todo, on_event=on_event, **options)
+    except KeyboardInterrupt:
+        left = runs.missing(todo)
+        raise
+    finally:
+        failed, missing = _still_missing(left, last)
+        print(f"{len(todo) - len(left)} trained, {missing}; records in {runs.results_root()}")
     return 1 if failed else 0
 
 
@@ -573,7 +579,7 @@ def clean(scale: Scale = "cpu", seeds: tuple[int, ...] = plans.SEEDS, jobs: int 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 if all went well, 1 if something failed on the way, 2 if the arguments or the data cannot
-    be used, 130 if it was stopped by Ctrl-C."""
+    be used, 130 if it was stopped by Ctrl-C or SIGTERM."""
     arguments = sys.argv[1:] if arguments is None else arguments
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:

@@ -355,7 +355,8 @@ def make_missing(
 ) -> list[Study]:
     """Make the studies that have no record, one after the other on one thread; return those still missing.
 
-    Stops cleanly, checkpoints written, at the end of the budget, on SIGTERM and on Ctrl-C; call again to go on.
+    Stops cleanly, checkpoints written, at the end of the budget; on SIGTERM and Ctrl-C, too, and raises
+    KeyboardInterrupt. Call again to go on.
     """
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
     before = torch.get_num_threads()

@@ -406,7 +406,8 @@ def train_missing(
                     shared out among the jobs
     budget_seconds  stop cleanly, checkpoints written, before this much time has passed
 
-    SIGTERM and Ctrl-C stop it just as cleanly. One job runs in this process, more in processes of their own.
+    SIGTERM and Ctrl-C stop it just as cleanly; then it raises KeyboardInterrupt, so that nothing else begins. One job
+    runs in this process, more in processes of their own.
     """
     todo = missing(configs)
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
@@ -444,7 +445,10 @@ def _cores() -> int:
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """SIGTERM and SIGINT set the event instead of ending the process; a second one acts as usual."""
+    """SIGTERM and SIGINT set the event instead of ending the process; a second one acts as usual.
+
+    Raises KeyboardInterrupt at the end of the block when there was one.
+    """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped
@@ -463,6 +467,8 @@ def stop_on_signal() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if stopped.is_set():
+        raise KeyboardInterrupt
 
 
 def _train_in_processes(todo, jobs, threads, should_stop, on_event, options) -> None:

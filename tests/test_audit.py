@@ -547,7 +547,6 @@ def test_a_list_is_refused_for_images_the_run_has_not_seen(tmp_path, monkeypatch
             test_images=images[:9], test_labels=labels[:9], test_ids=np.array([f"q{k}" for k in range(9)]),
             class_names=np.array(["a", "b", "c"]),
         )  # fmt: skip
-        runs._dataset.cache_clear()
 
     write(np.arange(60))
     config = RunConfig(dataset=str(tmp_path / "s.npz"), loss="elr", noise="none", epochs=1, width=8, batch_size=20)

@@ -1,6 +1,8 @@
 """The command line: what it refuses before it trains, what it says afterwards, and what it returns."""
 
 import csv
+import os
+import signal
 
 import numpy as np
 import pandas as pd
@@ -14,11 +16,6 @@ from elrkit.config import RunConfig
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8), np.arange(60) % 3
 IDS = np.array([f"p{k}" for k in range(60)]), np.array([f"q{k}" for k in range(9)])
-
-
-@pytest.fixture(autouse=True)
-def no_dataset_of_another_test():
-    runs._dataset.cache_clear()
 
 
 def write_dataset(path, train_ids=IDS[0], test_ids=IDS[1], train_labels=LABELS):
@@ -97,6 +94,28 @@ def test_control_c_ends_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr(catalogue, "import_feed", interrupted)
     assert main(["import-feed", "feed", "--out", "o.npz"]) == 130
     assert capsys.readouterr().err == "stopped; the same command goes on where it was\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_once_the_run_has_stopped_cleanly(number, tmp_path, monkeypatch, capsys):
+    path = write_dataset(tmp_path / "s.npz")
+
+    def fit(config, *, should_stop, **_):
+        os.kill(os.getpid(), number)
+        assert should_stop()
+        raise train.Stopped
+
+    monkeypatch.setattr(train, "fit", fit)
+    plan = [small(path), small(path, seed=1)]
+    monkeypatch.setattr(plans, "plan", lambda *_, **__: plan)
+    monkeypatch.setattr(shop, "clean_base", lambda scale, seed: plan[seed])
+    monkeypatch.setattr(shop, "clean", None)  # nothing else begins
+    for command in (["run", "early-learning"], ["clean", "--seeds", "0", "1"], ["audit", path]):
+        assert main(command) == 130
+        said = capsys.readouterr()
+        assert "0 trained, " in said.out
+        assert " still missing; records in" in said.out
+        assert said.err.endswith("stopped; the same command goes on where it was\n")
 
 
 # audit

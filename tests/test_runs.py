@@ -417,14 +417,17 @@ def test_a_claim_keeps_others_out_and_dies_with_its_holder(digits):
 
 
 def train_plan(texts, log_file, barrier, options):
-    """Train a plan and log what happened to each run; ends with 3 when runs are left."""
+    """Train a plan and log what happened to each run; ends with 3 when runs are left, 130 when stopped by a signal."""
     barrier.wait(PATIENCE_SECONDS)
     with open(log_file, "a", buffering=1) as log:
 
         def on_event(event):
             log.write(f"{event.kind} {event.config.run_id}\n")
 
-        left = runs.train_missing([RunConfig.from_json(t) for t in texts], threads=1, on_event=on_event, **options)
+        try:
+            left = runs.train_missing([RunConfig.from_json(t) for t in texts], threads=1, on_event=on_event, **options)
+        except KeyboardInterrupt:
+            os._exit(130)
     os._exit(3 if left else 0)
 
 
@@ -449,7 +452,7 @@ def test_a_signal_leaves_a_checkpoint_and_a_rerun_the_same_record(tmp_path, digi
     process = start(train_plan, [config.to_json()], log, barrier, {"checkpoint_seconds": 0.0})
     wait_until(checkpoint.exists, process)
     os.kill(process.pid, number)
-    assert end(process) == 3
+    assert end(process) == 130
     assert "stopped" in log.read_text()
     state = train._read(checkpoint)
     assert (state["epoch"], state["step_in_epoch"]) < (40, 0)
