@@ -54,8 +54,7 @@ def early_learning(curves: pd.DataFrame, measured_on: str = "eval") -> Figure:
                 _mean_and_band(ax, runs, prefix + name, text, colour, dash)
             ax.set_ylim(-0.02, 1.02)
             ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-            ax.grid(alpha=0.25)
-            ax.spines[["top", "right"]].set_visible(False)
+            _light(ax)
             if row == 0:
                 seeds = runs["seed"].nunique()
                 some = f", {seeds} seed{'s' * (seeds > 1)}" if curves["seed"].nunique() != seeds else ""
@@ -66,6 +65,12 @@ def early_learning(curves: pd.DataFrame, measured_on: str = "eval") -> Figure:
                 ax.set_xlabel("epoch")
     _shared_legend(figure, axes.T.flat)
     return figure
+
+
+def _light(ax, axis: str = "both") -> None:
+    """A faint grid and no frame above or on the right."""
+    ax.grid(alpha=0.25, axis=axis)
+    ax.spines[["top", "right"]].set_visible(False)
 
 
 def _mean_and_band(ax, runs: pd.DataFrame, column: str, label: str, colour: str, dash: str) -> None:
@@ -92,8 +97,7 @@ def test_accuracy(curves: pd.DataFrame) -> Figure:
         ax.set_title(f"{100 * rate:g} % label noise")
         ax.set_xlabel("epoch")
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-        ax.grid(alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
+        _light(ax)
     axes[0].set_ylabel("test accuracy")
     axes[-1].legend(fontsize="small")
     low = np.nanmin(curves["test_top1"])
@@ -139,8 +143,7 @@ def kept_from_memory(pairs: pd.DataFrame) -> Figure:
                 alpha=1.0 if len(seeds) > 1 else 0.6, zorder=3 + (one["augmentation"] == "fresh"),
             )  # fmt: skip
         ax.set(title=title, xlabel="wrong labels that CE memorized and ELR did not,\n% of all labels")
-        ax.grid(alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
+        _light(ax)
     scales = set(pairs["scale"])
     handles = [*axes[0].get_lines()[: 1 + (line is not None)]]
     handles += [
@@ -191,8 +194,7 @@ def table1(cells: pd.DataFrame) -> Figure:
                     ax.errorbar(x + offset + np.sign(offset) * shift, mean, error, fmt=mark,
                                 color=colour, ms=7, lw=1, label=f"{name}, ours, {scale} scale")  # fmt: skip
             ax.set_title(f"{DATASET_NAMES[dataset]}, {titles[schedule]}")
-            ax.grid(alpha=0.25)
-            ax.spines[["top", "right"]].set_visible(False)
+            _light(ax)
             if row == len(datasets) - 1:
                 ax.set_xlabel("symmetric label noise, %")
             if column == 0:
@@ -223,8 +225,7 @@ def human_memorization(curves: pd.DataFrame, levels: dict[str, float], people: s
         ax.set_xlabel("epoch")
         ax.set_ylim(-0.02, 1.02)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-        ax.grid(alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
+        _light(ax)
     axes[0].set_ylabel("wrong labels predicted\nas labelled")
     _shared_legend(figure, axes)
     return figure
@@ -278,8 +279,7 @@ def agreement(table: pd.DataFrame, people: str = "people") -> Figure:
         ax.set(title=level, xlabel="agreement with given labels", xlim=(low, 1.02), ylim=(low, 1.02))
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_formatter(PercentFormatter(1.0))
-        ax.grid(alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
+        _light(ax)
     axes[0].set_ylabel("accuracy on true labels")
     _shared_legend(figure, axes)
     return figure
@@ -310,8 +310,7 @@ def wrong_labels_found(rows: pd.DataFrame, looks: tuple[float, ...]) -> Figure:
         ax.set(title=f"{level}, {100 * wrong:.0f} % wrong", xlabel="labels looked at", xlim=(0, 1), ylim=(0, 1.02))
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_formatter(PercentFormatter(1.0))
-        ax.grid(alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
+        _light(ax)
     axes[0].set_ylabel("wrong labels found")
     _shared_legend(figure, axes)
     return figure
@@ -360,8 +359,7 @@ def related_losses(rows: pd.DataFrame) -> Figure:
             ax.set_ylim(len(losses) - 0.5, -0.5)
             ax.set_xlabel(text)
             ax.set_xlim(max(ax.get_xlim()[0], -1), min(ax.get_xlim()[1], 101))  # an interval may exceed what can be
-            ax.grid(alpha=0.25)
-            ax.spines[["top", "right"]].set_visible(False)
+            _light(ax)
             if row == 0:
                 ax.set_title(f"{100 * rate:g} % label noise")
     marks = [("o", GREY, GREY, "the paper's recipe"), ("D", GREY, "white", "its authors' settings")]
@@ -455,8 +453,7 @@ def importance(rows: pd.DataFrame, names: dict[str, str], title: str) -> Figure:
     ax.set_yticks(range(len(rows)), [names[field] for field in rows["field"]])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlabel("error that shuffling the values adds, points of test accuracy")
-    ax.grid(alpha=0.25, axis="x")
-    ax.spines[["top", "right"]].set_visible(False)
+    _light(ax, axis="x")
     return figure
 
 
@@ -479,8 +476,7 @@ def selection(runs: pd.DataFrame, chosen: pd.DataFrame, wrong: float, title: str
         at = runs["run_id"] == row.run_id
         ax.plot(x[at], y[at], "o", mfc="none", mec=colour, mew=2, ms=size, label=f"best on {row.chosen_by}")
     ax.set(xlabel="test accuracy, true labels, %", ylabel="held-out accuracy, noisy labels, %")
-    ax.grid(alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
+    _light(ax)
     ax.legend(fontsize="small", loc="lower right")
     return figure
 
@@ -510,8 +506,7 @@ def cost(bars: pd.DataFrame) -> Figure:
         ax.set_yticks(range(len(bars)), bars["name"])
         ax.set_ylim(len(bars) - 0.5, -0.5)
         ax.set_xlabel(unit)
-        ax.grid(alpha=0.25, axis="x")
-        ax.spines[["top", "right"]].set_visible(False)
+        _light(ax, axis="x")
     return figure
 
 
@@ -541,8 +536,7 @@ def leakage(table: pd.DataFrame, published: float, wrong: float) -> Figure:
             ax.plot(same_feed, apart[column], ls="", marker=marker, ms=8, mfc="none", color=colour)
         ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        ax.grid(alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
+        _light(ax)
     axes[0].set_ylim(0, 1.0)
     axes[0].set_title("Agreement with the shop's own labels")
     axes[1].set_title("Accuracy against the truth")
@@ -604,8 +598,7 @@ def fine_tuning(table: pd.DataFrame) -> Figure:
     ax.set_ylabel("test accuracy")
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=2))
-    ax.grid(alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
+    _light(ax)
     ax.legend(fontsize="small")
     return figure
 
@@ -738,8 +731,7 @@ def _ladder_panel(ax, panel: pd.DataFrame, arms: list[str], of_rate: set[str]) -
             ax.fill_betweenx([row.y - 0.4, row.y + 0.4], *ends, color=VERMILION, alpha=0.15, lw=0)
     ax.set_yticks(range(len(arms)), arms)
     ax.set_ylim(len(arms) - 0.4, -0.9)
-    ax.grid(axis="x", alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
+    _light(ax, axis="x")
 
 
 SAM_PANELS = (
@@ -776,8 +768,7 @@ def sam_curves(curves: pd.DataFrame) -> Figure:
         ax.set_title(title, fontsize="medium")
         if share:
             ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-        ax.grid(alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
+        _light(ax)
     for ax in axes[1]:
         ax.set_xlabel("epoch")
     handles, labels = axes[1, 0].get_legend_handles_labels()
@@ -811,8 +802,7 @@ def accuracy_by_cost(rows: pd.DataFrame) -> Figure:
                         mfc="white", ms=8, lw=1.3, capsize=3, label=f"{LOSS_NAMES[row.loss]}: {row.arm}")  # fmt: skip
         ax.set_xlabel(title)
         ax.set_xlim(0, 1.12 * ran[column].max())
-        ax.grid(alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
+        _light(ax)
     seen = [value for values in ran["values"] for value in values.values()]
     room = max(1.0, 0.25 * (max(seen) - min(seen)))
     axes[0].set_ylim(min(seen) - room, max(seen) + room)
