@@ -23,6 +23,7 @@ from PIL import Image
 
 from elrkit import data
 from elrkit.catalogue import CSV_COLUMNS, XML_COLUMNS
+from elrkit.config import require
 
 # The 20 superclasses of CIFAR-100 (A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009).
 CIFAR100_SUPERCLASSES = {
@@ -115,7 +116,9 @@ def make_feed(
         "unusable": unusable,
     }
     _check(images, labels, class_names, main_categories, shares, format)
-    _check_numbers({"products_per_class": (products_per_class, 1), "seed": (seed, 0)})
+    if products_per_class is not None:
+        require("make_feed: products_per_class", products_per_class, 1, whole=True)
+    require("make_feed: seed", seed, 0, whole=True)
     (out / "feed").mkdir(parents=True, exist_ok=True)
     if (out / "truth.csv").exists():
         raise FileExistsError(f"make_feed: {out} holds a feed already; choose another folder or remove it")
@@ -223,7 +226,8 @@ def make_feed_from(
         format: xml or csv.
         seed: of everything that is drawn.
     """
-    _check_numbers({"classes": (classes, 2), "products_per_class": (products_per_class, 1), "seed": (seed, 0)})
+    if classes is not None:
+        require("make_feed: classes", classes, 2, whole=True)
     loaded = data.load(str(dataset))
     images = np.concatenate([loaded.train_images, loaded.test_images])
     images = np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
@@ -276,17 +280,9 @@ def _check(images, labels, class_names, main_categories, shares: dict[str, float
     if main_categories is not None and len(main_categories) != len(class_names):
         raise ValueError(f"make_feed: {len(class_names)} classes but {len(main_categories)} main categories")
     for name, share in shares.items():
-        if not 0 <= share <= 1:
-            raise ValueError(f"make_feed: {name}={share} is not a share between 0 and 1")
+        require(f"make_feed: {name}", share, 0, 1)
     if format not in ("xml", "csv"):
         raise ValueError(f"make_feed: format {format!r} is neither xml nor csv")
-
-
-def _check_numbers(numbers: dict[str, tuple[int | None, int]]) -> None:
-    """Of each name (value or None, least that is allowed)."""
-    for name, (value, least) in numbers.items():
-        if value is not None and value < least:
-            raise ValueError(f"make_feed: {name}={value}: allowed is a whole number from {least}")
 
 
 def _articles(labels, products_per_class, near_duplicates, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

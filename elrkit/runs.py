@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 
 from elrkit import data, train
-from elrkit.config import BUILT_IN_TRAIN_SIZES, ConfigError, RunConfig, is_whole
+from elrkit.config import BUILT_IN_TRAIN_SIZES, ConfigError, RunConfig, check_training
 
 log = logging.getLogger(__name__)
 
@@ -584,8 +584,7 @@ def load_or_train(configs: Sequence[RunConfig], *, jobs: int | None = None, **op
     """
     from elrkit import progress  # it shows this module's events
 
-    if jobs is not None and not is_whole(jobs, 1):
-        raise ConfigError(f"jobs={jobs!r}: allowed is None or a whole number from 1")
+    check_training(jobs=jobs)
     if todo := missing(configs):
         for name in {config.dataset for config in todo}:  # one error now, not one for each run
             dataset(name)

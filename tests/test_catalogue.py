@@ -921,7 +921,7 @@ def test_make_feed_says_what_does_not_fit(tmp_path):
     make_feed(images, labels, ["a", "b"], tmp_path / "feed")
     with pytest.raises(FileExistsError, match="holds a feed already"):
         make_feed(images, labels, ["a", "b"], tmp_path / "feed")
-    with pytest.raises(ValueError, match="misfiled=2 is not a share"):
+    with pytest.raises(ValueError, match="misfiled=2: allowed are numbers from 0 to 1"):
         make_feed(images, labels, ["a", "b"], tmp_path / "x", misfiled=2)
     with pytest.raises(ValueError, match="2 images for 5 articles"):
         make_feed(images, labels, ["a", "b"], tmp_path / "x", products_per_class=5)
@@ -929,12 +929,12 @@ def test_make_feed_says_what_does_not_fit(tmp_path):
         make_feed(images.astype(float), labels, ["a", "b"], tmp_path / "x")
     for wrong in ({"products_per_class": 0}, {"products_per_class": -1}, {"seed": -1}):
         (name,) = wrong
-        with pytest.raises(ValueError, match=f"^make_feed: {name}=.*: allowed is a whole number from"):
+        with pytest.raises(ValueError, match=f"^make_feed: {name}=.*: allowed are whole numbers from"):
             make_feed(images, labels, ["a", "b"], tmp_path / "y", **wrong)
-        with pytest.raises(ValueError, match=f"^make_feed: {name}=.*: allowed is a whole number from"):
+        with pytest.raises(ValueError, match=f"^make_feed: {name}=.*: allowed are whole numbers from"):
             make_feed_from("digits", tmp_path / "y", **wrong)
     for classes in (1, 0, -1):
-        with pytest.raises(ValueError, match=f"^make_feed: classes={classes}: allowed is a whole number from 2$"):
+        with pytest.raises(ValueError, match=f"^make_feed: classes={classes}: allowed are whole numbers from 2$"):
             make_feed_from("digits", tmp_path / "y", classes=classes, misfiled=0)
     assert not (tmp_path / "y").exists()
     with pytest.raises(ValueError, match="one class alone"):
