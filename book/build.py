@@ -3,7 +3,7 @@
 python book/build.py execute NAME...   notebooks/NAME.py -> _build/notebooks/NAME.ipynb, executed by papermill
 python book/build.py html              the executed notebooks and book/ -> _build/html, warnings as errors
 python book/build.py store             the executed notebooks -> notebooks/NAME.ipynb, without times and paths
-python book/build.py readme            the README's table and the pages' figures, from the committed records
+python book/build.py readme            the README's table and figures, from the committed records
 """
 
 import shutil
@@ -69,6 +69,7 @@ def html() -> None:
     shutil.rmtree(BUILD / "html", ignore_errors=True)  # pages that left the table of contents would survive
     shutil.copytree(ROOT / "book", STAGE / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     shutil.copy(ROOT / "_config.yml", STAGE)
+    draw_figures(STAGE / "book" / "_static")  # of the records that the notebooks have read
     (STAGE / "notebooks").mkdir()
     for path in sorted(EXECUTED.glob("*.ipynb")):
         if not (ROOT / "notebooks" / path.name).with_suffix(".py").exists():
@@ -100,16 +101,25 @@ def with_table(text: str, table: str) -> str:
 
 
 def readme() -> None:
+    from elrkit import findings
+
+    path = ROOT / "README.md"
+    path.write_text(with_table(path.read_text(), findings.readme(findings.ledger())))
+    draw_figures(ROOT / "book" / "_static")
+
+
+def draw_figures(folder: Path) -> None:
+    """The two figures of the front page and the README, as far as their runs are there."""
     from elrkit import findings, plans, plots, runs
 
-    decided = findings.ledger()
-    path = ROOT / "README.md"
-    path.write_text(with_table(path.read_text(), findings.readme(decided)))
     records = [runs.find(config) for config in plans.plan("early-learning", "cpu") if config.noise_rate == 0.2]
-    figure = plots.early_learning(runs.curves(filter(None, records)), "batches")
-    figures = {"early_learning": figure, "kept_from_memory": plots.kept_from_memory(findings.pairs())}
+    figures = {}
+    if records := [record for record in records if record]:
+        figures["early_learning"] = plots.early_learning(runs.curves(records), "batches")
+    if len(pairs := findings.pairs()):
+        figures["kept_from_memory"] = plots.kept_from_memory(pairs)
     for name, figure in figures.items():
-        figure.savefig(ROOT / "book" / "_static" / f"{name}.png", dpi=110, metadata={"Software": None})
+        figure.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -426,9 +426,14 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     }  # fmt: skip
     table = []
     for (level, finder), part in named(rows).groupby(["level", "finder"], sort=False):
-        texts = {text: interval_text(part[column], FORM, none="", one="") for column, text in columns.items()}
+        texts = {text: _share(part[column]) for column, text in columns.items()}
         table.append({"level": level, "finder": finder, **texts, "seeds": part["seed"].nunique()})
     return pd.DataFrame(table, columns=["level", "finder", *columns.values(), "seeds"])
+
+
+def _share(values: Iterable[float]) -> str:
+    """Mean and interval over seeds of a measure between 0 and 1, where its interval ends, too."""
+    return interval_text(values, FORM, none="", one="", limits=(0.0, 1.0))
 
 
 def lists(rows: pd.DataFrame, source: str = "elr") -> pd.DataFrame:
@@ -439,7 +444,7 @@ def lists(rows: pd.DataFrame, source: str = "elr") -> pd.DataFrame:
         {
             "level": level,
             "list": name,
-            **{text: interval_text(part[column], FORM, none="", one="") for column, text in columns.items()},
+            **{text: _share(part[column]) for column, text in columns.items()},
         }
         for (level, name), part in kept.groupby(["level", "list"], sort=False)
     ]
@@ -452,7 +457,7 @@ def other_scores(rows: pd.DataFrame) -> pd.DataFrame:
     if kept.empty:
         return pd.DataFrame()
     groups = kept.groupby(["level", "source", "score"], sort=False)["average_precision"]
-    return groups.agg(lambda values: interval_text(values, FORM, none="", one="")).unstack("score")
+    return groups.agg(_share).unstack("score")
 
 
 def score_gain(rows: pd.DataFrame) -> str:
@@ -468,6 +473,24 @@ def score_gain(rows: pd.DataFrame) -> str:
         f"average precision of ELR's targets, {audit.OF_TARGETS} less odds: {', '.join(levels)}; above 0 in "
         f"{(gain > 0).sum()} of {len(gain)} studies"
     )
+
+
+def same_score(rows: pd.DataFrame) -> list[str]:
+    """In words: ELR's targets less its rivals, each pair by one score, so that the probabilities alone differ; average
+    precision, within a study. Of CE at its best epoch self-confidence alone is known."""
+    sentences = []
+    for source, name, score in (("ce", CE_LOSS, "self_confidence"), ("out_of_fold", CLEANLAB, audit.OF_TARGETS)):
+        of_score = rows[(rows["score"] == score) & rows["source"].isin(["elr", source])]
+        points = of_score.pivot_table(
+            index=["level", "seed"], columns="source", values="average_precision", aggfunc="first", sort=False
+        )
+        if {"elr", source} <= set(points.columns):
+            gain = (points["elr"] - points[source]).dropna()
+            levels = [
+                f"{interval_text(part, '{:+.3f}')} on {level}" for level, part in gain.groupby("level", sort=False)
+            ]
+            sentences.append(f"both by {score}, ELR targets less those of {name}: {', '.join(levels)}")
+    return sentences
 
 
 def differences(rows: pd.DataFrame, measures: Sequence[str] = ("average_precision", "f1")) -> pd.DataFrame:

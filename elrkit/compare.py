@@ -97,8 +97,9 @@ def compare(configs: Sequence[RunConfig], records: Sequence[dict], arms: Sequenc
     Columns: scale, noise_rate, loss, arm, single, planned (runs), seeds (finished), diverged; mean, low, high: accuracy
     at the last epoch and its 95 % t interval over seeds (NaN for one seed); values (seed -> accuracy); change,
     change_low, change_high, change_seeds: to the arm before; total, total_low, total_high, total_seeds: to the plain
-    run; both within a seed. skipped: steps that the loss scaler skipped, per run (NaN without a scaler); seconds and
-    tflop of one training, means over seeds; alone: whether no run shared its device; run_ids (tuple).
+    run, and at_best, at_best_low, at_best_high: total with each run at its best epoch; all within a seed. skipped:
+    steps that the loss scaler skipped, per run (NaN without a scaler); seconds and tflop of one training, means over
+    seeds; alone: whether no run shared its device; run_ids (tuple).
 
     The arm on noisy test labels is left out where no label is wrong. Raises ValueError for configs of several scales.
     """
@@ -116,6 +117,7 @@ def compare(configs: Sequence[RunConfig], records: Sequence[dict], arms: Sequenc
     rows = []
     for (rate, loss), planned in cells.items():
         values: dict[str, dict[int, float]] = {}
+        best: dict[str, dict[int, float]] = {}
         for arm in arms:
             if arm.changes not in planned or (arm.measure == "test_top1_noisy" and not rate):
                 continue
@@ -125,7 +127,11 @@ def compare(configs: Sequence[RunConfig], records: Sequence[dict], arms: Sequenc
             values[arm.name] = mine
             mean, low, high, _ = _interval(mine.values())
             change = _interval(_within_seed(mine, values.get(arm.before, {})))
-            total = _interval(_within_seed(mine, values.get(arms[0].name, {})) if arm != arms[0] else ())
+            best[arm.name] = {seed: 100 * max(record["curves"][arm.measure]) for seed, record in done.items()}
+            total, at_best = (
+                _interval(_within_seed(of[arm.name], of.get(arms[0].name, {})) if arm != arms[0] else ())
+                for of in (values, best)
+            )
             skipped = [sum(r["curves"]["skipped_steps"]) for r in done.values() if "skipped_steps" in r["curves"]]
             rows.append(
                 {
@@ -135,6 +141,7 @@ def compare(configs: Sequence[RunConfig], records: Sequence[dict], arms: Sequenc
                     "mean": mean, "low": low, "high": high, "values": mine,
                     **dict(zip(("change", "change_low", "change_high", "change_seeds"), change, strict=True)),
                     **dict(zip(("total", "total_low", "total_high", "total_seeds"), total, strict=True)),
+                    **dict(zip(("at_best", "at_best_low", "at_best_high"), at_best[:3], strict=True)),
                     "skipped": _mean(skipped), "seconds": _mean(r["timing"]["seconds"] for r in done.values()),
                     "tflop": _mean(tflop[record["run_id"]] for record in done.values()),
                     "alone": all(record["timing"].get("jobs") == 1 for record in done.values()),
@@ -200,6 +207,7 @@ def sam_gain(rows: pd.DataFrame) -> pd.DataFrame:
                 "noise": f"{100 * row.noise_rate:g} %",
                 "loss": LOSS_NAMES[row.loss],
                 "SAM - SGD": _points(row.total, row.total_low, row.total_high) or "not run yet",
+                "at best epochs": _points(row.at_best, row.at_best_low, row.at_best_high),
                 "seeds": row.total_seeds or "",
                 "SAM - SGD, twice the epochs": _points(row.change, row.change_low, row.change_high),
                 "seeds ": row.change_seeds or "",
@@ -248,6 +256,16 @@ def as_text(rows: pd.DataFrame) -> pd.DataFrame:
         diverged = f"{row['diverged']} diverged" if row["diverged"] else ""
         return ", ".join(filter(None, (_points(row["mean"], row["low"], row["high"], ""), diverged))) or "not run yet"
 
+    most = rows.groupby(["noise_rate", "loss"])["seeds"].transform("max")
+
+    def changes(name: str) -> list[str]:
+        """With their seeds where other runs of the cell have more: there a change is no difference of the means."""
+        return [
+            text + (f", {seeds} seed{'s' * (seeds > 1)}" if text and seeds < known else "")
+            for (_, row), known in zip(rows.iterrows(), most, strict=True)
+            for text, seeds in [(change_text(row, name), row[f"{name}_seeds"])]
+        ]
+
     def verdict(row: pd.Series) -> str:
         if row.get("lands") is None or pd.isna(row["published"]):
             return ""
@@ -259,8 +277,8 @@ def as_text(rows: pd.DataFrame) -> pd.DataFrame:
             "loss": rows["loss"].map(LOSS_NAMES),
             "run": rows["arm"],
             "test accuracy, %": [accuracy(row) for _, row in rows.iterrows()],
-            "to the run before": [change_text(row) for _, row in rows.iterrows()],
-            "to the first": [change_text(row, "total") for _, row in rows.iterrows()],
+            "to the run before": changes("change"),
+            "to the first": changes("total"),
             "seeds": [row["seeds"] or "" for _, row in rows.iterrows()],
             "steps skipped": rows["skipped"].map(lambda n: "" if np.isnan(n) else f"{n:g}"),
             "published cell": [verdict(row) for _, row in rows.iterrows()],
@@ -410,7 +428,8 @@ def kept_from_memory(table: pd.DataFrame) -> pd.DataFrame:
     percent of the training labels; ce_memorized, elr_memorized: wrong labels predicted as labelled in the batches of
     the last epoch, as the paper's code counted (in the image as augmented, where it was learnt), in percent of all
     training labels; kept: the first less the second; gain: ELR's test accuracy on true labels less CE's at the last
-    epoch, in points, best_gain: each at the epoch where it is highest; setting: what is common to runs that differ in
+    epoch, in points, best_gain: each at the epoch where it is highest, over_best: ELR's at the last epoch less CE's at
+    its best one; setting: what is common to runs that differ in
     the seed alone; run_ids (CE, ELR).
     """
     rows = []
@@ -429,13 +448,14 @@ def kept_from_memory(table: pd.DataFrame) -> pd.DataFrame:
                 "ce_memorized": ce_memorized, "elr_memorized": elr_memorized, "kept": ce_memorized - elr_memorized,
                 "gain": 100 * (run["test_top1"] - other["test_top1"]),
                 "best_gain": 100 * (run["test_top1_best"] - other["test_top1_best"]),
+                "over_best": 100 * (run["test_top1"] - other["test_top1_best"]),
                 "setting": (*setting, run["beta"], run["lam"]),
                 "run_ids": (other["run_id"], run["run_id"]),
             }
         )  # fmt: skip
     where = ["scale", "dataset", "precision", "labels", "augmentation", "schedule", "sam", "seed", "wrong"]
-    columns = [*where, "ce_memorized", "elr_memorized", "kept", "gain", "best_gain", "setting", "run_ids"]
-    return pd.DataFrame(rows, columns=columns).dropna(subset=["kept"])
+    columns = [*where, "ce_memorized", "elr_memorized", "kept", "gain", "best_gain", "over_best", "setting"]
+    return pd.DataFrame(rows, columns=[*columns, "run_ids"]).dropna(subset=["kept"])
 
 
 def sam_over_all(table: pd.DataFrame) -> pd.DataFrame:
@@ -491,6 +511,7 @@ def kept_text(pairs: pd.DataFrame) -> pd.DataFrame:
                 "kept, %": mean["kept"],
                 "ELR - CE, points": _points(*_interval(seeds["gain"])[:3]),
                 "at best epochs": _points(*_interval(seeds["best_gain"])[:3]),
+                "ELR's last - CE's best": _points(*_interval(seeds["over_best"])[:3]),
                 "seeds": len(seeds),
             }
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from html import escape
 
+import numpy as np
 import pandas as pd
 
 from elrkit import audit_study, compare, human_noise, paper, plans, runs, shop
@@ -80,8 +81,9 @@ WHOSE = {"none": "", "fresh": ", as described", "frozen": ", as the code did"}  
 def answer() -> pd.DataFrame:
     """What ELR adds on CIFAR-10 at 20 % noise, multi-step, under each way to crop and flip: the front page's table.
 
-    Columns, as text: training; right and wrong labels that CE fits, in the batches of the last epoch, means over seeds;
-    CE and ELR: test accuracy at the last epoch; ELR - CE in points, within a seed, there and at the best epochs; seeds.
+    Columns, as text: training; ELR - CE in points of test accuracy, within a seed, at the last epoch, at the best ones,
+    and ELR at the last less CE at its best; CE and ELR at the last; right and wrong labels that CE and ELR fit, in the
+    batches of the last epoch, means over seeds; seeds.
     First the two published tables, then ours at paper scale, then at cpu scale, whose runs without crops train on all
     images, the others on a part.
     """
@@ -89,7 +91,7 @@ def answer() -> pd.DataFrame:
     for name, ce, elr in _published_at_20():
         gain = f"{elr['mean'] - ce['mean']:+.2f}"
         level = f"{ce['mean']:.2f}", f"{elr['mean']:.2f}"
-        rows.append((f"{name}, Table 1", "", "", *level, gain, "", f"{ce['runs']:g}"))
+        rows.append((f"{name}, Table 1", gain, "", "", *level, "", "", f"{ce['runs']:g}"))
     for scale in SCALES:
         plain = {c.run_id: c for name in ("early-learning", "forensics") for c in _as_table1(plans.plan(name, scale))}
         for augmentation, whose in WHOSE.items():
@@ -98,8 +100,9 @@ def answer() -> pd.DataFrame:
                 size = f"{planned[0].train_size or 50_000:,} images, {planned[0].epochs} epochs"
                 how = f"{paper.AUGMENTATIONS[augmentation]}{whose}"
                 rows.append(_answer_row(f"ours, {scale} scale, {size}, {how}", planned))
-    fits = ["right labels that CE fits, %", "wrong ones, memorized, %"]
-    columns = ["training", *fits, "CE, %", "ELR, %", "ELR - CE, points", "at best epochs", "seeds"]
+    gains = ["ELR - CE, points", "at best epochs", "ELR's last - CE's best"]
+    fits = ["right labels fitted, CE / ELR, %", "wrong ones memorized, CE / ELR, %"]
+    columns = ["training", *gains, "CE, %", "ELR, %", *fits, "seeds"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -136,13 +139,14 @@ def memory(found: pd.DataFrame) -> str:
     if None not in lines:
         slopes = (f"{one.slope:.2f} ({one.low:.2f} to {one.high:.2f})" for one in lines)
         text += f"; among the {lines[0].settings} of CIFAR-10 with about 18 % wrong, with {' and '.join(slopes)}"
+    wrong = found[found["labels"] != "none"].groupby("setting")["over_best"].mean()
     text += (
-        f". The gain is {_last_and_best(found)}, means over all settings: the rest is what cross-entropy loses after "
-        "its best epoch, less what ELR loses"
+        f". Where labels are wrong, ELR ends above cross-entropy stopped at its best epoch in {(wrong > 0).sum()} of "
+        f"{len(wrong)} settings ({wrong.min():+.1f} to {wrong.max():+.1f} points, {wrong.median():+.1f} in the middle)"
     )
     once = found[(found["augmentation"] == "frozen") & (found["labels"] != "none") & (found["precision"] == "bfloat16")]
     if len(once):
-        text += f". With crops drawn once it is {_last_and_best(once)}"
+        text += f". With crops drawn once the gain is {_last_and_best(once)}"
     clean = found[found["labels"] == "none"].groupby("setting")["gain"].mean()
     if len(clean):
         text += f". Where no label is wrong ELR adds {clean.min():+.1f} to {clean.max():+.1f} at the last epoch"
@@ -185,18 +189,18 @@ def _answer_row(name: str, planned: Sequence[RunConfig]) -> tuple[str, ...]:
             done[config.loss][config.seed] = record["curves"]
     seeds = sorted(done["ce"].keys() & done["elr"].keys())
     if not seeds:
-        return name, "", "", "", "", NONE, "", ""
-    ends = {loss: [100 * done[loss][seed]["test_top1"][-1] for seed in seeds] for loss in done}
-    fits = [
-        f"{100 * sum(done['ce'][seed][f'batches_{what}'][-1] for seed in seeds) / len(seeds):.0f}"
+        return name, NONE, "", "", "", "", "", "", ""
+    last, best = (
+        {loss: np.array([100 * pick(done[loss][seed]["test_top1"]) for seed in seeds]) for loss in done}
+        for pick in (lambda curve: curve[-1], max)
+    )
+    gains = (end["elr"] - start["ce"] for end, start in ((last, last), (best, best), (last, best)))
+    fits = (
+        " / ".join(f"{100 * np.mean([done[loss][s][f'batches_{what}'][-1] for s in seeds]):.0f}" for loss in done)
         for what in ("right_correct", "wrong_memorized")
-    ]
-    gains = [elr - ce for ce, elr in zip(*ends.values(), strict=True)]
-    best = [100 * (max(done["elr"][s]["test_top1"]) - max(done["ce"][s]["test_top1"])) for s in seeds]
-    texts = (
-        ("{:.2f}", ends["ce"]), ("{:.2f}", ends["elr"]), ("{:+.2f}", gains), ("{:+.2f}", best),
-    )  # fmt: skip
-    return name, *fits, *(interval_text(values, form, one="") for form, values in texts), str(len(seeds))
+    )
+    texts = (*(("{:+.2f}", gain) for gain in gains), ("{:.2f}", last["ce"]), ("{:.2f}", last["elr"]))
+    return name, *(interval_text(values, form, one="") for form, values in texts), *fits, str(len(seeds))
 
 
 def as_html(found: Iterable[tuple[str, str]], titles: dict[str, str], folder: str = "") -> str:
@@ -249,6 +253,22 @@ def early_learning(table: pd.DataFrame) -> str:
     return "CIFAR-10 with 20 % of the labels redrawn: " + "; ".join(parts) if len(parts) == 2 else ""
 
 
+def around_the_falls(curves: pd.DataFrame) -> list[str]:
+    """How many wrong labels are memorized when the learning rate falls and at the end, in the batches, a sentence per
+    loss; `curves` of `elrkit.runs.curves`, runs of one schedule with milestones."""
+    milestones, last = curves["milestones"].iloc[0], curves["epoch"].max()
+    sentences = []
+    for loss, group in curves[curves["sam_rho"] == 0].groupby("loss"):
+        share = 100 * group.groupby("epoch")["batches_wrong_memorized"].mean()
+        falls = [f"{share[epoch]:.0f} % before the learning rate falls after epoch {epoch}" for epoch in milestones]
+        rises = share[last] - share[last - 4]
+        sentences.append(
+            f"{NAMES.get(loss, loss)} has memorized {', '.join(falls)} and {share[last]:.0f} % in the end "
+            f"({rises:+.1f} points over the last four epochs)"
+        )
+    return sentences
+
+
 def table1(table: pd.DataFrame) -> str:
     """ELR minus cross-entropy in points, cell by cell."""
     parts = []
@@ -290,8 +310,8 @@ def sam(table: pd.DataFrame) -> str:
 
 
 def ladder(rows: pd.DataFrame) -> str:
-    """What each rung does, from the recipe as the paper describes it to the recipe as its code ran it, and what ELR
-    adds to cross-entropy on each.
+    """Which step moves most, between the recipe as the paper describes it and the recipe as its code ran it, and what
+    ELR adds to cross-entropy before and after it.
 
     rows: of `compare.compare`. Empty where no step between two rungs is known. Left out is the rung that counts on
     noisy test labels: the paper's table can hardly have been counted so (the chapter shows why).
@@ -306,25 +326,28 @@ def ladder(rows: pd.DataFrame) -> str:
         return compare.change_text(row, name) + (" (1 seed)" if row[seeds] == 1 and not single else "")
 
     for rate, cell in rungs.groupby("noise_rate", sort=False):
-        steps = []
-        for arm, pair in cell[cell["change_seeds"] > 0].groupby("arm", sort=False):
-            rows_of_losses = (row for _, row in pair.iterrows())
-            changes = [f"{points(row, 'change', 'change_seeds')} with {NAMES[row['loss']]}" for row in rows_of_losses]
-            steps.append(f"{arm}: {', '.join(changes)}")
-        if not steps:
+        steps = cell[cell["change_seeds"] > 0]
+        if steps.empty:
             continue
-        part = f"At {100 * rate:g} % noise, {'; '.join(steps)}"
-        known = gains[gains["noise_rate"] == rate]
-        if len(known):
-            added = [f"{points(row, 'gain', 'seeds')} ({row['arm']})" for _, row in known.iterrows()]
-            part += (
-                f". ELR minus cross-entropy: {', '.join(added)}, where Table 1 has {known['published'].iloc[0]:+.2f}"
-            )
+        sizes = steps["change"].abs().groupby(steps["arm"], sort=False).max()
+        largest, others = sizes.idxmax(), sizes.drop(sizes.idxmax())
+        taken = (row for _, row in steps[steps["arm"] == largest].iterrows())
+        changes = [f"{points(row, 'change', 'change_seeds')} with {NAMES[row['loss']]}" for row in taken]
+        part = f"At {100 * rate:g} % noise the step that moves most is '{largest}': {', '.join(changes)}"
+        if len(others):
+            part += f"; no other one moves more than {others.max():.2f}"
+        of_rate = gains[gains["noise_rate"] == rate].set_index("arm", drop=False)
+        arms = list(dict.fromkeys(cell["arm"]))
+        before = arms[arms.index(largest) - 1]
+        added = {arm: points(of_rate.loc[arm], "gain", "seeds") for arm in (before, largest) if arm in of_rate.index}
+        if largest in added:
+            was = f"goes with it from {added[before]} to" if before in added else "is then"
+            published = of_rate["published"].iloc[0]
+            part += f". ELR minus cross-entropy {was} {added[largest]}, where Table 1 has {published:+.2f}"
         parts.append(part)
     if not parts:
         return ""
-    head = "Points of test accuracy, each change of the recipe on top of those before"
-    return f"{head}{', 1 seed' if single else ''}. {'. '.join(parts)}"
+    return f"Points of test accuracy{', 1 seed' if single else ''}. {'. '.join(parts)}"
 
 
 def human_labels(table: pd.DataFrame, audited: pd.DataFrame) -> str:
@@ -338,6 +361,17 @@ def human_labels(table: pd.DataFrame, audited: pd.DataFrame) -> str:
     if not cells:
         return ""
     text = "ELR minus cross-entropy on labels by people, points: " + ", ".join(cells)
+    levels = human_noise.against_redrawn(table).groupby("level")
+    if levels.ngroups:
+        known = [(level, part) for level, part in levels]
+
+        def points(loss: str) -> str:
+            return ", ".join(f"{interval_text(part[loss], '{:+.1f}')} on {level}" for level, part in known)
+
+        text = (
+            f"On people's labels cross-entropy ends {points('CE')} above where it ends on as many redrawn ones, in "
+            f"points of test accuracy, ELR {points('ELR')}. {text}"
+        )
     elr = table[(table["loss"] == "elr") & (table["sam_rho"] == 0) & (table["schedule"] == "multistep")]
     elr = elr.assign(level=elr["noise_rate"].map(human_noise.level_of))
     memorized = elr.pivot_table(index="level", columns="noise", values="batches_wrong_memorized")
@@ -385,28 +419,25 @@ def studies() -> pd.DataFrame:
 
 
 def looks(rows: pd.DataFrame) -> str:
-    """Labels to look at until half of the wrong ones are found, finder by finder, a count a level, from the cleanest
-    on; `rows` of `audit_study.rows`. Where every level has a single seed, that is said once.
+    """What a person looks at to find half of the wrong labels, in percent of what it takes in any order: for each
+    finder a share per level, from the cleanest on; `rows` of `audit_study.rows`. Where every level has a single seed,
+    that is said once.
     """
     named = audit_study.named(rows)
     single = named.groupby("level")["seed"].nunique().max() == 1
     one = "" if single else " (1 seed)"
     levels = sorted((part for _, part in named.groupby("level")), key=lambda part: part["wrong"].mean())
     n = int(named["images"].iloc[0])
-
-    def line(name: str, texts: Iterable[str]) -> str:
-        return f"{name}: {' / '.join(texts)}"
-
     lines = []
     for finder in audit_study.FINDERS.values():
-        if finder != "chance" and (named["finder"] == finder).any():
-            found = (part.loc[part["finder"] == finder, "effort_half"] for part in levels)
-            lines.append(line(finder, (interval_text(values, "{:,.0f}", one=one) for values in found)))
-    lines.append(line("in any order", (f"{part['effort_half_random'].mean():,.0f}" for part in levels)))
+        found = [part[part["finder"] == finder] for part in levels]
+        if finder != "chance" and sum(map(len, found)):
+            shares = (100 * part["effort_half"] / part["effort_half_random"] for part in found)
+            lines.append(f"{finder}: {' / '.join(interval_text(share, '{:.0f}', one=one) for share in shares)} %")
     rates = " / ".join(f"{100 * part['wrong'].mean() / n:.0f}" for part in levels)
     head = (
-        f"Labels to look at, of {n:,} with {rates} % wrong, until half of the wrong ones are found (cleanlab's five "
-        "nets together trained on as many images as ELR)"
+        f"To find half of the wrong labels, of {n:,} with {rates} % wrong, a person who goes down a list looks at so "
+        "much of what it takes in any order (cleanlab's five nets together trained on as many images as ELR)"
     )
     return f"{head}{', 1 seed' if single else ''}. {'; '.join(lines)}"
 

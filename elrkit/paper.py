@@ -24,7 +24,7 @@ can only redraw those few values, is shorter still.
 
 import functools
 import html
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import inf, nan, sqrt
@@ -58,6 +58,7 @@ MEASURES = (
     "test_top5",
     "test_top1_noisy",
     "batches_wrong_memorized",  # on the training batches during the epoch, as the paper's code counts
+    "batches_wrong_beyond_chance",  # that share, less what the network's other errors hit by chance
     "batches_wrong_memorized_50",
     "batches_wrong_correct",
     "batches_wrong_correct_best",
@@ -86,6 +87,8 @@ CODE = {
     "galatolo2021": {**DESCRIBED, "augmentation": ("frozen",), "precision": ("float16_fresh_scaler",)},
     "liu2020": {**DESCRIBED, "noise_convention": (None, "all", "reference")},
 }
+# At cpu scale the code's crops are told of with bfloat16, too: of its two departures the one that matters there.
+CODES_CROPS = {**DESCRIBED, "augmentation": ("frozen",)}
 # At the paper's scale the network, the images and the hyper-parameters are the paper's too (Section 5.2).
 PAPER_SCALE = {
     "model": ("resnet34",),
@@ -193,17 +196,22 @@ def t_interval(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def interval_text(
-    values: Iterable[float | None], form: str = "{:.2f}", none: str = "not run yet", one: str = " (1 seed)"
+    values: Iterable[float | None],
+    form: str = "{:.2f}",
+    none: str = "not run yet",
+    one: str = " (1 seed)",
+    limits: tuple[float, float] = (-inf, inf),
 ) -> str:
     """Mean and 95 % t interval over seeds as text: `91.20 (90.80 to 91.60)`, of one seed `91.20 (1 seed)`.
 
     Values that are missing (None, NaN) do not count; without any the text is `none`. `one` stands in place of the
-    interval of a single seed; tables that count the seeds in a column of their own leave it empty.
+    interval of a single seed; tables that count the seeds in a column of their own leave it empty. The interval is cut
+    at the `limits` of what can be measured.
     """
     known = np.array([value for value in values if value is not None and not np.isnan(value)], dtype=float)
     if not len(known):
         return none
-    mean, low, high = map(form.format, t_interval(known))
+    mean, low, high = (form.format(np.clip(value, *limits)) for value in t_interval(known))
     return mean + one if len(known) == 1 else f"{mean} ({low} to {high})"
 
 
@@ -420,47 +428,61 @@ def _by_difference(
         changed = {name for name in fixed if name[:2] in ("a.", "b.")}
         changed = {name[2:] for name in changed} - {"measure"}
         free = changed | {follower for name in changed for follower in FOLLOWS.get(name, ())}
-        tables = []
-        for arm in arms:
-            where = {name: value for name, value in arm.items() if name != "measure"}
-            rows = _select(runs, _of_claim(claim, recipe, scale, fixed["dataset"][0]) | where)
-            tables.append((rows, arm["measure"][0]))
-        note = _join(*dict.fromkeys(_left_out(rows) for rows, _ in tables))
-        pairs = _pairs(*(_finished(rows, measure) for rows, measure in tables), free)
+        measures = [arm["measure"][0] for arm in arms]
+
+        def pairs_of(recipe: dict) -> tuple[list[tuple[pd.DataFrame, pd.DataFrame]], str]:
+            common = _of_claim(claim, recipe, scale, fixed["dataset"][0])
+            of_arms = ({name: value for name, value in arm.items() if name != "measure"} for arm in arms)
+            tables = [_select(runs, common | where) for where in of_arms]
+            pairs = _pairs(*map(_finished, tables, measures), free)
+            pairs.sort(key=lambda pair: _preference(pair[0]), reverse=True)
+            return pairs, _join(*dict.fromkeys(map(_left_out, tables)))
+
+        pairs, note = pairs_of(recipe)
         if not pairs:
             return Finding("open", note)
-        pairs.sort(key=lambda pair: _preference(pair[0]), reverse=True)
 
         def of_pair(a: pd.DataFrame, b: pd.DataFrame) -> Finding:
-            difference = 100 * (a[tables[0][1]].to_numpy(dtype=float) - b[tables[1][1]].to_numpy(dtype=float))
+            difference = 100 * (a[measures[0]].to_numpy(dtype=float) - b[measures[1]].to_numpy(dtype=float))
             ids = tuple(dict.fromkeys([*a["run_id"], *b["run_id"]]))
             mean, low, high = t_interval(difference)
             found = Finding("open", note, mean, low - around, high - around, len(a), scale, ids)
             found = _interval_state(found, rule, claim["tolerance"])
             return replace(found, low=found.low + around, high=found.high + around)
 
-        found, *others = (of_pair(*pair) for pair in pairs)
-        settings = [_setting_text(a.iloc[0], "schedule" not in fixed) for a, _ in pairs]
+        def told(pairs: list[tuple[pd.DataFrame, pd.DataFrame]]) -> list[tuple[str, Finding]]:
+            return [(_setting_text(pair[0].iloc[0], "schedule" not in fixed), of_pair(*pair)) for pair in pairs]
+
+        (setting, found), *others = told(pairs)
+        coded = []
         if scale == "cpu":
-            found = replace(found, note=_join(settings[0], found.note), setting=settings[0])
+            found = replace(found, note=_join(setting, found.note), setting=setting)
+            if recipe is DESCRIBED:
+                coded = told(pairs_of(CODES_CROPS)[0])
         return _beside_other_settings(
             found,
-            list(zip(settings[1:], others, strict=True)),
+            others,
             lambda mean: not _against(rule, mean - around, mean - around, claim["tolerance"]),
+            coded,
         )
 
     return _over_scales(claim, arguments, case, ("paper", "cpu"))
 
 
 def _beside_other_settings(
-    found: Finding, others: list[tuple[str, Finding]], meets: Callable[[float], bool]
+    found: Finding,
+    others: list[tuple[str, Finding]],
+    meets: Callable[[float], bool],
+    coded: Sequence[tuple[str, Finding]] = (),
 ) -> Finding:
     """`found`, told of each other setting of the cell, with "but" where its mean lies on the other side of the bound
-    (`meets` tells the sides); undecided where such a setting decides against it."""
+    (`meets` tells the sides); undecided where such a setting decides against it. Those of `coded` are told alone: they
+    are not as described."""
     told, disagree = [], False
-    for setting, other in others:
+    for number, (setting, other) in enumerate([*others, *coded]):
         contrary = meets(other.ours) != meets(found.ours)
-        disagree |= contrary and found.state != "open" and other.state not in ("open", found.state)
+        decides = number < len(others) and found.state != "open" and other.state not in ("open", found.state)
+        disagree |= contrary and decides
         spread = " (1 seed)" if other.seeds == 1 else f" ({other.low:+.2f} to {other.high:+.2f}, {other.seeds} seeds)"
         told.append(f"{'but' if contrary else 'and'} {other.ours:+.2f}{spread} with {setting}")
     if disagree:
@@ -947,10 +969,10 @@ def table1_text(cells: pd.DataFrame) -> pd.DataFrame:
             return "not run yet"
         return f"{mean:.2f}, 1 seed" if seeds == 1 else f"{mean:.2f} ({low:.2f} to {high:.2f}), {seeds} seeds"
 
-    return pd.DataFrame(
+    text = pd.DataFrame(
         {
-            "dataset": cells["dataset"],
-            "schedule": cells["schedule"],
+            "dataset": _named(cells["dataset"], DATASETS),
+            "schedule": _named(cells["schedule"], SCHEDULES),
             "noise": (100 * cells["noise_rate"]).map("{:g} %".format),
             "loss": cells["loss"].str.upper(),
             "paper": cells["published"].map(lambda x: "" if np.isnan(x) else f"{x:.2f}"),
@@ -960,23 +982,37 @@ def table1_text(cells: pd.DataFrame) -> pd.DataFrame:
             "ours, cpu scale": [ours(row, "cpu") for _, row in cells.iterrows()],
         }
     )
+    return text if cells["paper_seeds"].any() else text.drop(columns="minus paper")
 
 
-def elr_minus_ce(runs: pd.DataFrame) -> pd.DataFrame:
+def _named(values: pd.Series, names: dict[str, str]) -> pd.Series:
+    return values.map(lambda value: names.get(value, value))
+
+
+def elr_minus_ce(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """ELR's last-epoch test accuracy minus cross-entropy's, in points, for runs of the plan `table1`.
 
     The difference is taken within a seed (same images, wrong labels, initial weights and order); one row per scale,
-    dataset, schedule and noise rate: mean, 95 % t interval over seeds, seeds.
+    dataset, schedule and noise rate: mean, 95 % t interval over seeds, seeds, and the same difference in the paper's
+    Table 1, of one run each, and in Liu et al.'s.
     """
-    columns = ["scale", "dataset", "schedule", "noise", "ELR minus CE", "95 % interval", "seeds"]
+    columns = ["scale", "dataset", "schedule", "noise", "ELR minus CE", "95 % interval", "seeds", "paper", "Liu et al."]
     cell = ["scale", "dataset", "schedule", "noise_rate"]
+    theirs = table1(published, runs.iloc[:0]).pivot(index=cell[1:], columns="loss", values=["published", "liu"])
+
+    def published_gain(key: tuple, whose: str) -> str:
+        gain = theirs.loc[key, (whose, "elr")] - theirs.loc[key, (whose, "ce")] if key in theirs.index else nan
+        return "" if np.isnan(gain) else f"{gain:+.2f}"
+
     pairs = _whole(runs).pivot(index=[*cell, "seed"], columns="loss", values="test_top1")
     pairs = pairs.reindex(columns=["ce", "elr"])
     rows = []
     for (scale, dataset, schedule, rate), points in (100 * (pairs["elr"] - pairs["ce"])).dropna().groupby(level=cell):
         mean, low, high = t_interval(points.to_numpy(dtype=float))
         interval = f"{low:+.2f} to {high:+.2f}" if len(points) > 1 else ""
-        rows.append((scale, dataset, schedule, f"{100 * rate:g} %", f"{mean:+.2f}", interval, len(points)))
+        where = DATASETS.get(dataset, dataset), SCHEDULES.get(schedule, schedule), f"{100 * rate:g} %"
+        gains = (published_gain((dataset, schedule, rate), whose) for whose in ("published", "liu"))
+        rows.append((scale, *where, f"{mean:+.2f}", interval, len(points), *gains))
     return pd.DataFrame(rows, columns=columns)
 
 

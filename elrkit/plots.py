@@ -37,7 +37,8 @@ def early_learning(curves: pd.DataFrame, measured_on: str = "eval") -> Figure:
                  on during the epoch, as the paper's code counted
 
     Two rows (right labels, wrong labels), one column per loss, those with SAM last; lines are means over seeds, bands
-    from the lowest to the highest seed. Raises ValueError when the runs differ in more than loss, SAM and seed.
+    from the lowest to the highest seed; grey uprights stand where the learning rate falls. Raises
+    ValueError when the runs differ in more than loss, SAM and seed.
     """
     _one_experiment("early_learning", curves)
     prefix = {"eval": "", "batches": "batches_"}[measured_on]
@@ -55,6 +56,8 @@ def early_learning(curves: pd.DataFrame, measured_on: str = "eval") -> Figure:
             ax.set_ylim(-0.02, 1.02)
             ax.yaxis.set_major_formatter(PercentFormatter(1.0))
             _light(ax)
+            for milestone in curves["milestones"].iloc[0] or ():
+                ax.axvline(milestone + 0.5, color=GREY, linewidth=0.9, alpha=0.7, zorder=0)
             if row == 0:
                 seeds = runs["seed"].nunique()
                 some = f", {seeds} seed{'s' * (seeds > 1)}" if curves["seed"].nunique() != seeds else ""

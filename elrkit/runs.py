@@ -234,6 +234,7 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
             row |= {name: column[-1] for name, column in curves.items() if name not in ("epoch", "lr")}
             row["test_top1_best"] = max(curves["test_top1"])
             memorized = curves.get("batches_wrong_memorized", [])
+            row["batches_wrong_beyond_chance"] = _beyond_chance(curves, record["data"]["classes"])
             row["batches_wrong_memorized_50"] = memorized[49] if len(memorized) >= 50 else math.nan
             seen = [share for share in curves.get("batches_wrong_correct", []) if share is not None]
             row["batches_wrong_correct_best"] = max(seen, default=math.nan)
@@ -254,6 +255,13 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
     empty = ["run_id", *RunConfig.model_fields, *always, *costs]
     frame = pd.DataFrame(rows, columns=None if rows else empty)
     return frame.assign(**dict.fromkeys((name for name in always if name not in frame), math.nan))
+
+
+def _beyond_chance(curves: dict, classes: int) -> float:
+    """Of the wrong labels, the share predicted as labelled in the batches of the last epoch, less what errors hit by
+    chance: the other wrong classes, C - 2 of C, are predicted that often each."""
+    last = [curves.get(f"batches_wrong_{what}", [None])[-1] for what in ("memorized", "other")]
+    return math.nan if None in last or classes < 3 else last[0] - last[1] / (classes - 2)
 
 
 def summary(table: pd.DataFrame, by: Sequence[str] = ("noise_rate", "loss")) -> pd.DataFrame:

@@ -134,6 +134,13 @@ for scale, table in shown.items():
     difference = audit_study.differences(table)
     difference["measure"] = difference["measure"].str.replace("_", " ")
     display(difference.style.hide(axis="index").format(precision=3, na_rep=""))
+    for sentence in audit_study.same_score(table):
+        print(sentence)
+
+# %% [markdown]
+# Each way has the score that its tool would use; the two lines below the table take one score for both. Where the first
+# line's interval holds 0, what ELR's list has over the loss of CE at its best epoch is the score's doing, and cross-entropy
+# stopped in time would do as well, if one knew when that is.
 
 # %% [markdown]
 # ## Which list of ELR's
@@ -154,7 +161,7 @@ for scale, table in shown.items():
 # self-confidence after each class's probability was divided by its mean over the images labelled so. Average precision of each
 # score on each source of probabilities; `cleanlab` is its own self-confidence. The tool orders ELR's targets by *balanced* and
 # the probabilities of any other model by *odds*. The former was chosen on these studies, so what it adds to the latter is a
-# little flattered here; on the clothes of {doc}`shop`, which had no part in it, it does as well.
+# little flattered here.
 
 # %% tags=["nbval-ignore-output", "hide-input"]
 for scale, table in shown.items():

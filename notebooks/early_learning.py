@@ -138,7 +138,9 @@ for place, rate in enumerate(noise_rates):
 # whose records are in the store: at `cpu` scale a small net (`small_resnet`) trained for 30 epochs without augmentation,
 # at `paper` scale the paper's ResNet-34 and 120 epochs. Curves count predictions on the training batches, as the
 # paper's code did, so that their ends differ a little from shares counted after the epoch. The runs of {doc}`sam` with
-# sharpness-aware minimization, as far as they are there, stand beside them.
+# sharpness-aware minimization, as far as they are there, stand beside them. Uprights mark where the learning rate falls:
+# the two phases of a curve and the two steps of the schedule come together, so that only what happens between the uprights
+# is the network's own. The digits above have a constant rate.
 
 # %% tags=["nbval-ignore-output", "full-width"] mystnb={"image": {"alt": "Shares of right and wrong CIFAR-10 labels by prediction, over the epochs, one column each for CE and ELR, with SGD and with SAM."}}
 for scale in ("paper", "cpu"):
@@ -147,7 +149,10 @@ for scale in ("paper", "cpu"):
     found = runs.gather([*plans.plan("early-learning", scale), *sharp])
     cifar = runs.curves(found)
     for rate in sorted(cifar.noise_rate.unique()) if found else []:
-        display(plots.early_learning(cifar[cifar.noise_rate == rate], "batches"))
+        part = cifar[cifar.noise_rate == rate]
+        display(plots.early_learning(part, "batches"))
+        for sentence in findings.around_the_falls(part):
+            print(f"{scale} scale, {100 * rate:g} % noise: {sentence}")
 
 # %% [markdown]
 # ## What memorizing costs

@@ -78,7 +78,8 @@ for scale, configs in planned.items():
 # %% [markdown]
 # ## What remains of the 14.6 points
 #
-# The difference within a seed: same images, same wrong labels, same initial weights and order of the images. Intervals are
+# The difference within a seed: same images, same wrong labels, same initial weights and order of the images; at the last
+# epoch, and with each run at its best one, chosen on the test images. Intervals are
 # 95 % t intervals over seeds, because a bootstrap of a few values is too short; one seed has no interval and is no finding.
 
 # %% tags=["nbval-ignore-output"]
@@ -133,8 +134,8 @@ if not curves:
 #
 # Operations are counted from the network, evaluation left out: three forward passes an image and step for SGD and six for SAM; seconds are
 # measured, and hold for the device and the load of the day: CPU-scale runs shared their machine with others, so that
-# their seconds do not compare. Two trainings at the same place on the left panel's axis have
-# cost the same.
+# their seconds do not compare. Where the axis counts operations, two trainings
+# above one another have cost the same.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Test accuracy against training operations and against seconds, for CE and ELR with SGD, SGD with twice the epochs, and SAM."}}
 for scale, table in rows.items():

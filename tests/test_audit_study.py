@@ -240,6 +240,26 @@ def test_what_the_order_adds_in_words():
     )
 
 
+def test_the_same_score_in_words():
+    named = {"elr": [0.70, 0.72], "ce": [0.69, 0.73], "out_of_fold": [0.6, 0.6]}
+    rows = [
+        {"level": "worst", "seed": seed, "source": source, "score": score, "average_precision": value}
+        for source, values in named.items() for seed, value in enumerate(values)
+        for score in ("self_confidence", "balanced") if (source, score) != ("ce", "balanced")
+    ]  # fmt: skip
+    # 0.01 and -0.01: mean 0, half width t(0.975, 1) times 0.01; 0.10 and 0.12: mean 0.11, the same
+    assert audit_study.same_score(pd.DataFrame(rows)) == [
+        "both by self_confidence, ELR targets less those of CE loss, best epoch: +0.000 (-0.127 to +0.127) on worst",
+        "both by balanced, ELR targets less those of cleanlab, out-of-fold CE: +0.110 (-0.017 to +0.237) on worst",
+    ]
+    assert audit_study.same_score(pd.DataFrame(rows)[:4]) == []
+
+
+def test_the_interval_of_a_share_ends_where_shares_do():
+    (row,) = audit_study.summary(rows_of({"ours": [0.9, 1.0]})).to_dict("records")
+    assert row["average precision"] == "0.950 (0.315 to 1.000)"  # half width t(0.975, 1) times 0.05 = 0.635
+
+
 def test_the_saving_in_words():
     (sentence,) = audit_study.saving(rows_of({"ours": [0.6], "theirs": [0.5]}))
     assert sentence == (

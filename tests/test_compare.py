@@ -105,7 +105,7 @@ def test_differences_are_taken_within_a_seed():
     assert cell(rows, 0.2, "elr", "as described")["seeds"] == 0
     text = compare.as_text(rows).set_index(["loss", "run"])
     assert text.loc[("ELR", "as described"), "test accuracy, %"] == "not run yet"
-    assert text.loc[("CE", "counted on noisy test labels"), "to the run before"] == "-9.00"
+    assert text.loc[("CE", "counted on noisy test labels"), "to the run before"] == "-9.00, 1 seed"
     found = compare.findings(rows).set_index("loss")
     step = found["largest step, points"]
     assert step["CE"] == "crops and flips drawn once: -9.33 (3 seeds)"
@@ -276,6 +276,7 @@ def test_what_elr_kept_from_memory_beside_what_it_gained():
     pairs = compare.kept_from_memory(runs.table([*records, diverged | {"device": {}, "execution": {}}]))
     assert pairs["kept"].tolist() == pytest.approx([18 * 0.8, 18 * 0.5, 0.0, 15 * 0.6, 15 * 0.6])
     assert pairs["gain"].tolist() == pytest.approx([15, 10, 2, 10, 20])
+    assert pairs["over_best"].tolist() == pairs["best_gain"].tolist()  # of runs whose best epoch is their last
     assert pairs["labels"].tolist() == ["symmetric", "symmetric", "none", "misfiled", "misfiled"]
     assert pairs["run_ids"][0] == (run("ce").run_id, run("elr").run_id)
     text = compare.kept_text(pairs)

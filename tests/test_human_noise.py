@@ -136,6 +136,22 @@ def test_ranking_says_where_agreement_chooses_the_worse_network():
     assert human_noise.ranking(human_noise.agreement(table(row()))) == []
 
 
+def test_peoples_errors_against_as_many_redrawn_labels():
+    def four(seed, *accuracies):
+        kinds = [{"loss": loss, "noise": noise} for noise in ("human", "symmetric") for loss in ("ce", "elr")]
+        return [row(seed=seed, test_top1=top1, **kind) for top1, kind in zip(accuracies, kinds, strict=True)]
+
+    rows = [*four(0, 0.65, 0.80, 0.60, 0.81), *four(1, 0.66, 0.79, 0.60, 0.79), *four(2, 0.9, 0.9, 0.1, 0.1)[:3]]
+    found = human_noise.against_redrawn(table(*rows))
+    assert found[["CE", "ELR", "ELR - CE"]].to_numpy().tolist() == [
+        pytest.approx([5, -1, -6]), pytest.approx([6, 0, -6]),
+    ]  # fmt: skip
+    (text,) = human_noise.against_redrawn_text(found).to_dict("records")
+    assert (text["level"], text["ELR - CE"]) == ("worst", "-6.0 (-6.0 to -6.0), 2 seeds")
+    assert text["CE"] == "+5.5 (-0.9 to +11.9), 2 seeds"  # half width t(0.975, 1) times a half
+    assert human_noise.against_redrawn(table(row())).empty
+
+
 def test_the_foresight_that_an_agreement_takes():
     found = human_noise.needed_foresight(93.4, [5, 10, 20])["wrong labels to foresee, at least"]
     assert found.tolist() == pytest.approx([0, 34, 67])

@@ -335,6 +335,20 @@ def test_another_setting_that_gives_the_opposite_is_told(published):
     assert paper.shown_verdict(row) == "settings disagree"
 
 
+def test_the_codes_crops_are_told_of_and_decide_nothing(published):
+    """At cpu scale, where the code's whole recipe, with its float16, is a rung of one seed."""
+    coded = CPU | {"augmentation": "frozen", "train_size": 20_000, "epochs": 40}
+    runs = [*(run(s, test_top1=0.1 + s / 100, **coded) for s in SEEDS),
+            *(ce(s, test_top1=0.15 + s / 100, **coded) for s in SEEDS)]  # fmt: skip
+    row = claim(published, *usual(), *runs)
+    assert (row["verdict"], row["disagree"]) == ("reproduced", False)
+    assert row["beside"] == (
+        "but -5.00 (-5.00 to -5.00, 3 seeds) with 20,000 images, 40 epochs, crops and flips drawn once, multi-step",
+    )
+    alone = claim(published, *runs)
+    assert (alone["verdict"], alone["seeds"]) == ("not run yet", 0)
+
+
 def test_number_is_not_decided_at_cpu_scale(published):
     row = number(published, *(run(s, scale="cpu") for s in SEEDS))
     assert row["verdict"] == "not run yet"
@@ -733,14 +747,16 @@ def test_tables_of_no_runs_are_empty_or_say_so(published):
     cells = paper.table1(published, runs_table([]))
     assert len(cells) == 32
     assert set(paper.table1_text(cells)["ours, cpu scale"]) == {"not run yet"}
-    assert paper.elr_minus_ce(runs_table([])).empty
-    assert paper.elr_minus_ce(table(run(), run(1))).empty  # ELR alone
+    assert paper.elr_minus_ce(published, runs_table([])).empty
+    assert paper.elr_minus_ce(published, table(run(), run(1))).empty  # ELR alone
+    assert "minus paper" not in paper.table1_text(cells)
     assert paper.selected_and_last(published, runs_table([])).empty
 
 
-def test_elr_minus_ce_is_taken_within_a_seed():
+def test_elr_minus_ce_is_taken_within_a_seed(published):
     rows = [run(0, test_top1=0.85), ce(0, test_top1=0.75), run(1, test_top1=0.87), ce(1, test_top1=0.73), run(2)]
-    (row,) = paper.elr_minus_ce(table(*rows)).to_dict("records")
+    (row,) = paper.elr_minus_ce(published, table(*rows)).to_dict("records")
+    assert (row["paper"], row["Liu et al."]) == ("+12.55", "+4.18")
     # differences 10 and 14: mean 12, deviation sqrt 8, t quantile with one degree of freedom 12.7062
     assert (row["ELR minus CE"], row["seeds"], row["noise"]) == ("+12.00", 2, "20 %")
     assert row["95 % interval"] == f"{12 - 12.7062 * 2:+.2f} to {12 + 12.7062 * 2:+.2f}"

@@ -40,8 +40,9 @@ def curves(*methods, epochs=4, seeds=(0, 1), **fields):
     shares = ("right_correct", "right_other", "wrong_correct", "wrong_memorized", "wrong_other")
     columns = [*shares, *(f"batches_{s}" for s in shares), "train_loss", "test_loss", "test_top1", "test_top5"]
     common = dict(
-        dataset="digits", train_size=None, noise="symmetric", noise_rate=0.2, model="small_resnet", epochs=epochs
-    )
+        dataset="digits", train_size=None, noise="symmetric", noise_rate=0.2, model="small_resnet", epochs=epochs,
+        milestones=[2, 3],
+    )  # fmt: skip
     return pd.DataFrame(
         [
             dict.fromkeys(columns, 0.1 * (place + seed)) | common | fields
@@ -61,8 +62,10 @@ def test_early_learning_has_a_column_for_each_loss_and_for_each_with_sam():
     assert [ax.get_title() for ax in two.axes[:2]] == ["Cross-entropy", "ELR"]
     assert "2 seeds" in two.get_suptitle()
     # Each column shows its own runs: the wrong labels that CE memorizes, mean of its two seeds.
-    memorized = two.axes[2].lines[1]
+    memorized = next(line for line in two.axes[2].lines if line.get_label() == "predicted as labelled: memorized")
     assert memorized.get_ydata() == pytest.approx([0.35] * 4)
+    uprights = [line.get_xdata()[0] for line in two.axes[2].lines if len(line.get_xdata()) == 2]
+    assert uprights == [2.5, 3.5]  # after the second epoch and after the third, where the learning rate falls
 
 
 @pytest.mark.parametrize("figure", [plots.early_learning, plots.sam_curves])

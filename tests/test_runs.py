@@ -185,6 +185,9 @@ def test_table(record, digits):
             assert row[name] == column[-1]
     assert row["test_top1_best"] == max(curves["test_top1"])
     assert math.isnan(row["batches_wrong_memorized_50"])
+    shares = curves | {"batches_wrong_memorized": [0.9, 0.5], "batches_wrong_other": [0.1, 0.24]}
+    beyond = runs.table([record | {"curves": shares}]).iloc[0]["batches_wrong_beyond_chance"]
+    assert beyond == pytest.approx(0.5 - 0.24 / 8)  # of ten classes one is true, one the label, eight others
     long = curves | {"batches_wrong_memorized": [k / 100 for k in range(60)]}
     assert runs.table([record | {"curves": long}]).iloc[0]["batches_wrong_memorized_50"] == 0.49  # the fiftieth
     chosen = int(np.argmax(curves["held_out_top1_noisy"]))

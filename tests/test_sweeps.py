@@ -46,6 +46,19 @@ def test_forest_says_when_settings_decide_nothing():
     assert score < 0.2
 
 
+def test_the_values_of_one_hyper_parameter_side_by_side():
+    """Two learning rates by two lambdas; Adam, which takes no momentum, was run with one of them alone."""
+    runs = random_sweep(lambda runs, rng: 0.0, n=5)
+    runs = runs.assign(
+        lr=[0.1, 0.1, 0.01, 0.01, 0.1], lam=[1.0, 3.0, 1.0, 3.0, 1.0], optimizer=["sgd"] * 4 + ["adam"],
+        momentum=[0.9] * 4 + [np.nan], batch_size=64, test_top1=[0.5, 0.6, 0.4, 0.3, 0.9],
+    )  # fmt: skip
+    table = sweeps.by_value(runs, "lam")
+    assert table.to_numpy().tolist() == [pytest.approx([40, 30]), pytest.approx([50, 60])]
+    assert table.columns.tolist() == [1, 3]
+    assert sweeps.wins(table) == "1: 1, 3: 1"
+
+
 def test_forest_needs_runs():
     runs = random_sweep(lambda runs, rng: 0.5, n=12)
     runs.loc[:2, "status"] = "diverged"
