@@ -108,7 +108,8 @@ def train(
         budget: stop cleanly after this long, for example 9m
         compiled: train through torch.compile, worth its start-up on long runs
     """
-    config = RunConfig(**dataclasses.asdict(flags))
+    fields = RunConfig.model_fields
+    config = RunConfig(**{k: v for k, v in dataclasses.asdict(flags).items() if v != fields[k].default})
     status = _train([config], runs.train_missing, threads=threads, budget_seconds=_budget(budget), compiled=compiled)
     if record := runs.find(config):
         print(json.dumps({name: column[-1] for name, column in record["curves"].items() if column}, indent=1))
@@ -305,8 +306,8 @@ def audit(
         outcome = runs.outcome(record)
         if outcome is None:
             raise ConfigError(
-                f"run {config.run_id}: trained elsewhere or on other data of that name, its network is not in "
-                f"{runs.state_dir(config)}; remove {runs.record_path(config)} and train it here"
+                f"run {config.run_id}: its network is not in {runs.state_dir(config)} (trained elsewhere or on other "
+                f"data of that name, or there was no room for it); remove {runs.record_path(config)} and train it here"
             )
         _say_what_the_net_knows(record, dataset)
         if outcome["targets"] is None and not given:
@@ -336,7 +337,9 @@ def audit(
     print(f"{len(written.listed)} labels to look at{among}, the most suspicious first: {written.table}")
     if written.page is None:
         return 0
-    print(f"open {written.page} in a browser; import-feed --decisions applies what you decide there")
+    shown = f", which has the first {top} of them" if len(written.listed) > top else ""
+    applied = "import-feed --decisions applies" if dataset.name.endswith(".npz") else "its decisions.csv lists"
+    print(f"open {written.page} in a browser{shown}; {applied} what you decide there")
     return 0
 
 
@@ -597,11 +600,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _flags_of_file(path: Path) -> list[str]:
     """The fields of a config file as the flags they stand for, so that later flags override them."""
     try:
-        config = RunConfig.from_json(path.read_text())
+        text = path.read_text()
+        config = RunConfig.from_json(text)
     except OSError as error:
         raise ConfigError(f"{path}: not readable ({error.strerror}); give a JSON file of RunConfig's fields") from None
     flags = []
-    for name, value in config.model_dump(mode="json", exclude_none=True).items():
+    for name, value in config.model_dump(mode="json", include=set(json.loads(text)), exclude_none=True).items():
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
             flags.append(flag if value else f"--no-{name.replace('_', '-')}")

@@ -471,7 +471,7 @@ def _write_list(
         pictures[tested] = dataset.test_images[rows[tested] - len(index)].numpy()
         if pictures.shape[-1] == 1:
             pictures = np.repeat(pictures, 3, axis=-1)
-        review_page(shown, pictures, page, whole=listed)
+        review_page(shown, pictures, page, whole=listed, classes=dataset.class_names)
     partial.replace(path)
     return Written(listed, path, page, int(done.sum()), int((listed.index >= len(index)).sum()), unfit)
 
@@ -483,8 +483,10 @@ def _decided(decisions: Sequence[pd.DataFrame], ids: Sequence[str]) -> tuple[dic
     decided, unfit = {}, 0
     for row in itertools.chain.from_iterable(table.itertuples() for table in decisions):
         id_ = zeros.get(row.id, row.id)
-        decided[id_] = {"confirm": row.suggested_label, "keep": row.label}.get(row.decision)
-        unfit += id_ not in known or row.decision not in ("confirm", "keep", "unsure")
+        labels = {"confirm": row.suggested_label, "keep": row.label, "unsure": None}
+        if row.decision in labels:
+            decided[id_] = labels[row.decision]
+        unfit += id_ not in known or row.decision not in labels
     return decided, unfit
 
 
@@ -503,6 +505,7 @@ def review_page(
     out: str | os.PathLike[str],
     title: str = "Labels to look at",
     whole: pd.DataFrame | None = None,
+    classes: Sequence[str] = (),
 ) -> Path:
     """Write `table` as one HTML file that a person goes through with the keyboard; returns its path.
 
@@ -510,7 +513,7 @@ def review_page(
     table's order. The file needs no other file and makes no request; pictures are inside it as WebP. Decisions stay
     in the browser's localStorage until they are saved as a CSV file, which the page and
     `catalogue.read_decisions` read. Pages of one list share them: `whole`, of which `table` is the head, tells lists
-    apart (default: the table).
+    apart (default: the table). A wrong label may move to any of the `classes`, and to those of the table.
     Ids, names and titles come from strangers: they reach the page as data only, never as markup.
     """
     pictures = np.asarray(thumbnails)
@@ -549,6 +552,7 @@ def review_page(
         ) from None
     data = {
         "key": f"elrkit-review-{key[:16]}",
+        "classes": sorted({*map(str, classes), *texts["label"], *texts["suggested_label"]}),
         "items": [[*row, _webp(picture)] for row, picture in zip(rows, pictures, strict=True)],
     }
     template = resources.files("elrkit").joinpath("review.html").read_text(encoding="utf-8")

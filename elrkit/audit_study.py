@@ -510,11 +510,10 @@ def differences(rows: pd.DataFrame, measures: Sequence[str] = ("average_precisio
                 continue
             mean, low, high = t_interval(points)
             verdict = "above" if low > 0 else "below" if high < 0 else "undecided"
-            one = len(points) == 1
             found.append(
                 {"level": level, "finder": finder, "rival": rival, "measure": measure, "mean": mean,
-                 "low": np.nan if one else low, "high": np.nan if one else high, "seeds": len(points),
-                 "verdict": "one seed" if one else verdict}
+                 "low": low, "high": high, "seeds": len(points),
+                 "verdict": "one seed" if len(points) == 1 else verdict}
             )  # fmt: skip
     columns = ["level", "finder", "rival", "measure", "mean", "low", "high", "seeds", "verdict"]
     return pd.DataFrame(found, columns=columns)

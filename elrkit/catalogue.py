@@ -307,7 +307,7 @@ _MENDS = {  # why products are dropped -> what mends it, where that is an option
     "wrong encoding": "--rules.encoding cp1252 or latin-1, if the file is in that",
     "no image": "--rules.columns image NAME, if another column or tag has it",
     "image file missing": "--images names the folder that the feed's paths start from",
-    "image on a host not allowed for download": "--download-from names its host",
+    "image on a host not allowed for download": "--download-from names its host, as HOST:PORT where it has a port",
 }
 
 
@@ -392,6 +392,7 @@ class _Products:
         self.item, self.wanted = item, wanted
         self.prefixed = prefixed  # of those wanted: where an element of a namespace has it, one without does not count
         self.of_namespace: set[str] = set()  # fields of the open product
+        self.given: set[str] = set()  # fields of the open product without a namespace
         self.found: list[dict[str, str] | None] = []  # None: a product that was cut off
         self.opened = 0  # items
         self.others: Counter[str] = Counter()  # elements before the first item, those that hold elements
@@ -416,12 +417,13 @@ class _Products:
             self.product = {key: value for key, value in attributes.items() if key in self.wanted}
             self.field = None
             self.of_namespace.clear()
+            self.given.clear()
         elif self.product is not None and tag in self.wanted:
-            if in_namespace:
-                self.of_namespace.add(tag)
-            elif tag in self.prefixed and tag in self.of_namespace:
-                self.field = None
+            again = tag in (self.of_namespace if in_namespace else self.given) and self.product[tag].strip()
+            if again or (not in_namespace and tag in self.prefixed and tag in self.of_namespace):
+                self.field = None  # of several, such as a product's further categories, the first one counts
                 return
+            (self.of_namespace if in_namespace else self.given).add(tag)
             self.field = tag
             self.product[tag] = ""
 
@@ -671,6 +673,9 @@ _NO_TEXT = {  # how other files begin
 }
 
 
+_SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)  # a first line for Excel, which Excel writes as well
+
+
 def _read_csv(path: Path, rules: FeedRules, columns: Mapping[str, str]) -> Iterator[dict[str, str] | None]:
     """Products of one CSV file as {part: text}; None for a row that does not have the header's columns."""
     with path.open("rb") as file:
@@ -680,10 +685,15 @@ def _read_csv(path: Path, rules: FeedRules, columns: Mapping[str, str]) -> Itera
         raise _FileRefused(begins)
     # surrogateescape lets a wrongly encoded row through, so that it is that row which is rejected, not the file.
     with path.open(encoding=rules.encoding, errors="surrogateescape", newline="") as file:
-        lines = _Lines(file)
+        lines, delimiter = _Lines(file), rules.delimiter
         try:
+            top = next(lines, "")
+            if told := _SEPARATOR.fullmatch(top):
+                delimiter = told[1]
+            else:
+                lines.back.append(top)
             try:
-                header = [name.strip() for name in next(csv.reader(lines, delimiter=rules.delimiter), [])]
+                header = [name.strip() for name in next(csv.reader(lines, delimiter=delimiter), [])]
             except csv.Error as error:
                 raise _FileRefused(f"no CSV in {rules.encoding} ({error})") from None
             needed = {"id", "label", "image"} | (rules.columns or {}).keys()
@@ -695,19 +705,19 @@ def _read_csv(path: Path, rules: FeedRules, columns: Mapping[str, str]) -> Itera
                 mend = " or ".join([*other, f"--rules.columns {example}"])
                 raise _FileRefused(f"no column {', '.join(missing)}; it has {has}; mend with {mend}")
             where = {part: header.index(name) for part, name in columns.items() if name in header}
-            reader = csv.reader(lines, delimiter=rules.delimiter)
+            reader = csv.reader(lines, delimiter=delimiter)
             while True:
                 lines.taken.clear()
                 try:
                     row = next(reader)
-                    runaway = _runaway(lines.taken, header, rules.delimiter)
+                    runaway = _runaway(lines.taken, header, delimiter)
                 except StopIteration:
                     return
                 except csv.Error:  # an endless quoted field, for instance
                     runaway = True
                 if runaway:  # the row's first line alone is lost; those that its quote swallowed are read again
                     lines.back.extend(reversed(lines.taken[1:]))
-                    reader = csv.reader(lines, delimiter=rules.delimiter)
+                    reader = csv.reader(lines, delimiter=delimiter)
                     yield None
                 elif row:
                     yield {part: row[i] for part, i in where.items()} if len(row) == len(header) else None
@@ -1046,6 +1056,11 @@ def _damage_named(file: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            if isinstance(error, sqlite3.OperationalError):  # no room, no right to write, a disk that is gone
+                raise OSError(
+                    f"import_feed: the work file {file} cannot be written ({error}); mend that, and the same command "
+                    "goes on where it was"
+                ) from None
             raise
         raise OSError(
             f"import_feed: the work file {file} is damaged ({error}); remove it, and the same command starts anew"

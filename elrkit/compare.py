@@ -157,9 +157,7 @@ def _within_seed(mine: dict[int, float], other: dict[int, float]) -> list[float]
 
 def _interval(values) -> tuple[float, float, float, int]:
     """Mean and 95 % t interval, whose ends are NaN below two values; how many values."""
-    values = np.array(list(values), dtype=float)
-    if len(values) < 2:
-        return (float(values[0]) if len(values) else nan), nan, nan, len(values)
+    values = list(values)
     return *paper.t_interval(values), len(values)
 
 
@@ -219,7 +217,7 @@ def sam_gain(rows: pd.DataFrame) -> pd.DataFrame:
 def cost_text(rows: pd.DataFrame) -> pd.DataFrame:
     """What the arms of `compare` cost in training, beside their accuracy, as a person reads it. Seconds are set in
     proportion only where no run shared its device: those of runs side by side do not compare."""
-    first = rows.groupby(["noise_rate", "loss"])[["tflop", "seconds", "alone"]].transform("first")
+    first = rows.groupby(["noise_rate", "loss"])[["tflop", "seconds", "alone"]].transform(lambda column: column.iloc[0])
     ratio = rows[["tflop", "seconds"]] / first[["tflop", "seconds"]]
     ratio["seconds"] = ratio["seconds"].where(rows["alone"] & first["alone"])
     return pd.DataFrame(
@@ -461,8 +459,9 @@ def kept_from_memory(table: pd.DataFrame) -> pd.DataFrame:
 def sam_over_all(table: pd.DataFrame) -> pd.DataFrame:
     """What SAM adds to ELR in every setting of `elrkit.runs.table` that was run with and without, in points of test
     accuracy at the last epoch: a row per setting, gain (mean over its seeds) and seeds."""
+    as_described = table[(table["loss"] == "elr") & table["sam_double_update"].ne(True)]
     gains: dict[tuple, list[float]] = {}
-    for run, other, setting in _differing_in("sam_rho", table[table["loss"] == "elr"], 0.05, 0.0):
+    for run, other, setting in _differing_in("sam_rho", as_described, 0.05, 0.0):
         gains.setdefault(setting, []).append(100 * (run["test_top1"] - other["test_top1"]))
     rows = [(_mean(values), len(values)) for values in gains.values()]
     return pd.DataFrame(rows, columns=["gain", "seeds"])

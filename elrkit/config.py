@@ -137,6 +137,9 @@ class RunConfig(BaseModel):
                 else:
                     drop(name)
 
+        dataset = given.get("dataset", "digits")
+        if isinstance(dataset, str) and given.get("train_size") == BUILT_IN_TRAIN_SIZES.get(dataset, 0):
+            drop("train_size")  # all of them
         small = given.get("model", "small_resnet") == "small_resnet"
         digits = given.get("dataset", "digits") == "digits"
         imply(small, width=16 if digits else 32, stem_stride=1 if digits else 2)
@@ -207,6 +210,11 @@ class RunConfig(BaseModel):
             )
         if self.sam_double_update_of == "targets" and self.loss != "elr":
             raise ValueError(f"sam_double_update_of='targets' with loss={self.loss!r}: allowed is loss='elr' alone")
+        if self.precision == "float16_fresh_scaler" and self.sam_double_update:
+            # The step to the worst point overflows with its gradient, and the second pass would keep what it met there.
+            raise ValueError(
+                "sam_double_update=True with precision='float16_fresh_scaler': allowed is another precision"
+            )
         if self.eta_min is not None and self.eta_min > self.lr:
             raise ValueError(f"eta_min={self.eta_min}: allowed is at most lr={self.lr}")
         return self

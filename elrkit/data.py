@@ -125,8 +125,8 @@ def _make(name, train_images, train_labels, test_images, test_labels, class_name
     if mean is None:
         flat = images[0].reshape(-1, images[0].shape[-1])
         # Exact integer sums, so that the constants do not depend on the order of summation.
-        total = flat.sum(dim=0, dtype=torch.int64).double() / len(flat)
-        squares = (flat.long() ** 2).sum(dim=0).double() / len(flat)
+        counts, values = torch.stack([torch.bincount(c, minlength=256) for c in flat.T]), torch.arange(256)
+        total, squares = ((counts * v).sum(dim=1).double() / len(flat) for v in (values, values**2))
         mean = tuple((total / 255).tolist())
         std = tuple(((squares - total**2).clamp(min=1e-6).sqrt() / 255).tolist())
     return Dataset(

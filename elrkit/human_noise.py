@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from elrkit import plans
+from elrkit.compare import LOSS_NAMES
 from elrkit.config import HUMAN_NOISE_RATES
 from elrkit.paper import interval_text
 
 LEVELS = plans.LEVELS[::-1]  # from the cleanest on
-LOSSES = {"ce": "CE", "elr": "ELR"}
 
 # What was changed in ELR's multi-step training, and what it is compared with: one means a row, then all of them.
 MEANS = (
@@ -49,7 +49,7 @@ def methods(runs: pd.DataFrame) -> pd.DataFrame:
     kept = kept[kept["split"] == "all"]
     rows = []
     for _, run in kept.iterrows():
-        name = LOSSES[run["loss"]] + (" with SAM" if run["sam_rho"] else "")
+        name = LOSS_NAMES[run["loss"]] + (" with SAM" if run["sam_rho"] else "")
         name += ", cosine" if run["schedule"] == "cosine" else ""
         name += "" if run["people"] else ", symmetric"
         cell = {"level": run["level"], "seed": run["seed"]}
@@ -100,8 +100,8 @@ def against_redrawn(runs: pd.DataFrame) -> pd.DataFrame:
     redrawn ones) and ELR - CE (ELR's gain on people's labels less that on redrawn ones).
     """
     table = methods(runs).pivot_table(index=["level", "seed"], columns="method", values="test_top1")
-    table = 100 * table.reindex(columns=[*LOSSES.values(), *(f"{loss}, symmetric" for loss in LOSSES.values())])
-    found = pd.DataFrame({loss: table[loss] - table[f"{loss}, symmetric"] for loss in LOSSES.values()}).dropna()
+    table = 100 * table.reindex(columns=[*LOSS_NAMES.values(), *(f"{loss}, symmetric" for loss in LOSS_NAMES.values())])
+    found = pd.DataFrame({loss: table[loss] - table[f"{loss}, symmetric"] for loss in LOSS_NAMES.values()}).dropna()
     found["ELR - CE"] = found["ELR"] - found["CE"]
     return found.reset_index()
 
@@ -180,7 +180,8 @@ def agreement_text(table: pd.DataFrame) -> pd.DataFrame:
     for (people, level, labels, loss), part in table.groupby(["people", "level", "labels", "loss"]):
         rows.append(
             {
-                "noise": "people" if people else "symmetric", "level": level, "labels": labels, "loss": LOSSES[loss],
+                "noise": "people" if people else "symmetric", "level": level, "labels": labels,
+                "loss": LOSS_NAMES[loss],
                 "agreement with given labels": _text(100 * part["agreement"], "{:.1f}"),
                 "accuracy on true labels": _text(100 * part["accuracy"], "{:.1f}"),
                 "agreement minus accuracy": _text(100 * (part["agreement"] - part["accuracy"]), "{:+.1f}"),
@@ -232,7 +233,7 @@ def predictable(table: pd.DataFrame, studies: pd.DataFrame) -> pd.DataFrame:
     """
     held = table[table["labels"] == "held-out"].dropna(subset=["predicted_wrong"])
     rows = {
-        level: {LOSSES[loss]: _text(100 * p["predicted_wrong"], "{:.1f}") for loss, p in part.groupby("loss")}
+        level: {LOSS_NAMES[loss]: _text(100 * p["predicted_wrong"], "{:.1f}") for loss, p in part.groupby("loss")}
         for level, part in held.groupby("level")
     }
     for level, shares in foreseen(studies):

@@ -74,12 +74,15 @@ class ELRLoss(nn.Module):
     def update(self, index: Tensor, logits: Tensor) -> None:
         """Move the targets of the images `index` (batch,) int64 towards softmax(logits), logits (batch, classes).
 
+        Rows that are not finite, as float16 may give, leave their targets alone: a NaN would never leave them again.
         Raises IndexError when an index is outside the table (on a GPU: a device-side assertion, without a wait).
         """
         self._check(index, logits)
         p = _clamped_softmax(logits)
         p = p / p.sum(dim=1, keepdim=True)
-        self.targets[index] = self.beta * self.targets[index] + (1 - self.beta) * p
+        before = self.targets[index]
+        moved = self.beta * before + (1 - self.beta) * p
+        self.targets[index] = torch.where(p.isfinite().all(dim=1, keepdim=True), moved, before)
 
     def forward(self, logits: Tensor, labels: Tensor, index: Tensor) -> Tensor:
         """CE + lam * mean log(1 - <p, t>), a float32 scalar; changes nothing. labels (batch,) int64."""

@@ -92,7 +92,7 @@ CODES_CROPS = {**DESCRIBED, "augmentation": ("frozen",)}
 # At the paper's scale the network, the images and the hyper-parameters are the paper's too (Section 5.2).
 PAPER_SCALE = {
     "model": ("resnet34",),
-    "train_size": (None, 50_000),
+    "train_size": (None,),
     "optimizer": ("sgd",),
     "lr": (0.02,),
     "momentum": (0.9,),
@@ -187,10 +187,10 @@ def parse(arguments: str, where: str = "arguments") -> dict[str, tuple]:
 
 
 def t_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean and its 95 % Student's t interval over seeds, (n,) -> (mean, low, high); infinite ends for one value."""
+    """Mean and its 95 % Student's t interval over seeds, (n,) -> (mean, low, high); NaN where there are too few."""
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
-        return float(values.mean()), -inf, inf
+        return float(values[0]) if len(values) else nan, nan, nan
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / sqrt(len(values))
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
@@ -362,8 +362,6 @@ def _number(number: pd.Series, runs: pd.DataFrame, recipe: dict) -> tuple[Findin
     mean, low, high = t_interval(values)
     allowed = tolerance(values, number["std"])
     margin = allowed - abs(mean - number["mean"])
-    if len(values) == 1:
-        low, high = nan, nan
     if len(groups) > 1:
         note = _join(note, f"{len(groups) - 1} other settings of this cell left out")
     state = "yes" if margin >= -1e-9 else "no"
@@ -513,8 +511,7 @@ def _too_few(seeds: int) -> str:
 
 def _interval_state(found: Finding, rule: str, tolerance: float) -> Finding:
     if found.seeds < ENOUGH_SEEDS:
-        found = replace(found, note=_join(_too_few(found.seeds), found.note), margin=-inf)
-        return replace(found, low=nan, high=nan) if found.seeds < 2 else found
+        return replace(found, note=_join(_too_few(found.seeds), found.note), margin=-inf)
     margin = _difference_margin(rule, found.low, found.high, tolerance)
     # "greater" is strict, the other bounds may be met exactly.
     if margin > 1e-9 or (rule != "greater" and margin >= -1e-9):
@@ -560,7 +557,7 @@ def _level_state(found: Finding, at_least: bool, bound: float, tolerance: float)
     # "at least b" is "x - b is not below zero": the mirror image of not_greater.
     ends = (bound - found.high, bound - found.low) if at_least else (found.low - bound, found.high - bound)
     shifted = _interval_state(replace(found, low=ends[0], high=ends[1]), "not_greater", tolerance)
-    return replace(shifted, low=nan, high=nan) if found.seeds < 2 else replace(shifted, low=found.low, high=found.high)
+    return replace(shifted, low=found.low, high=found.high)
 
 
 def _by_effort(
@@ -825,7 +822,13 @@ def _settings(rows: pd.DataFrame) -> list[pd.DataFrame]:
     groups: dict[str, list] = {}
     for index, key in zip(rows.index, rows[columns].astype(object).to_numpy(), strict=True):
         groups.setdefault(_key(key), []).append(index)
-    return [rows.loc[indices].drop_duplicates("seed").sort_values("seed") for indices in groups.values()]
+    keys = _draws(rows)
+    return [rows.loc[indices].drop_duplicates(keys).sort_values(keys) for indices in groups.values()]
+
+
+def _draws(rows: pd.DataFrame) -> list[str]:
+    """The columns that tell repetitions of one training apart: its seed, and that of its wrong labels."""
+    return [name for name in ("seed", "noise_seed") if name in rows.columns]
 
 
 def _pairs(a: pd.DataFrame, b: pd.DataFrame, free: set[str]) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
@@ -837,7 +840,8 @@ def _pairs(a: pd.DataFrame, b: pd.DataFrame, free: set[str]) -> list[tuple[pd.Da
     pairs = []
     for group in _settings(a):
         for other in others.get(_key(group[columns].astype(object).iloc[0]), []):
-            left, right = group[group["seed"].isin(other["seed"])], other[other["seed"].isin(group["seed"])]
+            draws = [pd.MultiIndex.from_frame(part[_draws(part)]) for part in (group, other)]
+            left, right = group[draws[0].isin(draws[1])], other[draws[1].isin(draws[0])]
             if len(left):
                 pairs.append((left, right))
     return pairs
@@ -1157,9 +1161,7 @@ def related_losses(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         row = dict(zip(cell, key, strict=True))
         for name, measure in measures.items():
             values = 100 * group[measure].dropna()
-            mean, *ends = t_interval(values) if len(values) else (nan, nan, nan)
-            ends = [end if np.isfinite(end) else nan for end in ends]
-            row |= dict(zip((name, f"{name}_low", f"{name}_high"), (mean, *ends), strict=True))
+            row |= dict(zip((name, f"{name}_low", f"{name}_high"), t_interval(values), strict=True))
         number = theirs[(theirs["loss"] == row["loss"]) & (theirs["noise_rate"] == row["noise_rate"])]["mean"]
         row |= {"best": 100 * group["test_top1_best"].mean(), "seeds": group["seed"].nunique()}
         rows.append(row | {"liu": number.iloc[0] if len(number) == 1 and row["scale"] != "digits" else nan})

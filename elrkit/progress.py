@@ -27,10 +27,10 @@ def display(total: int) -> Iterator[Callable[[Event], None]]:
 @contextmanager
 def _bars(console: Console, total: int) -> Iterator[Callable[[Event], None]]:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # names of datasets are not ours, and [x] may be part of one
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console) as bars:
         overall = bars.add_task("runs", total=total, note="")
@@ -45,7 +45,7 @@ def _bars(console: Console, total: int) -> Iterator[Callable[[Event], None]]:
             elif event.kind != "progress":
                 if run_id in tasks:
                     bars.remove_task(tasks.pop(run_id))
-                bars.console.print(_ended(event))
+                bars.console.print(_ended(event), markup=False)
                 if event.kind in ("finished", "diverged"):
                     bars.advance(overall)
 

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import statistics
 import sys
 import tarfile
 import threading
@@ -26,7 +27,7 @@ import pandas as pd
 import torch
 
 from elrkit import data, train
-from elrkit.config import BUILT_IN_TRAIN_SIZES, ConfigError, RunConfig, check_training
+from elrkit.config import BUILT_IN_TRAIN_SIZES, ConfigError, RunConfig, check_training, require
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,9 @@ def outcome(record: dict) -> dict | None:
     try:
         found = train.load_outcome(state_dir(RunConfig(**record["config"])))
     except FileNotFoundError:
+        return None
+    except train.DamagedFile as error:
+        log.warning("%s: not usable (%s)", state_dir(RunConfig(**record["config"])) / "outcome.pt", error)
         return None
     return found if train.digest(found["model"]) == record["weights_sha256"] else None
 
@@ -291,7 +295,7 @@ def curves(records: Iterable[dict]) -> pd.DataFrame:
 
 
 def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2] if values else math.nan
+    return statistics.median_high(values) if values else math.nan
 
 
 def claim(config: RunConfig) -> AbstractContextManager[bool]:
@@ -417,6 +421,9 @@ def train_missing(
     SIGTERM and Ctrl-C stop it just as cleanly; then it raises KeyboardInterrupt, so that nothing else begins. One job
     runs in this process, more in processes of their own.
     """
+    for name, number in (("jobs", jobs), ("threads", threads)):
+        if number is not None:
+            require(name, number, 1, whole=True)
     todo = missing(configs)
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
     jobs = max(1, min(jobs, len(todo)))
@@ -538,7 +545,7 @@ def import_tar(path: Path) -> tuple[list[str], list[str], list[str]]:
     disk but records under their own names. Where a run is known already, the record that is here stays; one with
     other results on the same device and versions is refused, because one of the two must be wrong.
     """
-    added, known, refused = [], [], []
+    added, known, refused, found = [], [], [], {}
     try:
         with tarfile.open(path) as archive:
             for member in archive:
@@ -546,23 +553,22 @@ def import_tar(path: Path) -> tuple[list[str], list[str], list[str]]:
                     continue
                 name = f"{path.name}:{member.name}"
                 try:
-                    record = _read_member(archive, member, name)
-                    here = find(RunConfig(**record["config"]))
-                    if here is None:
-                        save(record)
-                        added.append(record["run_id"])
-                    elif _same_circumstances(here, record) and train.comparable(here) != train.comparable(record):
-                        raise RecordError(
-                            f"{name}: run {record['run_id']} is here with other results of the same device"
-                        )
-                    else:
-                        known.append(record["run_id"])
+                    found[name] = _read_member(archive, member, name)
                 except RecordError as error:
                     refused.append(str(error))
     except FileNotFoundError:
         raise RecordError(f"{path}: no such file; give a tar of records") from None
     except (tarfile.TarError, EOFError, OSError) as error:
-        refused.append(f"{path}: not a tar, or damaged after {len(added) + len(known)} records ({error})")
+        refused.append(f"{path}: not a tar, or damaged after {len(found)} records ({error})")
+    for name, record in found.items():
+        here = find(RunConfig(**record["config"]))
+        if here is None:
+            save(record)
+            added.append(record["run_id"])
+        elif _same_circumstances(here, record) and train.comparable(here) != train.comparable(record):
+            refused.append(f"{name}: run {record['run_id']} is here with other results of the same device")
+        else:
+            known.append(record["run_id"])
     return added, known, refused
 
 
@@ -599,17 +605,22 @@ def load_or_train(configs: Sequence[RunConfig], *, jobs: int | None = None, **op
         jobs = jobs or (1 if torch.cuda.is_available() else min(_cores(), len(todo)))
         announce(todo, jobs)
         failed: dict[str, str] = {}
+        busy: set[str] = set()
         with progress.display(len(todo)) as show:
 
             def on_event(event: Event) -> None:
                 if event.kind == "failed":
                     failed[event.config.run_id] = str(event.detail)
+                if event.kind == "busy":
+                    busy.add(event.config.run_id)
                 show(event)
 
             left = train_missing(todo, jobs=jobs, on_event=on_event, **options)
         if left:
-            stopped = len(left) - len(failed)
+            elsewhere = len(busy & {config.run_id for config in left})
+            stopped = len(left) - len(failed) - elsewhere
             reasons = [f"{len(failed)} failed: {next(iter(failed.values()))}"] if failed else []
+            reasons += [f"{elsewhere} are trained by another process"] if elsewhere else []
             reasons += [f"{stopped} stopped; call again to resume them"] if stopped else []
             raise RuntimeError(f"{len(left)} of {len(todo)} runs have no record, {', '.join(reasons)}")
     return [read(record_path(config)) for config in configs]
@@ -641,6 +652,7 @@ def gather(configs: Sequence[RunConfig], train: bool = False, jobs: int | None =
 
 def estimate_seconds(configs: Sequence[RunConfig], jobs: int = 1) -> float:
     """How long these runs will take on this device, from the pace of a few steps of each kind of run, measured now."""
+    require("jobs", jobs, 1, whole=True)
     paces: dict[tuple, tuple[float, float]] = {}
     total = 0.0
     for config in configs:

@@ -1,5 +1,6 @@
 """Sharpness-aware minimization (Foret et al., 2021) as a perturbation around any optimizer; it has no state of its own.
 
+optimizer.zero_grad()                            # the second gradient of the step before is still there
 loss(model(x)).backward()                        # gradient at w
 with perturbed(parameters, rho=0.05):            # w + e(w), |e(w)| = rho; gradients cleared
     with frozen_batch_norm(model):

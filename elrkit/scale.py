@@ -24,8 +24,6 @@ from elrkit.config import ConfigError, RunConfig
 
 CLAIM_PATIENCE_SECONDS = 60.0  # a lost node's process may outlive its node for a moment, and still hold its run
 
-log = logging.getLogger(__name__)
-
 
 def train_missing_on_ray(
     configs: Iterable[RunConfig],

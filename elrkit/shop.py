@@ -323,7 +323,9 @@ def measure(shop: Shop, epochs: int | None = None) -> None:
     dataset = leaked = None
     for arm, config in configs(shop, epochs).items():
         record = runs.find(config)
-        if config.run_id in summary["runs"] or record is None or (outcome := runs.outcome(record)) is None:
+        if config.run_id in summary["runs"] or record is None or record["status"] != "finished":
+            continue
+        if (outcome := runs.outcome(record)) is None:
             continue
         if dataset is None:
             dataset = data.load(shop.dataset)

@@ -295,7 +295,8 @@ class _Trainer:
         else:
             self.optimizer = torch.optim.SGD(
                 self.model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay,
-                fused=device.type == "cuda",
+                # Fused, a first step that a loss scaler skips would leave momentum buffers uninitialized.
+                fused=device.type == "cuda" and config.precision != "float16_fresh_scaler",
             )  # fmt: skip
 
         self.epoch = self.step_in_epoch = 0
@@ -338,7 +339,7 @@ class _Trainer:
         return losses.cross_entropy(logits, labels)
 
     def step(self) -> None:
-        """One batch, from uint8 images to updated weights; nothing here waits for the device."""
+        """One batch, from uint8 images to updated weights; nothing here waits for the device, but a loss scaler."""
         config, draws = self.config, self.draws()
         start = self.step_in_epoch * config.batch_size
         index = draws.order[start : start + config.batch_size]
@@ -367,9 +368,8 @@ class _Trainer:
             self.optimizer.step()
         else:
             scaler.step(self.optimizer)
-            scale = scaler.get_scale()
             scaler.update()
-            self.skipped_steps += scaler.get_scale() < scale
+            self.skipped_steps += scaler.get_scale() < 2.0**16  # where a new one starts
         if self.averaged is not None:
             taken = self.epoch * self.steps + self.step_in_epoch
             move_average(self.averaged, self.model, config.weight_average, taken)

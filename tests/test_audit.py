@@ -359,6 +359,37 @@ def test_a_person_goes_through_the_list_by_keyboard(open_page, tmp_path):
     assert page.title() == "Labels to look at"  # the hostile title did not run
 
 
+def test_a_wrong_label_may_move_elsewhere_than_suggested(open_page, tmp_path):
+    page = open_page(review_table(), pictures())
+
+    def typed(text):
+        page.keyboard.type(text)
+        press(page, "Enter")
+
+    press(page, "m")
+    typed("horse")
+    assert page.inner_text("#message") == '"horse" is no category of this list.'
+    typed("ca")
+    assert page.inner_text("#message") == '"ca" is the beginning of several categories.'
+    typed("BIRD")  # the first is filed as cat, suggested dog
+    assert page.inner_text("#message").startswith("Confirmed: p0, moves to bird. Now")
+    for text in ("cat, wild", "bird"):  # what is suggested, and then where it stands
+        press(page, "m")
+        typed(text)
+    assert "3 of 12 decided: 2 confirmed, 1 kept, 0 unsure" in page.inner_text("#counts")
+    press(page, "m", "k", "Escape", "k")  # a letter typed into the field decides nothing
+    page.reload()
+    assert "4 of 12 decided: 2 confirmed, 2 kept" in page.inner_text("#counts")
+    kept = saved(page, tmp_path / "decisions.csv")
+    assert kept["decision"].tolist() == ["confirm", "confirm", "keep", "keep"]
+    assert kept["suggested_label"].tolist() == ["bird", "cat, wild", 'the "cat"', "dog"]
+    page.evaluate("localStorage.clear()")
+    page.reload()
+    page.set_input_files("#file", tmp_path / "decisions.csv")
+    page.wait_for_function("document.getElementById('message').textContent.startsWith('4 decisions loaded')")
+    assert saved(page, tmp_path / "again.csv").values.tolist() == kept.values.tolist()
+
+
 def test_decisions_survive_a_reload_and_stay_with_their_list(open_page):
     page = open_page(review_table(), pictures())
     press(page, "c", "k", "c")
@@ -425,13 +456,14 @@ def test_a_bad_file_changes_nothing(open_page, tmp_path):
 
 def test_rows_of_another_list_are_left_out_and_counted(open_page, tmp_path):
     page = open_page(review_table(), pictures())
-    rows = [["p0", "keep", "cat", "dog"], ["p4", "keep", "dog", "horse"], ["gone", "keep", "cat", "dog"]]
+    rows = [["p0", "keep", "cat", "dog"], ["p4", "confirm", "dog", "horse"], ["gone", "keep", "cat", "dog"]]
+    rows += [["p1", "keep", "cat", "dog"], ["p7", "keep", "dog", "horse"]]  # filed elsewhere; kept against another
     page.set_input_files("#file", write(tmp_path / "d.csv", catalogue.DECISION_COLUMNS, *rows))
     page.wait_for_selector("#message.bad")
     assert page.inner_text("#message") == (
-        "1 decisions loaded from d.csv. 2 rows left out: not on this list, or with other labels."
+        "2 decisions loaded from d.csv. 3 rows left out: not on this list, or with other labels."
     )
-    assert "1 of 12 decided" in page.inner_text("#counts")
+    assert "2 of 12 decided" in page.inner_text("#counts")
 
 
 def test_mouse_focus_and_shortcuts_off(open_page):
@@ -850,6 +882,8 @@ def test_what_was_decided_is_not_listed_again(tmp_path):
     kept, unsure = reviewed(["p0", "keep", "a", "c"], ["q99", "keep", "a", "c"]), reviewed(["p0", "unsure", "a", "c"])
     assert ids(kept, unsure) == ({"p0", "p3", "p6", "p9"}, 0)
     assert ids(unsure, kept) == ({"p3", "p6", "p9"}, 1)
+    # A cell left empty is no word: the import, too, lets the one before it stand.
+    assert ids(kept, reviewed(["p0", "", "a", "c"])) == ({"p3", "p6", "p9"}, 1)
     everything = reviewed(*([f"p{k}", "keep", "a", "c"] for k in (0, 3, 6, 9)))
     assert ids(everything) == (set(), 4)
     assert not (tmp_path / "review.html").exists()

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -1682,3 +1683,47 @@ def test_decisions_in_the_list_itself_lose_the_apostrophes_of_its_cells(tmp_path
     plain = tmp_path / "decisions.csv"
     plain.write_text("id,decision,label,suggested_label\n'-47,keep,a,b\n")
     assert catalogue.read_decisions(plain)["id"].tolist() == ["'-47"]
+
+
+def test_of_several_categories_the_first_counts(tmp_path):
+    """As Google's feeds have them, plain tags beside those of its namespace, which say more."""
+    shop = tmp_path / "shop"
+    make_feed(
+        np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 2, ["a", "b"], shop
+    )
+    photos = sorted(path.relative_to(shop).as_posix() for path in shop.rglob("*.jpg"))
+    items = "".join(
+        f"<item><g:id>{k}</g:id><g:image_link>{path}</g:image_link><product_type>Sale</product_type>"
+        f"<g:product_type></g:product_type><g:product_type>{'Hats' if k % 2 else 'Shoes'}</g:product_type>"
+        f"<g:product_type>Summer</g:product_type><product_type>Late</product_type></item>"
+        for k, path in enumerate(photos)
+    )
+    feed = tmp_path / "google.xml"
+    feed.write_text(f'<rss xmlns:g="http://base.google.com/ns/1.0"><channel>{items}</channel></rss>')
+    rules = FeedRules(
+        item="item", columns={"id": "id", "label": "product_type", "image": "image_link"}, near_distance=None
+    )
+    import_feed([feed], tmp_path / "out.npz", images=shop, rules=rules, workers=1)
+    assert np.load(tmp_path / "out.npz")["class_names"].tolist() == ["Hats", "Shoes"]
+
+
+@pytest.mark.parametrize("first", ["sep=;\n", '"sep=;"\r\n', "SEP=;\n"])
+def test_excels_line_about_the_separator_is_no_header(first, tmp_path):
+    shop = tmp_path / "shop"
+    make_feed(
+        np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 2, ["a", "b"], shop,
+        format="csv",
+    )  # fmt: skip
+    rules = FeedRules(near_distance=None)
+    import_feed([shop / "feed"], tmp_path / "plain.npz", images=shop, rules=rules, workers=1)
+    for path in (shop / "feed").iterdir():
+        path.write_text(first + path.read_text().replace(",", ";"))
+    import_feed([shop / "feed"], tmp_path / "excel.npz", images=shop, rules=rules, workers=1)
+    plain, excel = (np.load(tmp_path / f"{name}.npz") for name in ("plain", "excel"))
+    assert sorted(plain["train_ids"]) == sorted(excel["train_ids"])
+
+
+def test_a_work_file_that_cannot_be_written_is_told_in_a_line(tmp_path):
+    told = pytest.raises(OSError, match=r"the work file .*import.sqlite cannot be written \(database or disk is full\)")
+    with told, catalogue._damage_named(tmp_path / "import.sqlite"):
+        raise sqlite3.OperationalError("database or disk is full")

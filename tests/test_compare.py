@@ -244,6 +244,8 @@ def test_sam_costs_what_sgd_costs_at_twice_the_epochs():
     assert set(text["times SGD's "]) == {"1.00"}
     alone = compare.sam_gain(compare.compare(configs, made[:3], compare.SAM_ARMS))
     assert alone["SAM - SGD"].tolist() == ["+5.00", "not run yet"]
+    without = [one for one in made if one["config"]["sam_rho"]]  # SGD is not run, so that nothing is a multiple of it
+    assert set(compare.cost_text(compare.compare(configs, without, compare.SAM_ARMS))["times SGD's"]) == {""}
 
 
 def ended(config, top1, memorized, wrong):
@@ -293,6 +295,8 @@ def test_what_elr_kept_from_memory_beside_what_it_gained():
         ended(run("elr", sam_rho=0.05), 0.78, 0.1, 0.18), ended(run("elr", sam_rho=0.05, seed=1), 0.75, 0.1, 0.18),
         ended(run("elr", sam_rho=0.05, beta=0.3), 0.71, 0.4, 0.18), ended(run("ce", sam_rho=0.05), 0.9, 0.9, 0.18),
     ]  # fmt: skip
+    # What the code did is no SAM as described.
+    sharp += [ended(run("elr", sam_rho=0.05, sam_double_update=True), 0.3, 0.1, 0.18)]
     # Seed 0 gains 3 points, seed 1 loses one; with beta 0.3 one is gained.
     over = compare.sam_over_all(runs.table([*records, *sharp]))
     assert over["gain"].tolist() == pytest.approx([1, 1])

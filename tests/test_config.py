@@ -68,6 +68,8 @@ def fields_of_valid_configs(draw):
         "seed": st.integers(0, 2**63),
     }
     fields |= draw(st.fixed_dictionaries({}, optional=optional))
+    if fields.get("sam_double_update") and fields.get("precision") == "float16_fresh_scaler":
+        del fields["precision"]
     fields["batch_size"] = draw(st.integers(1, min(size, fields.get("train_size") or size)))
     if fields.get("schedule") == "cosine" and "eta_min" not in fields:
         fields["eta_min"] = draw(st.floats(0, lr))  # the default may be above a tiny lr
@@ -341,3 +343,16 @@ def test_numbers_within_their_range_pass():
 
 def test_a_grid_holds_each_combination_once():
     assert [c.seed for c in grid([0.2], ["ce"], [0, 1, 0])] == [0, 1]
+
+
+def test_all_images_are_no_part_of_them():
+    assert RunConfig(dataset="cifar10", train_size=50_000) == RunConfig(dataset="cifar10")
+    assert RunConfig(train_size=1347).train_size is None
+    assert RunConfig(train_size=1346).train_size == 1346
+
+
+def test_two_updates_a_step_want_gradients_that_do_not_overflow():
+    twice = dict(sam_rho=0.05, sam_double_update=True)
+    with pytest.raises(ConfigError, match="sam_double_update=True with precision='float16_fresh_scaler'"):
+        RunConfig(**twice, precision="float16_fresh_scaler")
+    assert RunConfig(**twice, precision="bfloat16").sam_double_update

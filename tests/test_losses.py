@@ -281,3 +281,14 @@ def test_symmetric_losses_by_brute_force(alpha, beta, scale, classes, seed):
     sce = losses.symmetric_cross_entropy(*tensors, alpha, beta).item()
     assert sce == pytest.approx(alpha * ce + beta * rce, rel=1e-5, abs=1e-5)
     assert losses.nce_rce(*tensors, alpha, beta).item() == pytest.approx(alpha * nce + beta * rce, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_logit_that_is_not_finite_leaves_its_target_alone(bad):
+    loss_fn = ELRLoss(num_samples=3, num_classes=2, beta=0.5)
+    index = torch.tensor([0, 2])
+    loss_fn.update(index, torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
+    before = loss_fn.targets.clone()
+    loss_fn.update(index, torch.tensor([[bad, 0.0], [0.0, 2.0]]))
+    assert torch.equal(loss_fn.targets[:2], before[:2])
+    assert (loss_fn.targets[2] != before[2]).all()

@@ -55,6 +55,21 @@ def test_a_run_that_fails_is_a_failure_of_the_command(tmp_path, monkeypatch, cap
     assert "0 of 7 fine-tunings" in capsys.readouterr().out
 
 
+def test_flags_leave_open_what_a_choice_implies(tmp_path, monkeypatch):
+    """People's labels have a rate of their own; what a file does not say, later flags may."""
+    made = []
+    monkeypatch.setattr(runs, "train_missing", lambda configs, **_: made.extend(configs) or [])
+    assert main(["train", "--dataset", "cifar10", "--noise", "human"]) == 0
+    (tmp_path / "elr.json").write_text('{"loss": "elr"}')
+    assert main(["train", str(tmp_path / "elr.json"), "--noise-rate", "0.3"]) == 0
+    (tmp_path / "people.json").write_text('{"noise": "human", "dataset": "cifar10", "loss": "elr"}')
+    assert main(["train", str(tmp_path / "people.json"), "--noise-convention", "random1", "--loss", "ce"]) == 0
+    assert made == [
+        RunConfig(dataset="cifar10", noise="human"), RunConfig(loss="elr", noise_rate=0.3),
+        RunConfig(dataset="cifar10", noise="human", noise_convention="random1"),
+    ]  # fmt: skip
+
+
 def test_a_run_that_is_stopped_is_no_failure(tmp_path, capsys):
     path = write_dataset(tmp_path / "s.npz")
     flags = ["--dataset", path, "--epochs", "1", "--width", "8", "--batch-size", "20"]

@@ -335,6 +335,23 @@ def test_another_setting_that_gives_the_opposite_is_told(published):
     assert paper.shown_verdict(row) == "settings disagree"
 
 
+def test_other_wrong_labels_are_no_pair(published):
+    """The seed of the noise is one of its own on the command line."""
+    elr = [run(s) | {"noise_seed": s} for s in SEEDS]
+    same, other = (
+        [ce(s) | {"noise_seed": noise} for s, noise in zip(SEEDS, of, strict=True)] for of in (SEEDS, (0, 0, 0))
+    )
+    columns = [*paper.RUN_COLUMNS, *paper.MEASURES, "noise_seed"]
+    one = {"id": "c", "source": "galatolo2021", "text": "t", "section": "5", "rule": "greater", "tolerance": 0.0}
+    one |= {"arguments": "dataset=cifar10 noise_rate=0.2 sam_rho=0 measure=test_top1 a.loss=elr b.loss=ce"}
+    claims = pd.DataFrame([one | {"chapter": "x", "note": ""}])
+    seeds = [
+        paper.decide(claims, published.iloc[:0], pd.DataFrame([*elr, *rivals], columns=columns)).iloc[0]["seeds"]
+        for rivals in (same, other)
+    ]
+    assert seeds == [3, 1]
+
+
 def test_the_codes_crops_are_told_of_and_decide_nothing(published):
     """At cpu scale, where the code's whole recipe, with its float16, is a rung of one seed."""
     coded = CPU | {"augmentation": "frozen", "train_size": 20_000, "epochs": 40}

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from processes import PATIENCE_SECONDS, context, end, start, wait_until
 
 from elrkit import data, runs, train
-from elrkit.config import RunConfig, cifar10_recipe
+from elrkit.config import ConfigError, RunConfig, cifar10_recipe
 from elrkit.train import comparable
 
 
@@ -357,7 +356,6 @@ def test_what_cannot_be_trained_is_told_and_not_to_be_called_again(tmp_path, dig
 def test_a_full_disk_at_the_end_loses_nothing(digits, monkeypatch):
     config = tiny()
     with monkeypatch.context() as full:
-        inner = runs.save
 
         def no_space(record):
             raise OSError(28, "No space left on device")
@@ -365,7 +363,6 @@ def test_a_full_disk_at_the_end_loses_nothing(digits, monkeypatch):
         full.setattr(runs, "save", no_space)
         events, on_event = collected()
         assert runs.train_missing([config], threads=1, on_event=on_event, checkpoint_seconds=0.0) == [config]
-        assert runs.save is not inner
     assert ("failed", config.run_id, "[Errno 28] No space left on device") in events
     taken, inner_step = [], train._Trainer.step
     monkeypatch.setattr(train._Trainer, "step", lambda self: taken.append(1) or inner_step(self))
@@ -570,7 +567,44 @@ def test_an_estimate_grows_with_the_work(monkeypatch):
     assert runs.estimate_seconds([one]) == pytest.approx(seconds)
     assert runs.estimate_seconds([one, one.with_(seed=1)], jobs=2) == pytest.approx(seconds)
     assert len(asked) == 2  # one measurement for each kind of run and call
-    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(("name", "number"), [("jobs", 0), ("jobs", -2), ("threads", 0), ("threads", -1)])
+def test_numbers_of_jobs_and_threads_that_cannot_be(name, number):
+    with pytest.raises(ConfigError, match=f"^{name}={number}: allowed are whole numbers from 1$"):
+        runs.train_missing([tiny()], **{name: number})
+    if name == "jobs":
+        with pytest.raises(ConfigError, match=f"^jobs={number}: allowed are whole numbers from 1$"):
+            runs.estimate_seconds([tiny()], number)
+
+
+def test_a_run_that_another_process_trains_is_told_so():
+    config = tiny()
+    with runs.claim(config) as mine:
+        assert mine
+        with pytest.raises(RuntimeError, match=r"1 of 1 runs have no record, 1 are trained by another"):
+            runs.load_or_train([config], jobs=1)
+
+
+def test_a_damaged_outcome_is_named_and_none(caplog):
+    config = tiny(epochs=1)
+    record = runs.train_one(config)
+    file = runs.state_dir(config) / "outcome.pt"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert runs.outcome(record) is None
+    assert f"{file}: not usable" in caplog.text
+
+
+def test_an_import_that_cannot_save_blames_no_tar(record, tmp_path, monkeypatch):
+    def full(record):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs, "save", full)
+    tar = tar_of(tmp_path / "x.tar.gz", {"a.json": json.dumps(record).encode()})
+    with pytest.raises(OSError, match="No space left on device"):
+        runs.import_tar(tar)
 
 
 def test_the_estimate_counts_the_images_of_a_dataset_of_ones_own(tmp_path, monkeypatch):

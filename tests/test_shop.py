@@ -1,7 +1,6 @@
 """Shops of known faults: what was put in comes out, runs are measured on both kinds of test products, work resumes."""
 
 import csv
-import dataclasses
 import json
 import logging
 from collections import Counter
@@ -103,6 +102,20 @@ def test_the_two_parts_of_the_test_set_add_up_to_the_record(store):
     apart = table.loc["group"]
     assert apart["agreement_leaked"].isna().all()
     assert np.allclose(apart["agreement_apart"], apart["agreement"], atol=1e-5)
+
+
+def test_a_run_that_diverged_keeps_no_other_from_being_measured(tmp_path, monkeypatch):
+    _enter(tmp_path, monkeypatch)
+    real = shop.configs
+
+    def configs(one, epochs=None):
+        found = real(one, epochs)
+        return found | {"ELR": found["ELR"].with_(lr=1e30)}
+
+    monkeypatch.setattr(shop, "configs", configs)
+    assert shop.run([APART], epochs=1) == []
+    measured = shop.read(shop.summary_path(APART))["runs"]
+    assert set(measured) == {config.run_id for arm, config in real(APART, 1).items() if arm != "ELR"}
 
 
 def test_the_list_is_measured_on_the_training_products(store):
@@ -355,10 +368,6 @@ def test_the_sample_is_small_and_free():
     assert sum(len(path.read_text().splitlines()) - 1 for path in SAMPLE.glob("feeds/*.csv")) <= 300
     assert "CC0 1.0 Universal" in (SAMPLE / "LICENSE").read_text()
     assert "CC0" in (SAMPLE / "README.md").read_text()
-
-
-def test_shop_is_a_value():
-    assert dataclasses.replace(LEAKY, split="group") == APART
 
 
 def test_how_far_agreement_strays():
