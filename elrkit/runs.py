@@ -15,6 +15,7 @@ import signal
 import statistics
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -425,6 +426,9 @@ def train_missing(
         if number is not None:
             require(name, number, 1, whole=True)
     todo = missing(configs)
+    if todo:
+        _check_writable(results_root(), "ELRKIT_RESULTS")
+        _check_writable(state_root(), "ELRKIT_STATE")
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
     jobs = max(1, min(jobs, len(todo)))
     options = {**options, "jobs": jobs}
@@ -447,6 +451,16 @@ def train_missing(
         else:
             _train_in_processes(todo, jobs, threads, should_stop, on_event, options)
     return missing(configs)
+
+
+def _check_writable(folder: Path, variable: str) -> None:
+    """Raises OSError, now and not at the end of a training, where a folder cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise OSError(f"{folder}: cannot be written ({error.strerror}); {variable} names another folder") from None
 
 
 def _default_threads(configs: Sequence[RunConfig], jobs: int) -> int:

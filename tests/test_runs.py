@@ -578,6 +578,15 @@ def test_numbers_of_jobs_and_threads_that_cannot_be(name, number):
             runs.estimate_seconds([tiny()], number)
 
 
+@pytest.mark.parametrize("variable", ["ELRKIT_RESULTS", "ELRKIT_STATE"])
+def test_a_folder_that_cannot_be_written_is_told_before_the_training(variable, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")  # no folder can be made below a file, not even by root
+    monkeypatch.setenv(variable, str(tmp_path / "file" / "runs"))
+    monkeypatch.setattr(train, "fit", None)
+    with pytest.raises(OSError, match=rf"file/runs: cannot be written \(Not a directory\); {variable} names another"):
+        runs.train_missing([tiny()])
+
+
 def test_a_run_that_another_process_trains_is_told_so():
     config = tiny()
     with runs.claim(config) as mine:
