@@ -127,7 +127,10 @@ def compare(configs: Sequence[RunConfig], records: Sequence[dict], arms: Sequenc
             values[arm.name] = mine
             mean, low, high, _ = _interval(mine.values())
             change = _interval(_within_seed(mine, values.get(arm.before, {})))
-            best[arm.name] = {seed: 100 * max(record["curves"][arm.measure]) for seed, record in done.items()}
+            best[arm.name] = {
+                seed: 100 * max(value for value in record["curves"][arm.measure] if value is not None)
+                for seed, record in done.items()
+            }
             total, at_best = (
                 _interval(_within_seed(of[arm.name], of.get(arms[0].name, {})) if arm != arms[0] else ())
                 for of in (values, best)
