@@ -6,6 +6,7 @@ python book/build.py store             the executed notebooks -> notebooks/NAME.
 python book/build.py readme            the README's table and figures, from the committed records
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -42,7 +43,13 @@ def execute(name: str) -> None:
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop what papermill and the kernel add: times, paths, versions, progress on standard error."""
+    """Drop what papermill and the kernel add: times, paths, versions, progress on standard error; number the tables,
+    which pandas names by chance."""
+    tables: dict[str, str] = {}
+
+    def numbered(match: re.Match[str]) -> str:
+        return tables.setdefault(match[0], f"T_{len(tables):05x}")
+
     notebook.metadata = {key: notebook.metadata[key] for key in KEPT_METADATA if key in notebook.metadata}
     executed = 0
     for number, cell in enumerate(notebook.cells):
@@ -54,6 +61,11 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = executed
+                for kind, text in output.get("data", {}).items():  # what is glued has a prefix to its kind
+                    if kind.endswith("text/plain"):
+                        output.data[kind] = re.sub(r" at 0x[0-9a-f]+", "", text)  # an object's place in memory
+                    if kind.endswith("text/html"):
+                        output.data[kind] = re.sub(r"\bT_[0-9a-f]{5}(?=_|\b)", numbered, text)
     return notebook
 
 

@@ -386,7 +386,7 @@ def test_a_wrong_label_may_move_elsewhere_than_suggested(open_page, tmp_path):
     page.evaluate("localStorage.clear()")
     page.reload()
     page.set_input_files("#file", tmp_path / "decisions.csv")
-    page.wait_for_function("document.getElementById('message').textContent.startsWith('4 decisions loaded')")
+    page.wait_for_selector("#message:has-text('4 decisions loaded')")
     assert saved(page, tmp_path / "again.csv").values.tolist() == kept.values.tolist()
 
 
@@ -416,7 +416,7 @@ def test_a_saved_file_is_loaded_and_can_be_undone(open_page, tmp_path):
     assert "0 of 12" in page.inner_text("#counts")
     press(page, "k", "k")  # what the file says wins
     page.set_input_files("#file", tmp_path / "decisions.csv")
-    page.wait_for_function("document.getElementById('message').textContent.startsWith('4 decisions loaded')")
+    page.wait_for_selector("#message:has-text('4 decisions loaded')")
     assert saved(page, tmp_path / "again.csv").values.tolist() == kept.values.tolist()
     press(page, "z")
     assert "2 of 12 decided: 0 confirmed, 2 kept" in page.inner_text("#counts")
@@ -425,7 +425,7 @@ def test_a_saved_file_is_loaded_and_can_be_undone(open_page, tmp_path):
         tmp_path / "excel.csv", sep=";", index=False, encoding="utf-8-sig"
     )
     page.set_input_files("#file", tmp_path / "excel.csv")
-    page.wait_for_function("document.getElementById('message').textContent.includes('loaded from excel.csv')")
+    page.wait_for_selector("#message:has-text('loaded from excel.csv')")
     assert saved(page, tmp_path / "third.csv").values.tolist() == kept.values.tolist()
 
 

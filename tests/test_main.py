@@ -198,7 +198,7 @@ def test_audit_of_another_training_of_the_same_name_says_so(tmp_path, capsys):
     runs.save(runs.find(run) | {"weights_sha256": "0" * 64})
     assert main(["audit", run.run_id, "--out", str(tmp_path / "list")]) == 2
     said = capsys.readouterr().err
-    assert f"run {run.run_id}: trained elsewhere or on other data of that name" in said
+    assert f"run {run.run_id}: its network is not in" in said
     assert f"remove {runs.record_path(run)} and train it here" in said
     assert not (tmp_path / "list").exists()
 

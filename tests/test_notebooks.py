@@ -1,6 +1,7 @@
 """The notebooks: text and .ipynb are one, stored outputs are clean, other parameters work, wrong ones stop at once."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -160,3 +161,12 @@ def test_a_parameter_that_cannot_be_honoured_stops_papermill_before_training(tmp
     with pytest.raises(papermill.PapermillExecutionError, match=r"noise_rate=1\.5: allowed is"):
         run("early_learning", tmp_path, TINY | {"noise_rates": [1.5]})
     assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stored_outputs_hold_nothing_of_chance(name):
+    """pandas names tables at random and an object tells its place in memory: all else would drown in their changes."""
+    text = (NOTEBOOKS / f"{name}.ipynb").read_text()
+    tables = list(dict.fromkeys(re.findall(r"\bT_[0-9a-f]{5}(?=_|\b)", text)))
+    assert tables == [f"T_{number:05x}" for number in range(len(tables))]
+    assert " at 0x" not in text
