@@ -58,18 +58,21 @@ def _train(
         return 0
     if announced:
         runs.announce(todo, options["jobs"])
-    left, last = todo, {}
+    last: dict[str, str] = {}
+
+    def tell(left: list[RunConfig]) -> int:
+        failed, missing = _still_missing(left, last)
+        print(f"{len(todo) - len(left)} trained, {missing}; records in {runs.results_root()}")
+        return 1 if failed else 0
+
     try:
         with progress.display(len(todo)) as show:
             on_event, last = _noting(show)
             left = train_missing(todo, on_event=on_event, **options)
     except KeyboardInterrupt:
-        left = runs.missing(todo)
+        tell(runs.missing(todo))
         raise
-    finally:
-        failed, missing = _still_missing(left, last)
-        print(f"{len(todo) - len(left)} trained, {missing}; records in {runs.results_root()}")
-    return 1 if failed else 0
+    return tell(left)
 
 
 def _noting(show: Callable[[runs.Event], None]) -> tuple[Callable[[runs.Event], None], dict[str, str]]:

@@ -559,7 +559,7 @@ def import_tar(path: Path) -> tuple[list[str], list[str], list[str]]:
     disk but records under their own names. Where a run is known already, the record that is here stays; one with
     other results on the same device and versions is refused, because one of the two must be wrong.
     """
-    added, known, refused, found = [], [], [], {}
+    added, known, refused, found = [], [], [], []
     try:
         with tarfile.open(path) as archive:
             for member in archive:
@@ -567,14 +567,14 @@ def import_tar(path: Path) -> tuple[list[str], list[str], list[str]]:
                     continue
                 name = f"{path.name}:{member.name}"
                 try:
-                    found[name] = _read_member(archive, member, name)
+                    found.append((name, _read_member(archive, member, name)))
                 except RecordError as error:
                     refused.append(str(error))
     except FileNotFoundError:
         raise RecordError(f"{path}: no such file; give a tar of records") from None
     except (tarfile.TarError, EOFError, OSError) as error:
         refused.append(f"{path}: not a tar, or damaged after {len(found)} records ({error})")
-    for name, record in found.items():
+    for name, record in found:
         here = find(RunConfig(**record["config"]))
         if here is None:
             save(record)
