@@ -428,6 +428,8 @@ def import_feed(
         workers=workers,
     )  # fmt: skip
     print(catalogue.summary(manifest))
+    if (dropped := catalogue.dropped_list(out)).exists():
+        print(f"every dropped product, with its reason: {dropped}")
     return 0
 
 

@@ -31,7 +31,7 @@ from PIL import Image
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
 
-from elrkit.catalogue import without_zeros
+from elrkit.catalogue import as_text, without_zeros
 from elrkit.data import Dataset
 
 Method = Literal["odds", "self_confidence", "margin", "balanced"]
@@ -491,12 +491,9 @@ def _decided(decisions: Sequence[pd.DataFrame], ids: Sequence[str]) -> tuple[dic
 
 
 def _for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
-    """The table for those who open it in Excel, which takes a cell that begins so for a formula and executes it,
-    though it came out of a stranger's title: an apostrophe before it makes it text."""
+    """The table for those who open it in Excel: no stranger's title is a formula there."""
     texts = [name for name in ("id", "title", "label", "suggested_label", "reason") if name in table.columns]
-    return table.assign(
-        **{name: table[name].astype(str).str.replace(r"^(?=[=+\-@\t\r])", "'", regex=True) for name in texts}
-    )
+    return table.assign(**{name: table[name].astype(str).map(as_text) for name in texts})
 
 
 def review_page(

@@ -41,7 +41,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import imagehash
 import numpy as np
@@ -79,6 +79,7 @@ MAX_NAME = 200  # characters of an id or a label: they become fixed-width arrays
 CHUNK = 512  # images between two commits
 EXAMPLES = 5  # products named per reason in the manifest
 MOST_NAMED = 1_000  # subcategories named there
+SHARED_BY = 3  # subcategories; a picture that more of them share is told
 SHOWN = 10  # of which the summary shows so many
 
 
@@ -114,7 +115,8 @@ class FeedRules(BaseModel):
     columns: dict[str, str] | None = None
     """Part of a product (id, label, name, image, title, link, released) -> column or XML tag; the parts not named keep
     the shop's tags in XML and their own names in CSV. ``label="@file"``: the file's name is the label; files of one
-    name in several folders are several labels."""
+    name in several folders are several labels. ``image="photos/{id}.jpg"``: images are named by the products' ids. Of
+    several images in one cell the first counts."""
     item: str = "product"
     """XML element that holds one product."""
     encoding: Annotated[str, AfterValidator(_known_encoding)] = "utf-8-sig"
@@ -122,6 +124,9 @@ class FeedRules(BaseModel):
     delimiter: Annotated[str, AfterValidator(_one_character)] = ","
     first_year: int = 2011
     """Products released before this year are old; one without a date is not."""
+    placeholder_labels: int | None = Field(None, ge=1)
+    """A picture that products of more subcategories than this share is a placeholder ("no image yet"), and they are
+    dropped; None keeps them."""
     drop_labels: tuple[str, ...] = ()
     """Labels to leave out ("Not sure", "Other")."""
     merge_case: bool = False
@@ -191,7 +196,10 @@ def import_feed(
     licence: str = "not stated",
     workers: int = 2,
 ) -> dict:
-    """Read a shop's feed and write the dataset ``out`` (.npz) and ``<out>.manifest.json``.
+    """Read a shop's feed and write the dataset ``out`` (.npz), ``<out>.manifest.json`` and ``<out>.dropped.csv``.
+
+    The last lists every product that was dropped: its file and place in it (from 1), id, image, the step and the reason
+    (but not those that `per_class` did not draw). It is written even when no product is left.
 
     Args:
         feeds: XML and CSV files, or folders of them (read in the order of their names).
@@ -251,10 +259,11 @@ def import_feed(
     out.parent.mkdir(parents=True, exist_ok=True)
     work = out.with_suffix(".work")
     unfinished = work / "import.sqlite"
-    key = json.dumps([asked, str(root.resolve())], sort_keys=True)
+    key = json.dumps([asked, str(root.resolve()), _SCHEMA], sort_keys=True)
     with _damage_named(unfinished), closing(_open_work(unfinished, key)) as db:
         for number, (name, path) in enumerate(files):
             _scan(db, number, name, path, rules, hosts)
+        _reject_placeholders(db, rules)
         _apply_decisions(db, decided, rules)
         _decode_needed(db, root.resolve(), work / "downloads", rules, workers)
         manifest = _write(db, out, asked, rules)
@@ -335,6 +344,11 @@ def summary(manifest: Mapping) -> str:
         for names in manifest["counts"].get("differ_in_case", ())
     ]
     lines += [f"  note: {count} images {note}" for note, count in manifest["counts"]["notes"].items()]
+    lines += [
+        f"  note: {shared['products']} products of {shared['subcategories']} subcategories share the picture "
+        f"{shared['image']}; if it is a placeholder, --rules.placeholder-labels {SHARED_BY} drops them"
+        for shared in manifest["counts"].get("shared_pictures", ())
+    ]
     lines += [
         f"  damaged: {name}: {found['errors']} XML errors, first at {found['first']}"
         for name, found in manifest["counts"]["xml_damage"].items()
@@ -697,7 +711,8 @@ def _read_csv(path: Path, rules: FeedRules, columns: Mapping[str, str]) -> Itera
             except csv.Error as error:
                 raise _FileRefused(f"no CSV in {rules.encoding} ({error})") from None
             needed = {"id", "label", "image"} | (rules.columns or {}).keys()
-            missing = sorted({columns.get(part, part) for part in needed} - {*header, "@file"})
+            missing = {columns.get(part, part) for part in needed} - {*header, "@file"}
+            missing = sorted(name for name in missing if "{id}" not in name)
             if missing:
                 has = _printable(", ".join(header)) or "none"
                 other = [f"--rules.delimiter {shown}" for sign, shown in _DELIMITERS.items() if sign in "".join(header)]
@@ -756,6 +771,7 @@ def _runaway(lines: list[str], header: list[str], delimiter: str) -> bool:
     )
 
 
+_NEXT_ADDRESS = re.compile(r"[\s,;|]+(?=https?://)", re.IGNORECASE)  # of several images in one cell
 _FRONT_PAGE = re.compile(r"https?://[^/?#]*/?", re.IGNORECASE)
 _YEAR = re.compile(r"(?<!\d)(\d{4})(?!\d)|(?<!\d)(\d{4})\d{4}(?!\d)")  # 2010-05-31, 31/05/2010, 20100531
 _BROKEN_TEXT = re.compile("[\ufffd\ud800-\udfff]")
@@ -765,6 +781,8 @@ _CONTROL = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # a NUL would end
 def _check_product(product: Mapping[str, str], rules: FeedRules, hosts: frozenset[str]) -> tuple[str, str, str, str]:
     """(id, label, name of the label, image) of a product that may be used; Rejected says why another may not."""
     part = {key: value.strip() for key, value in product.items()}
+    if "://" in part.get("image", ""):
+        part["image"] = _NEXT_ADDRESS.split(part["image"], maxsplit=1)[0]
     if any(len(value) > MAX_FIELD for value in part.values()):
         raise Rejected("field too long")
     image = part.get("image", "")
@@ -819,9 +837,9 @@ def _check_address(image: str, hosts: frozenset[str]) -> str:
             raise Rejected("image on a host not allowed for download")
         return image
     image = image.replace("\\", "/")  # as Windows parts folders
-    path = PurePosixPath(image)
-    if path.is_absolute() or image[1:2] == ":":
+    if image[1:2] == ":":
         raise Rejected("image path is absolute, expected one below the images folder")
+    path = PurePosixPath(image.lstrip("/"))  # shops write paths from the root of their media
     if ".." in path.parts or "\0" in image:
         raise Rejected("image path leaves the images folder")
     return str(path)
@@ -930,24 +948,76 @@ def _real_folder(root: Path, folder: str) -> str:
     return os.path.realpath(os.path.join(root, folder), strict=True)
 
 
-def _read_file(root: Path, path: str, max_bytes: int) -> bytes:
-    """Bytes of a regular file below ``root`` (already resolved); links that lead out of it are refused."""
+def _read_file(root: Path, path: str, max_bytes: int) -> tuple[bytes, tuple[str, ...]]:
+    """Bytes of a regular file below ``root`` (already resolved), and a note if the path is not written as the file's.
+
+    Links that lead out of the root are refused.
+    """
     try:
-        folder, name = os.path.split(path)
-        real = os.path.join(_real_folder(root, folder), name)
-        if os.path.islink(real):
-            real = os.path.realpath(real, strict=True)
-        if not real.startswith(os.path.join(root, "")):
-            raise Rejected("image path leaves the images folder")
+        real, notes = _located(root, path)
         status = os.stat(real)
         if not stat.S_ISREG(status.st_mode):  # a pipe or a device would block or never end
             raise Rejected("image is not a file")
         if status.st_size > max_bytes:
             raise Rejected("file too large")
         with open(real, "rb") as file:
-            return file.read(max_bytes + 1)
+            return file.read(max_bytes + 1), notes
     except OSError:
         raise Rejected("image file missing") from None
+
+
+_SEVERAL = re.compile(r"\s*[,;|]\s*")
+
+
+def _located(root: Path, path: str) -> tuple[str, tuple[str, ...]]:
+    """Where an image lies, and a note unless it is exactly there; OSError when it is nowhere."""
+    with contextlib.suppress(OSError):
+        return _real_file(root, path), ()
+    first = _SEVERAL.split(path, maxsplit=1)[0]  # where the path itself is no file: the first of several
+    for written in dict.fromkeys((path, unquote(path), first, unquote(first))):
+        if found := _alike(root, written):
+            taken = ("first of several in one cell",) if written in (first, unquote(first)) and first != path else ()
+            return _real_file(root, found), taken or ("found under another spelling of the path",)
+    raise FileNotFoundError(path)
+
+
+def _real_file(root: Path, path: str) -> str:
+    """The path of an existing file without links; Rejected where it lies outside the root, OSError where it is not."""
+    folder, name = os.path.split(path)
+    real = os.path.join(_real_folder(root, folder), name)
+    if os.path.islink(real):
+        real = os.path.realpath(real, strict=True)
+    if not real.startswith(os.path.join(root, "")):
+        raise Rejected("image path leaves the images folder")
+    os.stat(real)
+    return real
+
+
+def _alike(root: Path, path: str) -> str | None:
+    """The path below the root that differs from this one in capitals or in how accents are composed alone, if it is the
+    only one: Windows and macOS tell neither apart."""
+    folder = ""
+    for part in PurePosixPath(path.lstrip("/")).parts:
+        name = _names(root, folder).get(_spelled_alike(part))
+        if name is None:
+            return None
+        folder = os.path.join(folder, name)
+    return folder or None
+
+
+def _spelled_alike(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+@functools.lru_cache(maxsize=10_000)
+def _names(root: Path, folder: str) -> dict[str, str | None]:
+    """What is in a folder, by spelling; None for a spelling that several share."""
+    names: dict[str, str | None] = {}
+    with contextlib.suppress(OSError):
+        for name in os.listdir(os.path.join(root, folder)):
+            key = _spelled_alike(name)
+            names[key] = None if key in names else name
+    return names
 
 
 class _PatientRetry(urllib3.Retry):
@@ -1040,11 +1110,14 @@ class _Fetcher:
 _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE label(k INTEGER PRIMARY KEY, key TEXT UNIQUE, name TEXT);
-CREATE TABLE product(n INTEGER PRIMARY KEY, id TEXT UNIQUE, label INT, image INT, draw INT, stem INT, title TEXT);
+CREATE TABLE product(n INTEGER PRIMARY KEY, id TEXT UNIQUE, label INT, image INT, draw INT, stem INT, title TEXT, \
+file INT, entry INT);
+CREATE TABLE unused(file INT, entry INT, id TEXT, image TEXT, step TEXT, reason TEXT);
 CREATE TABLE image(k INTEGER PRIMARY KEY, path TEXT UNIQUE, reason TEXT, sha256 BLOB, hash BLOB, notes TEXT);
 CREATE TABLE pixels(k INTEGER PRIMARY KEY, pixels BLOB);
 CREATE TABLE dropped(step TEXT, reason TEXT, count INT, examples TEXT);
 """
+# file, entry: where a product stands in the feed, both numbers. unused: products dropped before any image was read.
 # image.reason: NULL while undecided, '' when usable, else why it is rejected. Pixels have a table of their own, so that
 # looking through the images does not read them.
 
@@ -1124,7 +1197,7 @@ def _scan(db: sqlite3.Connection, number: int, name: str, path: Path, rules: Fee
         # A column that is named for one part is not another part's by default ("name" may hold the title).
         columns = {part: name for part, name in CSV_COLUMNS.items() if name not in named.values()} | named
         products = _read_csv(path, rules, columns)
-    by_file = columns["label"] == "@file"
+    by_file, by_id = columns["label"] == "@file", "{id}" in columns["image"]
     of_file = {"label": str(PurePosixPath(name).with_suffix("")), "name": path.stem}
     read, dropped, examples, damaged_titles = 0, Counter(), {}, 0
     db.execute("BEGIN")
@@ -1136,6 +1209,8 @@ def _scan(db: sqlite3.Connection, number: int, name: str, path: Path, rules: Fee
                     raise Rejected("malformed product")
                 if by_file:
                     product |= of_file
+                if by_id:
+                    product["image"] = columns["image"].replace("{id}", product.get("id", "").strip())
                 id_, label, label_name, image = _check_product(product, rules, hosts)
                 title = product.get("title", "")
                 damaged_titles += _BROKEN_TEXT.search(title) is not None
@@ -1143,15 +1218,20 @@ def _scan(db: sqlite3.Connection, number: int, name: str, path: Path, rules: Fee
                 db.execute("INSERT OR IGNORE INTO label(key, name) VALUES(?, ?)", (label, label_name))
                 db.execute("INSERT OR IGNORE INTO image(path) VALUES(?)", (image,))
                 new = db.execute(
-                    "INSERT OR IGNORE INTO product(id, label, image, draw, stem, title) VALUES"
-                    "(?, (SELECT k FROM label WHERE key=?), (SELECT k FROM image WHERE path=?), ?, ?, ?)",
-                    (id_, label, image, _int64(f"{rules.seed}:{id_}"), _int64(stem) if stem else 0, _one_line(title)),
-                )
+                    "INSERT OR IGNORE INTO product(id, label, image, draw, stem, title, file, entry) VALUES"
+                    "(?, (SELECT k FROM label WHERE key=?), (SELECT k FROM image WHERE path=?), ?, ?, ?, ?, ?)",
+                    (
+                        id_, label, image, _int64(f"{rules.seed}:{id_}"), _int64(stem) if stem else 0, _one_line(title),
+                        number, read,
+                    ),
+                )  # fmt: skip
                 if not new.rowcount:
                     raise Rejected("duplicate id")
             except Rejected as error:
                 reason = str(error)
                 dropped[reason] += 1
+                told = (_printable((product or {}).get(part, "").strip(), MAX_NAME) for part in ("id", "image"))
+                db.execute("INSERT INTO unused VALUES(?, ?, ?, ?, 'product', ?)", (number, read, *told, reason))
                 if dropped[reason] <= EXAMPLES:
                     shown = (product or {}).get("id", "") or f"product {read}"
                     examples.setdefault(reason, []).append(f"{name}: {_printable(shown)}")
@@ -1178,8 +1258,17 @@ def _one_line(title: str) -> str:
     return " ".join(title.encode("utf-8", "replace").decode().replace("\0", " ").split())[:MAX_TITLE]
 
 
-def _printable(text: str) -> str:
-    return text.encode("ascii", "backslashreplace").decode()[:80]
+def _printable(text: str, most: int = 80) -> str:
+    return text.encode("ascii", "backslashreplace").decode()[:most]
+
+
+_FORMULA = re.compile(r"^(?=[=+\-@\t\r])")
+
+
+def as_text(cell: str) -> str:
+    """A stranger's text for a CSV cell: Excel takes one that begins so for a formula and executes it, and an apostrophe
+    before it makes it text."""
+    return _FORMULA.sub("'", cell)
 
 
 DECISION_COLUMNS = ["id", "decision", "label", "suggested_label"]
@@ -1224,7 +1313,10 @@ def read_decisions(path: str | Path) -> pd.DataFrame:
                     raise ValueError(f"{path}: line {line}: {len(row)} columns; expected the {len(names)} of line 1")
                 id_, decision, label, suggested = (row[column].strip() for column in where)
                 if "reason" in names:
-                    id_, label, suggested = (re.sub(r"^'(?=[=+\-@\t\r])", "", text) for text in (id_, label, suggested))
+                    id_, label, suggested = (
+                        text[1:] if text[:1] == "'" and as_text(text[1:]) != text[1:] else text
+                        for text in (id_, label, suggested)
+                    )
                 if id_ in seen:
                     raise ValueError(f"{path}: line {line}: id {id_!r} was decided in line {seen[id_]} already")
                 seen[id_] = line
@@ -1244,6 +1336,16 @@ def without_zeros(ids: Iterable[str]) -> dict[str, str]:
         if id_.startswith("0") and id_.isdecimal():
             short.setdefault(id_.lstrip("0") or "0", []).append(id_)
     return {text: meant[0] for text, meant in short.items() if len(meant) == 1 and text not in ids}
+
+
+def _reject_placeholders(db: sqlite3.Connection, rules: FeedRules) -> None:
+    """Images that more subcategories share than the rules allow, as the feed has them, are none to learn from."""
+    if rules.placeholder_labels is not None:
+        db.execute(
+            "UPDATE image SET reason = ? WHERE k IN "
+            "(SELECT image FROM product GROUP BY image HAVING COUNT(DISTINCT label) > ?)",
+            [f"placeholder, shared by more than {rules.placeholder_labels} subcategories", rules.placeholder_labels],
+        )
 
 
 def _apply_decisions(db: sqlite3.Connection, decisions: list[Path], rules: FeedRules) -> None:
@@ -1285,6 +1387,11 @@ def _apply_decisions(db: sqlite3.Connection, decisions: list[Path], rules: FeedR
         elif row.decision == "unsure":
             outcome = f"unsure, {'dropped' if rules.unsure == 'drop' else 'kept'}"
             if rules.unsure == "drop":
+                db.execute(
+                    "INSERT INTO unused SELECT file, entry, id, path, 'decision', 'marked unsure' "
+                    "FROM product JOIN image ON k = image WHERE id=?",
+                    [id_],
+                )
                 db.execute("DELETE FROM product WHERE id=?", [id_])
                 gone.add(id_)
         elif row.decision not in ("confirm", "keep"):
@@ -1332,7 +1439,8 @@ def _decode_needed(db: sqlite3.Connection, root: Path, downloads: Path, rules: F
 
     Which products are kept depends on the draw alone: more than the needed images may be decoded, never other ones.
     """
-    _real_folder.cache_clear()  # folders may have changed since an import before
+    _real_folder.cache_clear()
+    _names.cache_clear()  # folders may have changed since an import before
     fetcher = _Fetcher(downloads, _meta(db, "asked")[0]["source"]["download_from"], rules)
     needed = -1 if rules.per_class is None else max(rules.per_class, rules.min_images)
     with contextlib.ExitStack() as stack:
@@ -1381,12 +1489,10 @@ def _decode(part: tuple[FeedRules, list[tuple[int, Path | str, str]]]) -> list[t
             try:
                 if not folder:
                     raise Rejected(path)
-                data = _read_file(folder, path, rules.max_bytes)
+                data, notes = _read_file(folder, path, rules.max_bytes)
                 sha = hashlib.sha256(data).digest()
-                thumbnail = read_thumbnail(data, rules)
-                rows.append(
-                    ("", sha, thumbnail.hash.tobytes(), json.dumps(thumbnail.notes), k, thumbnail.pixels.tobytes())
-                )
+                pixels, bits, converted = read_thumbnail(data, rules)
+                rows.append(("", sha, bits.tobytes(), json.dumps([*notes, *converted]), k, pixels.tobytes()))
             except Rejected as error:
                 rows.append((str(error), sha, None, "[]", k, None))
     return rows
@@ -1566,12 +1672,18 @@ def _manifest_path(out: Path) -> Path:
     return out.with_suffix(".manifest.json")
 
 
+def dropped_list(out: str | Path) -> Path:
+    """Where the import of ``out`` lists the products that it dropped; no file where there is none."""
+    return Path(out).with_suffix(".dropped.csv")
+
+
 def _write(db: sqlite3.Connection, out: Path, asked: dict, rules: FeedRules) -> dict:
     """Choose, group and split the decoded products; write the .npz and the manifest, each in one step."""
     _choose(db, rules)
     counts = _counts(db, rules)
     decided = _meta(db, "decisions") or {"counts": {}, "examples": {}}
     counts["examples"] |= decided["examples"]
+    _write_dropped(db, dropped_list(out), [feed["file"] for feed in asked["source"]["feeds"]], rules)
     if not counts["kept"]:
         refused = [f"file refused: {name}: {reason}" for name, reason in counts["files_refused"].items()]
         raise ValueError(
@@ -1616,6 +1728,31 @@ def _write(db: sqlite3.Connection, out: Path, asked: dict, rules: FeedRules) -> 
     partial.replace(out)
     listing.replace(_manifest_path(out))
     return manifest
+
+
+def _write_dropped(db: sqlite3.Connection, path: Path, files: Sequence[str], rules: FeedRules) -> None:
+    """The list of dropped products, in the order of the feed; of an import without any, none."""
+    rows = db.execute(
+        "SELECT file, entry, id, image, step, reason FROM unused UNION ALL "
+        "SELECT file, entry, id, path, CASE why WHEN 'small' THEN 'subcategory' ELSE 'image' END, why FROM left_over "
+        "WHERE why <> 'not drawn' ORDER BY file, entry"
+    )
+    first = rows.fetchone()
+    if first is None:
+        path.unlink(missing_ok=True)
+        return
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", "product", "id", "image", "step", "reason"))
+        for number, entry, id_, image, step, why in itertools.chain([first], rows):
+            reason = _too_few(rules) if why == "small" else why
+            writer.writerow((files[number], entry, as_text(id_), as_text(image), step, reason))
+    partial.replace(path)
+
+
+def _too_few(rules: FeedRules) -> str:
+    return f"fewer than {rules.min_images} usable images"
 
 
 def _check_loadable(per_class: np.ndarray, counts: Mapping, rules: FeedRules) -> None:
@@ -1677,28 +1814,34 @@ def _counts(db: sqlite3.Connection, rules: FeedRules) -> dict:
             "INSERT INTO ending SELECT label, MAX(draw) FROM chosen GROUP BY label HAVING COUNT(*) = ?",
             [rules.per_class],
         )
-    rest = (
-        "SELECT p.id, p.draw, CASE WHEN p.draw > e.draw THEN 'not drawn' WHEN i.reason <> '' THEN i.reason "
-        "ELSE 'small' END AS why FROM product p JOIN image i ON i.k = p.image LEFT JOIN ending e ON e.label = p.label "
+    db.execute(
+        "CREATE TEMP VIEW left_over AS SELECT p.file, p.entry, p.id, i.path, p.draw, CASE WHEN p.draw > e.draw THEN "
+        "'not drawn' WHEN i.reason <> '' THEN i.reason ELSE 'small' END AS why "
+        "FROM product p JOIN image i ON i.k = p.image LEFT JOIN ending e ON e.label = p.label "
         "WHERE p.draw > e.draw OR i.reason <> '' OR p.label NOT IN (SELECT label FROM enough)"
     )
-    for why, count in db.execute(f"SELECT why, COUNT(*) FROM ({rest}) GROUP BY why ORDER BY why").fetchall():
+    for why, count in db.execute("SELECT why, COUNT(*) FROM left_over GROUP BY why ORDER BY why").fetchall():
         step = {"not drawn": "draw", "small": "subcategory"}.get(why, "image")
-        reason = f"fewer than {rules.min_images} usable images" if why == "small" else why
+        reason = _too_few(rules) if why == "small" else why
         dropped.setdefault(step, {})[reason] = count
         if step == "image":
-            some = db.execute(f"SELECT id FROM ({rest}) WHERE why = ? ORDER BY draw LIMIT {EXAMPLES}", [why])
-            examples[reason] = [_printable(id_) for (id_,) in some]
+            some = db.execute(f"SELECT id, path FROM left_over WHERE why = ? ORDER BY draw LIMIT {EXAMPLES}", [why])
+            examples[reason] = [f"{_printable(id_)}: {_printable(image)}" for id_, image in some]
     usable = (
         "SELECT l.name, COUNT(CASE WHEN i.reason = '' THEN 1 END) FROM label l JOIN product p ON p.label = l.k "
         "JOIN image i ON i.k = p.image WHERE l.k NOT IN (SELECT label FROM enough) GROUP BY l.k ORDER BY 2 DESC, 1"
     )
     small = [list(row) for row in db.execute(usable)]
     if small:
-        examples[f"fewer than {rules.min_images} usable images"] = ["{} ({} usable)".format(*small[0])]
+        examples[_too_few(rules)] = ["{} ({} usable)".format(*small[0])]
     cases: dict[str, list[str]] = {}
     for (name,) in db.execute("SELECT DISTINCT name FROM label WHERE k IN (SELECT label FROM chosen) ORDER BY name"):
         cases.setdefault(name.casefold(), []).append(name)
+    shared = db.execute(
+        "SELECT MIN(i.path), COUNT(*), COUNT(DISTINCT c.label) AS labels FROM chosen c JOIN image i ON i.k = c.image "
+        "GROUP BY c.image HAVING labels > ? ORDER BY labels DESC, 1 LIMIT ?",
+        [SHARED_BY, EXAMPLES],
+    )
     notes = Counter()
     used = "SELECT notes, COUNT(*) FROM image WHERE k IN (SELECT image FROM chosen) AND notes <> '[]' GROUP BY notes"
     for listed, count in db.execute(used):
@@ -1710,6 +1853,10 @@ def _counts(db: sqlite3.Connection, rules: FeedRules) -> dict:
         "examples": examples,
         "notes": dict(sorted(notes.items())),
         "small_subcategories": {"count": len(small), "named": small[:MOST_NAMED]} if small else {},
+        "shared_pictures": [
+            {"image": _printable(image), "products": products, "subcategories": labels}
+            for image, products, labels in shared
+        ],
         "differ_in_case": [names for names in cases.values() if len(names) > 1][:MOST_NAMED],
         "files_refused": refused,
         "xml_damage": damaged,

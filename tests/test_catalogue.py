@@ -496,7 +496,10 @@ def test_two_subcategories_of_one_name_stay_two(shop):
     [
         ("../../etc/passwd", "image path leaves the images folder"),
         ("a/../../etc/passwd", "image path leaves the images folder"),
-        ("/etc/passwd", "image path is absolute, expected one below the images folder"),
+        ("/etc/passwd", "image file missing"),  # read as one below the folder
+        ("%2e%2e/elsewhere/secret.jpg", "image file missing"),
+        ("OUTSIDE/secret.jpg", "image path leaves the images folder"),
+        ("ok.jpg%00", "image file missing"),
         ("..\\..\\boot.ini", "image path leaves the images folder"),
         ("C:/windows/x.jpg", "image path is absolute, expected one below the images folder"),
         ("file:///etc/passwd", "image address neither http nor https"),
@@ -854,6 +857,108 @@ def test_a_small_subcategory_is_dropped_and_counted(shop):
         "image": {"image file missing": 1},
         "subcategory": {"fewer than 7 usable images": 2},
     }
+
+
+def dropped(shop: Path) -> list[tuple[str, ...]]:
+    with (shop / "out.dropped.csv").open(encoding="utf-8-sig", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["file", "product", "id", "image", "step", "reason"]
+    return [tuple(row) for row in rows]
+
+
+def test_every_dropped_product_is_listed_with_where_it_stands_and_why(shop):
+    """One file of each reason a step has; what the draw left is not dropped. The list is as long as the counts say."""
+    rows = [("a", "hat", "0.jpg"), ("b", "hat", "gone.jpg"), ("b", "hat", "1.jpg"), ("c", "hat", "2.jpg")]
+    rows += [("=d", "", "3.jpg"), ("e", "hat", "4.jpg"), ("f", "cap", "5.jpg"), ("g", "hat", "6.jpg")]
+    (shop / "a.csv").write_text("id,label,image\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    (shop / "b.csv").write_text("id,label,image\nshort\nh,hat,7.jpg\n")
+    (shop / "decided.csv").write_text("id,decision,label,suggested_label\nc,unsure,hat,cap\n")
+    rules = FeedRules(min_images=2, unsure="drop")
+    files = [shop / "a.csv", shop / "b.csv"]
+    options = {"images": shop, "rules": rules, "decisions": shop / "decided.csv", "workers": 1}
+    manifest = checked(import_feed(files, shop / "out.npz", **options))
+    assert dropped(shop) == [
+        ("a.csv", "2", "b", "gone.jpg", "image", "image file missing"),
+        ("a.csv", "3", "b", "1.jpg", "product", "duplicate id"),
+        ("a.csv", "4", "c", "2.jpg", "decision", "marked unsure"),
+        ("a.csv", "5", "'=d", "3.jpg", "product", "no label"),
+        ("a.csv", "7", "f", "5.jpg", "subcategory", "fewer than 2 usable images"),
+        ("b.csv", "1", "", "", "product", "malformed product"),
+    ]
+    counted = {step: sum(reasons.values()) for step, reasons in manifest["counts"]["dropped"].items()}
+    assert counted == Counter(step for *_, step, _ in dropped(shop))
+
+    options["rules"] = rules.model_copy(update={"per_class": 2})
+    manifest = checked(import_feed(files, shop / "out.npz", **options))
+    assert manifest["counts"]["dropped"]["draw"]["not drawn"] >= 2
+    assert {step for *_, step, _ in dropped(shop)} <= {"product", "decision", "image", "subcategory"}
+    with pytest.raises(ValueError, match="none of 10 products is left"):  # then most of all
+        import_feed(files, shop / "out.npz", images=shop, rules=FeedRules(min_images=99))
+    assert len(dropped(shop)) == 10
+    run(shop, "id,label,image\na,hat,0.jpg\n", "a.csv")
+    assert not (shop / "out.dropped.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "file", "note"),
+    [
+        ("/media/a.jpg", "media/a.jpg", None),
+        ("Photo.JPG", "photo.jpg", "found under another spelling of the path"),
+        ("MEDIA/Photo.JPG", "media/photo.jpg", "found under another spelling of the path"),
+        ("gr\u00fcn.jpg", "gru\u0308n.jpg", "found under another spelling of the path"),
+        ("red%20hat.jpg", "red hat.jpg", "found under another spelling of the path"),
+        ("red%20hat.jpg", "red%20hat.jpg", None),
+        ("a.jpg, b.jpg", "a.jpg", "first of several in one cell"),
+        ("A.jpg|b.jpg", "a.jpg", "first of several in one cell"),
+        ("hat, red.jpg", "hat, red.jpg", None),
+    ],
+)
+def test_an_image_is_found_as_other_systems_and_shops_write_its_path(shop, written, file, note):
+    path = shop / "images" / file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(encode(picture(77), "JPEG"))
+    feed = shop / "feed.csv"
+    feed.write_text(f'id,label,image\na,hat,"{written}"\n', encoding="utf-8")
+    manifest = import_feed([feed], shop / "out.npz", images=shop / "images")
+    assert manifest["counts"]["notes"] == ({note: 1} if note else {})
+    with np.load(shop / "out.npz") as z:
+        pixels = np.concatenate([z["train_images"], z["test_images"]])[0]
+    assert (pixels == read_thumbnail(path.read_bytes()).pixels).all()
+
+
+def test_of_two_files_that_differ_in_case_none_is_guessed(shop):
+    for name in ("Hat.jpg", "hAT.jpg"):
+        (shop / name).write_bytes(encode(picture(7), "JPEG"))
+    manifest = run(shop, xml([product(0), product(1, thumbnail="HAT.jpg"), product(2, thumbnail="Hat.jpg")]))
+    assert manifest["counts"]["dropped"] == {"image": {"image file missing": 1}}
+
+
+def test_images_named_by_the_products_ids(shop):
+    (shop / "photos").mkdir()
+    for k in range(4):
+        (shop / "photos" / f"sku-{k}.jpg").write_bytes(encode(picture(k), "JPEG"))
+    rules = FeedRules(columns={"image": "photos/{id}.jpg"})
+    rows = "".join(f"sku-{k},hat\n" for k in range(4))
+    manifest = run(shop, f"id,label\n{rows}../../x,hat\n", "feed.csv", rules=rules)
+    assert ids(shop / "out.npz") == {f"sku-{k}" for k in range(4)}
+    assert manifest["counts"]["dropped"] == {"product": {"image path leaves the images folder": 1}}
+    items = "".join(f"<product><link>sku-{k}</link><catid>hat</catid></product>" for k in range(4))
+    run(shop, f"<products>{items}</products>", rules=rules)
+    assert ids(shop / "out.npz") == {f"sku-{k}" for k in range(4)}
+
+
+def test_a_picture_shared_by_many_subcategories_is_told_and_dropped_on_demand(shop):
+    products = [product(k, catid=str(k // 2)) for k in range(10)]
+    products += [product(10 + k, catid=str(k), thumbnail="9.jpg") for k in range(4)]
+    manifest = run(shop, xml(products))
+    assert manifest["counts"]["shared_pictures"] == [{"image": "9.jpg", "products": 5, "subcategories": 5}]
+    assert "5 products of 5 subcategories share the picture 9.jpg; if it is a placeholder" in summary(manifest)
+    manifest = run(shop, xml(products), rules=FeedRules(placeholder_labels=3))
+    reason = "placeholder, shared by more than 3 subcategories"
+    assert manifest["counts"]["dropped"] == {"image": {reason: 5}}
+    assert manifest["counts"]["shared_pictures"] == []
+    assert {row[3] for row in dropped(shop)} == {"9.jpg"}
+    assert run(shop, xml(products), rules=FeedRules(placeholder_labels=5))["counts"]["dropped"] == {}
 
 
 def test_a_draw_looks_past_bad_images_but_not_at_the_whole_feed(shop, monkeypatch):
@@ -1303,7 +1408,7 @@ def test_what_is_missing_is_named(tmp_path):
     (tmp_path / "f.csv").write_text("id,label,image\n1,2,none.jpg\n")
     with pytest.raises(ValueError, match="none of 1 products is left; image: 1 dropped, image file missing") as caught:
         import_feed([tmp_path / "f.csv"], tmp_path / "a.npz", images=tmp_path)
-    assert str(caught.value).endswith("(--images names the folder that the feed's paths start from, such as 1)")
+    assert str(caught.value).endswith("folder that the feed's paths start from, such as 1: none.jpg)")
     with pytest.raises(ValueError, match="in an empty list; give the feed first"):
         import_feed([], tmp_path / "a.npz", images=tmp_path)
 
@@ -1427,6 +1532,15 @@ def test_addresses_are_fetched_only_from_hosts_that_were_named(shop, server):
     assert asked == {"/a.jpg": 1}
     run(shop, feed, download_from=[host], rules=FeedRules(seed=1))
     assert asked == {"/a.jpg": 1}  # what was fetched once is not fetched again
+
+
+def test_of_several_addresses_in_a_cell_the_first_is_fetched(shop, server):
+    host, asked = server
+    cells = [f"http://{host}/a.jpg{between}http://{host}/b.jpg" for between in (",", " | ", "; ", " ")]
+    cells[0] = f"http://{host}/a.jpg," + ",".join(f"http://{host}/{k}-{'x' * 100}.jpg" for k in range(30))
+    run(shop, xml([product(k, thumbnail=cell) for k, cell in enumerate(cells)]), download_from=[host])
+    assert len(ids(shop / "out.npz")) == 4
+    assert asked == {"/a.jpg": 1}
 
 
 def test_a_download_that_fails_is_counted_and_never_repeated_without_end(shop, server):
