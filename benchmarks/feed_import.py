@@ -29,8 +29,9 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from elrkit.catalogue import FeedRules, import_feed, near_groups, read_thumbnail
+from elrkit.catalogue import FeedRules, import_feed, read_thumbnail
 from elrkit.feedmaker import make_feed
+from elrkit.groups import near_groups
 
 RECORDS = Path(__file__).resolve().parent / "records"
 

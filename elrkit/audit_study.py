@@ -94,15 +94,15 @@ def studies(
 # The trainings --------------------------------------------------------------------------------------------------------
 
 
-def problem(study: Study, root: str | Path | None = None) -> data.Dataset:
+def problem(study: Study) -> data.Dataset:
     """The study's images with their given labels and, apart, the true ones; 2,000 clean test images."""
-    whole = data.load(study.dataset, root)
+    whole = data.load(study.dataset)
     if study.dataset == "digits":
         noise = dict(noise="asymmetric", noise_rate=HUMAN_NOISE_RATES[study.level])
     else:
         noise = dict(noise="human", noise_convention=study.level)
     drawn = RunConfig(dataset=study.dataset, train_size=study.images, noise_seed=study.seed, **noise)
-    chosen = train.set_up(drawn, whole, root)
+    chosen = train.set_up(drawn, whole)
     test = slice(TEST_IMAGES)
     return replace(
         whole, train_images=whole.train_images[torch.from_numpy(chosen.index)],
@@ -127,7 +127,6 @@ def fold_rows(labels: ArrayLike, folds: int, seed: int) -> list[np.ndarray]:
 def run(
     study: Study,
     *,
-    root: str | Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     on_part: Callable[[str, dict], None] = lambda part, record: None,
 ) -> dict:
@@ -136,7 +135,7 @@ def run(
     on_part  told of each part that is there: elr, fold 1 of 5, ..., cross-entropy; with the record of its training
     """
     cleanlab = _cleanlab_version()  # before hours of training
-    dataset = problem(study, root)
+    dataset = problem(study)
     given, truth = dataset.train_labels.numpy(), dataset.train_truth.numpy()
     folder = runs.state_root() / "audit" / study.name
 

@@ -1,4 +1,4 @@
-"""Product feeds to datasets: the only module that reads untrusted input.
+"""Product feeds to datasets: with `elrkit.feeds` the only code that reads untrusted input.
 
     manifest = import_feed(["feed/"], "shop.npz", images="feed/", rules=FeedRules(min_images=1000, per_class=1000))
     print(summary(manifest))
@@ -18,12 +18,10 @@ import contextlib
 import csv
 import functools
 import hashlib
-import html.entities
 import io
 import itertools
 import json
 import logging
-import math
 import multiprocessing
 import os
 import re
@@ -38,9 +36,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import unquote, urljoin, urlsplit
 
 import imagehash
@@ -53,27 +50,14 @@ from lxml import etree
 from PIL import Image, ImageOps
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from requests.adapters import HTTPAdapter
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from elrkit.config import ConfigError, one_line
+from elrkit.feeds import CSV_COLUMNS, MAX_FIELD, XML_COLUMNS, FileRefused, printable, read_csv, read_xml
+from elrkit.groups import group_products, near_groups, split_by_group, title_stem
 
 log = logging.getLogger(__name__)
 
-# What a product is made of, and the name each part has in the shop's XML. The shop gives no product number: the
-# page of a product (its link) is what tells two products apart.
-XML_COLUMNS = {
-    "id": "link",
-    "label": "catid",
-    "name": "category",
-    "image": "thumbnail",
-    "title": "title",
-    "link": "link",
-    "released": "release_date",
-}
-CSV_COLUMNS = {part: part for part in XML_COLUMNS}
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # the decoders a web shop needs; every other one stays shut
-MAX_FIELD = 2_000  # characters of a title, path or link
 MAX_TITLE = 80  # of which a dataset keeps so many, for people who look at its products
 MAX_NAME = 200  # characters of an id or a label: they become fixed-width arrays
 CHUNK = 512  # images between two commits
@@ -391,386 +375,6 @@ def _feed_files(feeds: Sequence[str | Path]) -> list[tuple[str, Path]]:
     return files
 
 
-# A feed needs no document type, and without one there are no entities to expand or fetch.
-_DOCTYPE_REFUSED = "document type (entities) refused"
-
-
-class _FileRefused(ValueError):
-    """A feed file that cannot be read any further; the rest of the feed can."""
-
-
-class _Products:
-    """Target of the XML parser: collects products and never builds a tree, so memory does not grow with the file."""
-
-    def __init__(self, item: str, wanted: frozenset[str], prefixed: frozenset[str]):
-        self.item, self.wanted = item, wanted
-        self.prefixed = prefixed  # of those wanted: where an element of a namespace has it, one without does not count
-        self.of_namespace: set[str] = set()  # fields of the open product
-        self.given: set[str] = set()  # fields of the open product without a namespace
-        self.found: list[dict[str, str] | None] = []  # None: a product that was cut off
-        self.opened = 0  # items
-        self.others: Counter[str] = Counter()  # elements before the first item, those that hold elements
-        self.open: list[str] = []  # of them, as they lie in each other
-        self.product: dict[str, str] | None = None
-        self.field: str | None = None
-
-    def doctype(self, *_):
-        raise _FileRefused(_DOCTYPE_REFUSED)
-
-    def start(self, tag: str, attributes: Mapping[str, str]):
-        in_namespace = tag[:1] == "{" or ":" in tag
-        tag = tag.rpartition("}")[2].rpartition(":")[2]
-        if not self.opened:
-            if self.open and self.open[-1] and len(self.others) < 100:
-                self.others[self.open[-1]] += 1
-                self.open[-1] = ""  # counted once
-            self.open.append(tag)
-        if tag == self.item:
-            self.opened += 1
-            self.close()
-            self.product = {key: value for key, value in attributes.items() if key in self.wanted}
-            self.field = None
-            self.of_namespace.clear()
-            self.given.clear()
-        elif self.product is not None and tag in self.wanted:
-            again = tag in (self.of_namespace if in_namespace else self.given) and self.product[tag].strip()
-            if again or (not in_namespace and tag in self.prefixed and tag in self.of_namespace):
-                self.field = None  # of several, such as a product's further categories, the first one counts
-                return
-            (self.of_namespace if in_namespace else self.given).add(tag)
-            self.field = tag
-            self.product[tag] = ""
-
-    def data(self, text: str):
-        if self.field is not None and len(self.product[self.field]) <= MAX_FIELD:
-            self.product[self.field] += text[: MAX_FIELD + 1]
-
-    def end(self, tag: str):
-        tag = tag.rpartition("}")[2]
-        if not self.opened and self.open:
-            self.open.pop()
-        if tag == self.item and self.product is not None:
-            self.found.append(self.product)
-            self.product = self.field = None
-        elif tag == self.field:
-            self.field = None
-
-    def close(self):
-        """The product that is open, if any, was cut off."""
-        if self.product is not None:
-            self.found.append(None)
-            self.product = self.field = None
-
-
-def _read_xml(path: Path, item: str, columns: Mapping[str, str], damage: list[str]) -> Iterator[dict[str, str] | None]:
-    """Products of one XML file as {part: text}; None for one that is cut off.
-
-    Damage costs the products it touches, no other one; what the parser had to forgive is added to ``damage`` (the first
-    100 errors). A bare & and HTML's named entities are read as they are meant. Item and columns may be written with the
-    prefix of their namespace.
-    """
-    prefixed = frozenset(tag.rpartition(":")[2] for tag in columns.values() if ":" in tag)
-    item, columns = item.rpartition(":")[2], {part: tag.rpartition(":")[2] for part, tag in columns.items()}
-    target = _Products(item, frozenset(columns.values()), prefixed)
-    lines = start = 0  # read so far; before what this parser was given
-    root = "elrkit-goes-on"  # of what a new parser is given
-    any_product = goes_on = False
-
-    def new_parser() -> etree.XMLParser:
-        return etree.XMLParser(
-            target=target,
-            encoding=encoding,
-            recover=True,
-            resolve_entities=False,
-            load_dtd=False,
-            no_network=True,
-            huge_tree=False,
-        )
-
-    def found() -> Iterator[dict[str, str] | None]:
-        for product in target.found:
-            yield product and {part: product.get(tag, "") for part, tag in columns.items()}
-        target.found.clear()
-
-    def note_damage(silent: str | None = None) -> None:
-        before = len(damage)
-        for error in parser.feed_error_log:
-            # A new parser misses the beginning of the file, and so its outer elements and the names of its namespaces.
-            missed = goes_on and (root in error.message or error.domain_name == "NAMESPACE")
-            if not missed and len(damage) < 100:
-                damage.append(f"line {start + error.line}: {error.message.strip()}")
-        if silent and len(damage) == before < 100:
-            damage.append(f"line {lines + 1}: {silent}")
-
-    mended = _Mended()
-    with path.open("rb") as file:
-        blocks, encoding = _markup_blocks(file)
-        if encoding is None or _ASCII_BELOW.match(encoding):
-            blocks = _entities_as_meant(blocks, mended)
-        parser = new_parser()
-        for opening, piece in _pieces(blocks, item.encode(encoding or "utf-8", "replace")):
-            opened = target.opened
-            if parser is not None and piece:
-                # Behind an "&" the parser waits for a semicolon, if need be to the end of the file.
-                parser.feed(b"<!--;-->" + piece if opening else piece)
-            if opening and not piece:
-                target.found.append(None)
-            elif opening and target.opened == opened:
-                # The parser does not see this item: it stopped for good, as at a name of 60,000 characters, a comment
-                # of 11 MB or a second document, or it waits for the end of something that has none. A new one starts
-                # here, so that what the old one left open is lost, but nothing behind it.
-                if parser is not None:
-                    note_damage(f"markup before this <{item}> has no end")
-                    target.close()
-                start, parser, goes_on = lines, new_parser(), True
-                parser.feed(b"<%b>" % root.encode() + piece)
-                if target.opened == opened:  # this item's own tag is the damage
-                    note_damage(f"the tag of this <{item}> is not readable")
-                    target.found.append(None)
-                    parser = None
-            lines += piece.count(b"\n")
-            any_product |= bool(target.found)
-            yield from found()
-    if parser is not None:
-        with contextlib.suppress(etree.XMLSyntaxError):  # it is in the log as well
-            parser.close()
-        note_damage()
-    if mended.times and len(damage) < 100:
-        times = f"{mended.times} times"
-        damage.append(f"line {mended.first_line}: an & that begins no entity of XML, read as it is meant ({times})")
-    if not any_product and not target.found:
-        raise _FileRefused("not XML" if damage else _no_item(item, target.others))
-    yield from found()
-
-
-def _no_item(item: str, others: Counter[str]) -> str:
-    """Why a file without items is refused, and which of its elements may be the items: the one that is there most."""
-    told = f"no <{item}> in it"
-    (most, count), *_ = others.most_common(1) or [("", 0)]
-    return f"{told}; it has {count} times <{_printable(most)}>; mend with --rules.item" if count > 1 else told
-
-
-_ASCII_BELOW = re.compile(r"utf-?8|us-ascii|ascii|iso-?8859|latin|windows-125|cp125", re.IGNORECASE)
-_ENTITY = re.compile(rb"<!--|<!\[CDATA\[|<\?|&(?:(#\d{1,8}|#x[0-9a-fA-F]{1,8}|[A-Za-z][A-Za-z0-9]{0,31});)?")
-_XML_ENTITIES = frozenset((b"amp", b"lt", b"gt", b"quot", b"apos"))
-
-
-@dataclass
-class _Mended:
-    """How often an & was read as it is meant, and the line of the first."""
-
-    times: int = 0
-    first_line: int = 0
-
-
-def _entities_as_meant(blocks: Iterable[bytes], mended: _Mended) -> Iterator[bytes]:
-    """An XML file's bytes in which a bare & is text and HTML's named entities are the characters that they name, as a
-    shop's program that pastes texts together means them. The blocks are in an encoding whose lower half is ASCII."""
-    buffer, end, line = b"", None, 1  # `end`: of what hides entities, as in `_pieces`
-    for block in itertools.chain(blocks, [None]):
-        buffer += block or b""
-        done, at = [], 0
-        while True:
-            if end is not None:
-                found = buffer.find(end, at)
-                if found < 0:
-                    keep = len(buffer) - len(end) + 1
-                    break
-                done.append(buffer[at : found + len(end)])
-                at, end = found + len(end), None
-            match = _ENTITY.search(buffer, at)
-            if match is None:
-                keep = buffer.rfind(b"<", max(at, len(buffer) - 8))
-                keep = keep if keep >= 0 else len(buffer)
-                break
-            if match[0] in _HIDING:
-                done.append(buffer[at : match.end()])
-                at, end = match.end(), _HIDING[match[0]]
-                continue
-            if match.start() > len(buffer) - 36 and block is not None:  # the next block may complete it
-                keep = match.start()
-                break
-            name = match[1]
-            meant = match[0]
-            if name is None or not (name in _XML_ENTITIES or name.startswith(b"#")):
-                known = html.entities.html5.get(f"{(name or b'').decode()};")
-                meant = "".join(f"&#{ord(each)};" for each in known).encode() if known else b"&amp;" + match[0][1:]
-                mended.times += 1
-                if mended.times == 1:
-                    mended.first_line = line + buffer.count(b"\n", 0, match.start())
-            done += [buffer[at : match.start()], meant]
-            at = match.end()
-        keep = max(at, keep) if block is not None else len(buffer)
-        done.append(buffer[at:keep])
-        line += buffer.count(b"\n", 0, keep) if not mended.times else 0
-        buffer = buffer[keep:]
-        whole = b"".join(done)
-        if whole:
-            yield whole
-
-
-def _markup_blocks(file: BinaryIO) -> tuple[Iterator[bytes], str | None]:
-    """(blocks of an XML file, their encoding if it is known). UTF-16 becomes UTF-8, so that markup is ASCII."""
-    first = file.read(_BLOCK)
-    blocks = itertools.chain([first], iter(lambda: file.read(_BLOCK), b""))
-    wide = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"<\0": "utf-16-le", b"\0<": "utf-16-be"}.get(first[:2])
-    if wide and first[2:4] != b"\0\0":  # which would be UTF-32
-        return (text.encode() for text in codecs.iterdecode(blocks, wide, "replace")), "utf-8"
-    declared = re.match(rb"""(?:\xef\xbb\xbf)?<\?xml\s[^>]*?encoding\s*=\s*["']([\w.:-]+)""", first)
-    with contextlib.suppress(LookupError):  # the parser would not take an unknown name, and finds out by itself
-        if declared and not declared[1].lower().startswith((b"utf-16", b"ucs")):  # a wide one would have shown above
-            codecs.lookup(declared[1].decode())
-            etree.XMLParser(encoding=declared[1].decode())
-            return blocks, declared[1].decode()
-    return blocks, None
-
-
-_BLOCK = 1 << 16  # bytes
-_LONGEST_TAG = 1 << 16  # bytes of an item's start tag; a longer one is damage
-_HIDING = {b"<!--": b"-->", b"<![CDATA[": b"]]>", b"<?": b"?>"}
-
-
-def _pieces(blocks: Iterable[bytes], item: bytes) -> Iterator[tuple[bool, bytes]]:
-    """An XML file's bytes cut before each opening of an item: (whether the piece begins with one, piece).
-
-    A piece that begins with one holds the whole start tag. Openings in comments, CDATA and instructions are none; but
-    if such a thing never ends, each of them comes as an opening without bytes, at the end.
-    """
-    name = rb"(?:[\w.-]++:)?" + re.escape(item) + rb"(?=[\s/>])"
-    # Possessive, so that a hostile tag costs one look at each of its bytes.
-    tag = re.compile(rb"<(?:!--|!\[CDATA\[|\?|!DOCTYPE|(" + name + rb"""(?:[^"'<>]++|"[^"<]*+"|'[^'<]*+')*+(>)?))""")
-    inside = re.compile(b"<" + name)
-    buffer, opening, any_opening = b"", False, False
-    end, hidden = None, 0  # of what hides openings now, and how many it hides so far
-    for block in itertools.chain(blocks, [None]):
-        buffer += block or b""
-        begin = at = 0  # of the piece; where to look next
-        while True:
-            if end is not None:
-                found = buffer.find(end, at)
-                if found >= 0:
-                    at, end, hidden = found + len(end), None, 0
-                    continue
-            match = None if end is not None else tag.search(buffer, at)
-            if match is None:  # the next block may complete what begins here
-                keep = buffer.rfind(b"<", max(at, len(buffer) - 2 * MAX_NAME))
-                keep = keep if keep >= 0 else max(at, len(buffer) - 2)
-            elif match[1] and not match[2] and block is not None and len(buffer) - match.start() < _LONGEST_TAG:
-                keep = match.start()
-            elif match[1]:
-                yield opening, buffer[begin : match.start()]
-                begin, at, opening, any_opening = match.start(), match.end(), True, True
-                continue
-            elif match[0] in _HIDING:
-                at, end = match.end(), _HIDING[match[0]]
-                continue
-            else:
-                if not any_opening:  # now: the parser would tell only after the entities, which may hold openings
-                    raise _FileRefused(_DOCTYPE_REFUSED)
-                at = match.end()
-                continue
-            keep = keep if block is not None else len(buffer)
-            if end is not None:
-                hidden += len(inside.findall(buffer[at:keep]))
-            yield opening, buffer[begin:keep]
-            buffer, opening = buffer[keep:], False
-            break
-    yield from itertools.repeat((True, b""), hidden)
-
-
-_DELIMITERS = {";": "';'", "\t": "$'\\t'", ",": "','", "|": "'|'"}  # as a shell takes them
-_NO_TEXT = {  # how other files begin
-    b"\x1f\x8b": "compressed (gzip); unpack it first",
-    b"PK\x03\x04": "an archive or a spreadsheet's own format; unpack it, or save it as CSV",
-    b"\xff\xfe": "UTF-16 text; mend with --rules.encoding utf-16",
-    b"\xfe\xff": "UTF-16 text; mend with --rules.encoding utf-16",
-}
-
-
-_SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)  # a first line for Excel, which Excel writes as well
-
-
-def _read_csv(path: Path, rules: FeedRules, columns: Mapping[str, str]) -> Iterator[dict[str, str] | None]:
-    """Products of one CSV file as {part: text}; None for a row that does not have the header's columns."""
-    with path.open("rb") as file:
-        first = file.read(4)
-    begins = _NO_TEXT.get(first) or _NO_TEXT.get(first[:2])
-    if begins and not (begins.startswith("UTF-16") and codecs.lookup(rules.encoding).name.startswith("utf-16")):
-        raise _FileRefused(begins)
-    # surrogateescape lets a wrongly encoded row through, so that it is that row which is rejected, not the file.
-    with path.open(encoding=rules.encoding, errors="surrogateescape", newline="") as file:
-        lines, delimiter = _Lines(file), rules.delimiter
-        try:
-            top = next(lines, "")
-            if told := _SEPARATOR.fullmatch(top):
-                delimiter = told[1]
-            else:
-                lines.back.append(top)
-            try:
-                header = [name.strip() for name in next(csv.reader(lines, delimiter=delimiter), [])]
-            except csv.Error as error:
-                raise _FileRefused(f"no CSV in {rules.encoding} ({error})") from None
-            needed = {"id", "label", "image"} | (rules.columns or {}).keys()
-            missing = {columns.get(part, part) for part in needed} - {*header, "@file"}
-            missing = sorted(name for name in missing if "{id}" not in name)
-            if missing:
-                has = _printable(", ".join(header)) or "none"
-                other = [f"--rules.delimiter {shown}" for sign, shown in _DELIMITERS.items() if sign in "".join(header)]
-                example = " ".join(f"{part} COLUMN" for part, name in columns.items() if name in missing)
-                mend = " or ".join([*other, f"--rules.columns {example}"])
-                raise _FileRefused(f"no column {', '.join(missing)}; it has {has}; mend with {mend}")
-            where = {part: header.index(name) for part, name in columns.items() if name in header}
-            reader = csv.reader(lines, delimiter=delimiter)
-            while True:
-                lines.taken.clear()
-                try:
-                    row = next(reader)
-                    runaway = _runaway(lines.taken, header, delimiter)
-                except StopIteration:
-                    return
-                except csv.Error:  # an endless quoted field, for instance
-                    runaway = True
-                if runaway:  # the row's first line alone is lost; those that its quote swallowed are read again
-                    lines.back.extend(reversed(lines.taken[1:]))
-                    reader = csv.reader(lines, delimiter=delimiter)
-                    yield None
-                elif row:
-                    yield {part: row[i] for part, i in where.items()} if len(row) == len(header) else None
-        except UnicodeError:
-            raise _FileRefused(f"cannot be read as {rules.encoding}") from None
-
-
-class _Lines:
-    """The lines of a file; `taken`: those since it was last cleared; `back`: those to come again, last one first."""
-
-    def __init__(self, file: Iterable[str]) -> None:
-        self.file, self.taken, self.back = iter(file), [], []
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        self.taken.append(self.back.pop() if self.back else next(self.file))
-        return self.taken[-1]
-
-
-def _runaway(lines: list[str], header: list[str], delimiter: str) -> bool:
-    """Whether a record of several lines comes from a quote that was never closed, not from a field with line breaks.
-
-    The line that closes a field holds an odd number of quotes. A quote that was forgotten runs to the end of the file
-    or to a line whose own quotes are balanced; or to a second forgotten one, and then the lines between are rows.
-    """
-    if len(lines) < 2:
-        return False
-    if lines[-1].count('"') % 2 == 0:
-        return True
-    between = lines[1:-1]
-    return bool(between) and all(
-        line.count('"') % 2 == 0 and len(next(csv.reader([line], delimiter=delimiter), [])) == len(header)
-        for line in between
-    )
-
-
 _NEXT_ADDRESS = re.compile(r"[\s,;|]+(?=https?://)", re.IGNORECASE)  # of several images in one cell
 _FRONT_PAGE = re.compile(r"https?://[^/?#]*/?", re.IGNORECASE)
 _YEAR = re.compile(r"(?<!\d)(\d{4})(?!\d)|(?<!\d)(\d{4})\d{4}(?!\d)")  # 2010-05-31, 31/05/2010, 20100531
@@ -843,24 +447,6 @@ def _check_address(image: str, hosts: frozenset[str]) -> str:
     if ".." in path.parts or "\0" in image:
         raise Rejected("image path leaves the images folder")
     return str(path)
-
-
-# Size and colour words in titles (English and Swedish: the paper's shop is Swedish).
-_SIZE_COLOUR = frozenset(
-    """
-    xxs xs s m l xl xxl xxxl 2xl 3xl 4xl 5xl small medium large one onesize size storlek stl strl colour color färg
-    black white red blue green yellow orange purple pink brown grey gray beige navy turquoise silver gold
-    svart vit vitt röd rött blå blått grön grönt gul gult lila rosa brun brunt grå grått marin turkos guld
-    """.split()  # noqa: SIM905  (a list of words reads better as words)
-)
-_WORD = re.compile(r"\w+")
-_SIZED = re.compile(r"\b(?:size|storlek|stl|strl)\.?\s*\d+\b|\b\d+(?:[.,]\d+)?\s*(?:cm|mm|ml|cl|kg|g)\b")
-
-
-def title_stem(title: str) -> str:
-    """A title without its size and colour words: variants of one article share it. Empty when nothing is left."""
-    words = _WORD.findall(_SIZED.sub(" ", title.casefold()))
-    return " ".join(word for word in words if word not in _SIZE_COLOUR)
 
 
 # ------------------------------------------------------------------------------------------------ reading images
@@ -1191,12 +777,12 @@ def _scan(db: sqlite3.Connection, number: int, name: str, path: Path, rules: Fee
     damage: list[str] = []
     if path.suffix.lower() == ".xml":
         columns = XML_COLUMNS | (rules.columns or {})
-        products = _read_xml(path, rules.item, columns, damage)
+        products = read_xml(path, rules.item, columns, damage)
     else:
         named = rules.columns or {}
         # A column that is named for one part is not another part's by default ("name" may hold the title).
         columns = {part: name for part, name in CSV_COLUMNS.items() if name not in named.values()} | named
-        products = _read_csv(path, rules, columns)
+        products = read_csv(path, rules.encoding, rules.delimiter, columns, named)
     by_file, by_id = columns["label"] == "@file", "{id}" in columns["image"]
     of_file = {"label": str(PurePosixPath(name).with_suffix("")), "name": path.stem}
     read, dropped, examples, damaged_titles = 0, Counter(), {}, 0
@@ -1230,12 +816,12 @@ def _scan(db: sqlite3.Connection, number: int, name: str, path: Path, rules: Fee
             except Rejected as error:
                 reason = str(error)
                 dropped[reason] += 1
-                told = (_printable((product or {}).get(part, "").strip(), MAX_NAME) for part in ("id", "image"))
+                told = (printable((product or {}).get(part, "").strip(), MAX_NAME) for part in ("id", "image"))
                 db.execute("INSERT INTO unused VALUES(?, ?, ?, ?, 'product', ?)", (number, read, *told, reason))
                 if dropped[reason] <= EXAMPLES:
                     shown = (product or {}).get("id", "") or f"product {read}"
-                    examples.setdefault(reason, []).append(f"{name}: {_printable(shown)}")
-    except _FileRefused as error:
+                    examples.setdefault(reason, []).append(f"{name}: {printable(shown)}")
+    except FileRefused as error:
         db.execute("INSERT INTO dropped VALUES('file', ?, 1, ?)", [str(error), name])
         log.warning("%s: %s", name, error)
     if damage:
@@ -1256,10 +842,6 @@ def _scan(db: sqlite3.Connection, number: int, name: str, path: Path, rules: Fee
 def _one_line(title: str) -> str:
     """The beginning of a title as valid text: half a character, as a damaged feed may hold, becomes a question mark."""
     return " ".join(title.encode("utf-8", "replace").decode().replace("\0", " ").split())[:MAX_TITLE]
-
-
-def _printable(text: str, most: int = 80) -> str:
-    return text.encode("ascii", "backslashreplace").decode()[:most]
 
 
 _FORMULA = re.compile(r"^(?=[=+\-@\t\r])")
@@ -1409,8 +991,8 @@ def _apply_decisions(db: sqlite3.Connection, decisions: list[Path], rules: FeedR
             db.execute("UPDATE product SET label=? WHERE id=?", [new, id_])
             had.append(new)
         if misfit is not None and counts[outcome] <= EXAMPLES:
-            shown = ", ".join(map(_printable, (id_, misfit)))
-            examples.setdefault(outcome, []).append(f"{_printable(file)}, line {row.Index}: {shown}")
+            shown = ", ".join(map(printable, (id_, misfit)))
+            examples.setdefault(outcome, []).append(f"{printable(file)}, line {row.Index}: {shown}")
     if zeros:
         counts["by an id whose leading zeros a spreadsheet has dropped"] = len(zeros)
     if asked and not any(outcome.startswith(("kept", "confirmed", "unsure")) for outcome in counts):
@@ -1496,173 +1078,6 @@ def _decode(part: tuple[FeedRules, list[tuple[int, Path | str, str]]]) -> list[t
             except Rejected as error:
                 rows.append((str(error), sha, None, "[]", k, None))
     return rows
-
-
-# ------------------------------------------------------------------------------------------------ groups and split
-
-
-_LONGEST_BAND = 20  # bits: the first row of each of a band's keys is kept in a table
-_COMPARED = 1 << 18  # pairs of rows at once
-
-
-def near_groups(hashes: np.ndarray, distance: int) -> np.ndarray:
-    """Groups of rows that are joined by chains of rows which differ in at most ``distance`` bits from each to the next.
-
-    Exact, by the pigeonhole principle: of b bands of bits, at least one differs in no more than ``distance // b`` bits
-    in such a pair, so only rows with such a band are compared (multi-index hashing: M. Norouzi, A. Punjani, D. Fleet,
-    Fast Search in Hamming Space with Multi-Index Hashing, CVPR 2012). Rows that are joined already are not compared
-    again, so that thousands of pictures of one article cost no more than others.
-
-    Args:
-        hashes: (n, bytes) uint8.
-        distance: bits.
-
-    Returns:
-        (n,) int64, the smallest row of each row's group.
-    """
-    n, width = hashes.shape
-    words = np.pad(hashes, ((0, 0), (0, -width % 8))).view(np.uint64)
-    bands = _bands(n, width * 8, distance)
-    group = np.arange(n)
-    for band in range(bands):
-        # Every bands-th bit: neighbouring coefficients are alike, so a band of them would tell little apart.
-        columns = range(band, width * 8, bands)[:_LONGEST_BAND]
-        key = np.zeros(n, np.int64)
-        for place, column in enumerate(columns):
-            key |= (hashes[:, column // 8].astype(np.int64) >> (7 - column % 8) & 1) << place
-        order = np.argsort(key, kind="stable")
-        key, group = key[order], group[order]
-        word = list(np.ascontiguousarray(words[order].T))
-        run_end = _run_ends(group)
-        first = np.searchsorted(key, np.arange((1 << len(columns)) + 1))
-        for flips in range(min(distance // bands, len(columns)) + 1):
-            for places in itertools.combinations(range(len(columns)), flips):
-                # Each pair from one of its sides; as the keys ascend, the highest bit has the longest runs.
-                row = np.nonzero(key & 1 << places[-1] == 0)[0] if places else np.arange(n)
-                other = key[row] ^ sum(1 << place for place in places)
-                start = first[other] if places else row + 1
-                group, run_end = _join_near(word, group, run_end, row, start, first[other + 1], distance)
-        group[order] = group.copy()
-    return group
-
-
-def _bands(n: int, bits: int, distance: int) -> int:
-    """In how many bands to cut the bits of n hashes: few long ones tell more apart, but more of their bits may flip."""
-
-    def work(bands: int) -> float:
-        length = min(-(-bits // bands), _LONGEST_BAND)
-        keys = sum(math.comb(length, flips) for flips in range(min(distance // bands, length) + 1))
-        return bands * keys * (2_000 + n + n * n / 2**length)  # of a pass, of its rows, of their comparisons
-
-    return min(range(1, min(distance + 1, bits) + 1), key=work)
-
-
-def _join_near(
-    word: Sequence[np.ndarray],
-    group: np.ndarray,
-    run_end: np.ndarray,
-    row: np.ndarray,
-    start: np.ndarray,
-    end: np.ndarray,
-    distance: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """``group`` and its ``_run_ends`` after each of these rows was compared with all rows from its start to its end.
-
-    ``word`` are the 64-bit words of the hashes, (n,) each. The rows are compared with 1, 2, 4, ... others in turn:
-    those that are in one group with all of theirs by then are left alone.
-    """  # fmt: skip
-    step = 1
-    while True:
-        left = np.nonzero(start < end)[0]
-        left = left[(group[start[left]] != group[row[left]]) | (run_end[start[left]] < end[left])]
-        if not left.size:
-            return group, run_end
-        row, start, end = row[left], start[left], end[left]
-        count = np.minimum(end - start, step)
-        upto = np.cumsum(count)
-        cuts = np.searchsorted(upto, np.arange(_COMPARED, upto[-1], _COMPARED))
-        before = group
-        for of in itertools.starmap(slice, itertools.pairwise([0, *cuts, len(row)])):
-            first = np.repeat(row[of], count[of])
-            second = np.arange(len(first)) + np.repeat(start[of] - upto[of] + count[of], count[of])
-            second += 0 if of.start == 0 else upto[of.start - 1]
-            differing = np.bitwise_count(word[0][first] ^ word[0][second])
-            for bits in word[1:]:  # most pairs of strangers differ enough in the first word
-                near = np.nonzero(differing <= distance)[0]
-                first, second = first[near], second[near]
-                differing = np.add(differing[near], np.bitwise_count(bits[first] ^ bits[second]), dtype=np.int64)
-            new = (differing <= distance) & (group[first] != group[second])
-            if new.any():
-                group = _join(group, first[new], second[new])
-        if group is not before:
-            run_end = _run_ends(group)
-        start = start + count
-        step *= 2
-
-
-def _run_ends(group: np.ndarray) -> np.ndarray:
-    """Where the run of equal groups around each row ends."""
-    last = np.append(np.nonzero(np.diff(group))[0], len(group) - 1)
-    return np.repeat(last + 1, np.diff(last, prepend=-1))
-
-
-def _join(group: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The groups after the rows ``first`` and ``second`` were joined pair by pair."""
-    ends, place = np.unique(np.concatenate([group[first], group[second]]), return_inverse=True)
-    graph = coo_array((np.ones(len(first), bool), (place[: len(first)], place[len(first) :])), shape=(len(ends),) * 2)
-    _, component = connected_components(graph, directed=False)
-    _, smallest = np.unique(component, return_index=True)  # `ends` ascend, so the first of a component is its smallest
-    renamed = np.arange(len(group))
-    renamed[ends] = ends[smallest[component]]
-    return renamed[group]
-
-
-def group_products(image: np.ndarray, stem: np.ndarray, near: np.ndarray, title_group: int) -> np.ndarray:
-    """Groups of products that belong together: one image, near-duplicate images, or one title stem.
-
-    Args:
-        image: (n,) index of each product's image.
-        stem: (n,) identity of each title stem; 0 is none.
-        near: group of near-duplicates that each image is in, a number below that of the images.
-        title_group: a stem of more products than this is a generic name and joins nothing.
-
-    Returns:
-        (n,) int64 group of each product, numbered by first appearance.
-    """
-    n = len(image)
-    _, stem_id, stem_count = np.unique(stem, return_inverse=True, return_counts=True)
-    titled = np.nonzero((stem != 0) & (stem_count[stem_id] <= title_group))[0]
-    # One graph: products, then groups of images, then stems; a product hangs on its image's group and on its stem.
-    start = np.concatenate([np.arange(n), titled])
-    end = np.concatenate([near[image] + n, stem_id[titled] + n + len(near)])
-    nodes = n + len(near) + len(stem_count)
-    graph = coo_array((np.ones(len(start), bool), (start, end)), shape=(nodes, nodes))
-    component = connected_components(graph, directed=False)[1][:n]
-    _, first, group = np.unique(component, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[group]
-
-
-def split_by_group(labels: np.ndarray, groups: np.ndarray, test_share: float, seed: int) -> np.ndarray:
-    """Which products are the test set: whole groups in random order, as long as no class exceeds its share.
-
-    A group larger than a class's share stays in training. With every product its own group this is the plain
-    split, ``round(test_share * n)`` products of each class.
-
-    Returns:
-        (n,) bool.
-    """
-    room = np.rint(np.bincount(labels) * test_share).astype(int).tolist()
-    test = np.zeros(len(labels), bool)
-    order = np.argsort(groups, kind="stable")
-    starts = np.append(np.searchsorted(groups[order], np.arange(groups.max(initial=-1) + 1)), len(groups))
-    for group in np.random.default_rng(seed).permutation(len(starts) - 1):
-        members = order[starts[group] : starts[group + 1]]
-        wanted = Counter(labels[members].tolist())
-        if all(room[label] >= count for label, count in wanted.items()):
-            test[members] = True
-            for label, count in wanted.items():
-                room[label] -= count
-    return test
 
 
 # ------------------------------------------------------------------------------------------------ writing
@@ -1826,7 +1241,7 @@ def _counts(db: sqlite3.Connection, rules: FeedRules) -> dict:
         dropped.setdefault(step, {})[reason] = count
         if step == "image":
             some = db.execute(f"SELECT id, path FROM left_over WHERE why = ? ORDER BY draw LIMIT {EXAMPLES}", [why])
-            examples[reason] = [f"{_printable(id_)}: {_printable(image)}" for id_, image in some]
+            examples[reason] = [f"{printable(id_)}: {printable(image)}" for id_, image in some]
     usable = (
         "SELECT l.name, COUNT(CASE WHEN i.reason = '' THEN 1 END) FROM label l JOIN product p ON p.label = l.k "
         "JOIN image i ON i.k = p.image WHERE l.k NOT IN (SELECT label FROM enough) GROUP BY l.k ORDER BY 2 DESC, 1"
@@ -1854,7 +1269,7 @@ def _counts(db: sqlite3.Connection, rules: FeedRules) -> dict:
         "notes": dict(sorted(notes.items())),
         "small_subcategories": {"count": len(small), "named": small[:MOST_NAMED]} if small else {},
         "shared_pictures": [
-            {"image": _printable(image), "products": products, "subcategories": labels}
+            {"image": printable(image), "products": products, "subcategories": labels}
             for image, products, labels in shared
         ],
         "differ_in_case": [names for names in cases.values() if len(names) > 1][:MOST_NAMED],

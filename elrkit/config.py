@@ -327,8 +327,13 @@ def is_whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def require(name: str, value: Any, low: float, high: float = math.inf, whole: bool = False) -> None:
-    """Raises ConfigError, naming `name`, unless `value` is a number from `low` to `high`, and a whole one if asked."""
+def require(
+    name: str, value: Any, low: float, high: float = math.inf, whole: bool = False, optional: bool = False
+) -> None:
+    """Raises ConfigError, naming `name`, unless `value` is a number from `low` to `high`, and a whole one if asked; or
+    None, if it is optional."""
+    if optional and value is None:
+        return
     kinds = int if whole else int | float
     if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high or value == math.inf:
         what = f"{'whole ' * whole}numbers from {low:g}{f' to {high:g}' if high < math.inf else ''}"
@@ -339,8 +344,7 @@ def check_training(train: bool = False, jobs: int | None = None) -> None:
     """Raises ConfigError unless a notebook's `train` is True or False and its `jobs` None or a whole number from 1."""
     if not isinstance(train, bool):  # a text, even "false", would count as yes
         raise ConfigError(f"train={train!r}: allowed are True and False")
-    if jobs is not None:
-        require("jobs", jobs, 1, whole=True)
+    require("jobs", jobs, 1, whole=True, optional=True)
 
 
 def as_list(name: str, values: list | str) -> list:

@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 
 from elrkit import data
-from elrkit.catalogue import CSV_COLUMNS, XML_COLUMNS
 from elrkit.config import require
+from elrkit.feeds import CSV_COLUMNS, XML_COLUMNS
 
 # The 20 superclasses of CIFAR-100 (A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009).
 CIFAR100_SUPERCLASSES = {
@@ -52,6 +52,7 @@ SIZES = ("S", "M", "L", "XL")
 COLOURS = ("black", "white", "red", "blue", "green", "yellow", "brown", "grey")
 UNUSABLE = ("front page", "old", "no image", "missing file")  # what ``unusable`` products suffer from, in turn
 SHOP = "https://shop.example/"
+SIDE = 80  # pixels of a thumbnail; one in five varies by up to 4, as in the paper's shop
 
 
 def make_feed(
@@ -68,7 +69,6 @@ def make_feed(
     shared: float = 0.5,
     unusable: float = 0.0,
     format: Literal["xml", "csv"] = "xml",
-    side: int = 80,
     seed: int = 0,
 ) -> dict:
     """Write a feed whose faults are known.
@@ -93,7 +93,6 @@ def make_feed(
         unusable: products added to spoil the feed, as a share of the good ones: link to the front page, released in
             2010 or before, no thumbnail, thumbnail missing.
         format: ``xml`` (one file per main category) or ``csv`` (one per subcategory).
-        side: pixels of a thumbnail's side; one in five varies by up to 4 pixels, as in the paper's shop.
         seed: of everything that is drawn.
 
     Returns:
@@ -116,8 +115,7 @@ def make_feed(
         "unusable": unusable,
     }
     _check(images, labels, class_names, main_categories, shares, format)
-    if products_per_class is not None:
-        require("make_feed: products_per_class", products_per_class, 1, whole=True)
+    require("make_feed: products_per_class", products_per_class, 1, whole=True, optional=True)
     require("make_feed: seed", seed, 0, whole=True)
     (out / "feed").mkdir(parents=True, exist_ok=True)
     if (out / "truth.csv").exists():
@@ -142,7 +140,7 @@ def make_feed(
     for i in np.nonzero((kind == "article") | (kind == "colour"))[0]:
         path = out / thumbnail[i]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_photo(images[image[i]], side, kind[i] == "colour", rng))
+        path.write_bytes(_photo(images[image[i]], kind[i] == "colour", rng))
 
     style = rng.integers(len(SIZES) * len(COLOURS), size=n + bad)
     year, month = rng.integers(2011, 2021, size=n + bad), rng.integers(1, 13, size=n + bad)
@@ -183,7 +181,7 @@ def make_feed(
             "products_per_class": products_per_class,
             **shares,
             "format": format,
-            "side": side,
+            "side": SIDE,
             "seed": seed,
         },
         "images_sha256": hashlib.sha256(np.ascontiguousarray(images)).hexdigest(),
@@ -226,8 +224,7 @@ def make_feed_from(
         format: xml or csv.
         seed: of everything that is drawn.
     """
-    if classes is not None:
-        require("make_feed: classes", classes, 2, whole=True)
+    require("make_feed: classes", classes, 2, whole=True, optional=True)
     loaded = data.load(str(dataset))
     images = np.concatenate([loaded.train_images, loaded.test_images])
     images = np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
@@ -334,9 +331,9 @@ def _thumbnail_name(i: int) -> str:
     return f"thumbnails/{i // 1000:04d}/{i:07d}.jpg"
 
 
-def _photo(pixels: np.ndarray, side: int, variant: bool, rng: np.random.Generator) -> bytes:
+def _photo(pixels: np.ndarray, variant: bool, rng: np.random.Generator) -> bytes:
     """JPEG file of one thumbnail; of a variant, the same photo in another colour, cropped and compressed anew."""
-    size = [side, side]
+    size = [SIDE, SIDE]
     if rng.random() < 0.2:
         size[rng.integers(2)] += int(rng.integers(-4, 5))
     image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)

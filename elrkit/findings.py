@@ -32,7 +32,7 @@ def sentences() -> list[tuple[str, str]]:
         ("table1", _first(table1, "table1")),
         ("forensics", _first(ladder, "forensics", partial(compare.compare, arms=compare.LADDER))),
         ("sam", _first(sam, "sam")),
-        ("human_noise", _first(partial(human_labels, audited=studies()), "human-noise")),
+        ("human_noise", _first(human_labels, "human-noise")),
         ("audit", audit()),
         ("shop", shops()),
     ]
@@ -350,9 +350,8 @@ def ladder(rows: pd.DataFrame) -> str:
     return f"Points of test accuracy{', 1 seed' if single else ''}. {'. '.join(parts)}"
 
 
-def human_labels(table: pd.DataFrame, audited: pd.DataFrame) -> str:
-    """ELR minus cross-entropy on people's labels, and how many of the wrong ones are predicted as labelled, by ELR and
-    by the nets of the studies `audited` that have not seen them."""
+def human_labels(table: pd.DataFrame) -> str:
+    """Either loss on people's labels less on as many redrawn ones, and ELR minus cross-entropy on people's."""
     people = table[(table["noise"] == "human") & (table["sam_rho"] == 0) & (table["schedule"] == "multistep")]
     by_rate = {rate: _points(cell, "loss", "elr", "ce") for rate, cell in people.groupby("noise_rate")}
     cells = [
@@ -372,22 +371,6 @@ def human_labels(table: pd.DataFrame, audited: pd.DataFrame) -> str:
             f"On people's labels cross-entropy ends {points('CE')} above where it ends on as many redrawn ones, in "
             f"points of test accuracy, ELR {points('ELR')}. {text}"
         )
-    elr = table[(table["loss"] == "elr") & (table["sam_rho"] == 0) & (table["schedule"] == "multistep")]
-    elr = elr.assign(level=elr["noise_rate"].map(human_noise.level_of))
-    memorized = elr.pivot_table(index="level", columns="noise", values="batches_wrong_memorized")
-    if {"human", "symmetric"} <= set(memorized.columns) and len(memorized := memorized.dropna()):
-        shares = [
-            f"{100 * row['human']:.0f} and {100 * row['symmetric']:.0f} % on {level}"
-            for level, row in memorized.iterrows()
-        ]
-        text += f". Of people's wrong labels and of as many redrawn ones ELR predicts as labelled {', '.join(shares)}"
-        unseen = human_noise.foreseen(audited)
-        shares = [f"{100 * values.mean():.0f} % on {level}" for level, values in unseen if level in memorized.index]
-        if shares:
-            text += (
-                f"; of people's wrong labels, nets trained without these images predict {', '.join(shares)}: so much "
-                "is no memory"
-            )
     return text
 
 
@@ -419,9 +402,9 @@ def studies() -> pd.DataFrame:
 
 
 def looks(rows: pd.DataFrame) -> str:
-    """What a person looks at to find half of the wrong labels, in percent of what it takes in any order: for each
-    finder a share per level, from the cleanest on; `rows` of `audit_study.rows`. Where every level has a single seed,
-    that is said once.
+    """What a person looks at to find half of the wrong labels, in percent of what it takes in any order: ELR's list and
+    cleanlab's, a share per level, from the cleanest on; `rows` of `audit_study.rows`. Where every level has a single
+    seed, that is said once.
     """
     named = audit_study.named(rows)
     single = named.groupby("level")["seed"].nunique().max() == 1
@@ -429,9 +412,9 @@ def looks(rows: pd.DataFrame) -> str:
     levels = sorted((part for _, part in named.groupby("level")), key=lambda part: part["wrong"].mean())
     n = int(named["images"].iloc[0])
     lines = []
-    for finder in audit_study.FINDERS.values():
+    for finder in (audit_study.ELR, audit_study.CLEANLAB):
         found = [part[part["finder"] == finder] for part in levels]
-        if finder != "chance" and sum(map(len, found)):
+        if sum(map(len, found)):
             shares = (100 * part["effort_half"] / part["effort_half_random"] for part in found)
             lines.append(f"{finder}: {' / '.join(interval_text(share, '{:.0f}', one=one) for share in shares)} %")
     rates = " / ".join(f"{100 * part['wrong'].mean() / n:.0f}" for part in levels)

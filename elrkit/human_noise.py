@@ -225,6 +225,24 @@ def foreseen(studies: pd.DataFrame) -> list[tuple[str, pd.Series]]:
     return [(level, 1 - rows.loc[rows["level"] == level, "recall"]) for level in LEVELS if level in set(rows["level"])]
 
 
+def predicted_as_labelled(runs: pd.DataFrame, studies: pd.DataFrame) -> list[str]:
+    """Of the wrong labels the share that ELR predicts as labelled in the batches of the last epoch, on people's labels
+    and on as many redrawn ones, beside the share by nets that have not seen the images (`foreseen`): a sentence per
+    level that has both kinds; means over seeds."""
+    elr = finished(runs)
+    elr = elr[(elr["loss"] == "elr") & (elr["sam_rho"] == 0) & (elr["schedule"] == "multistep")]
+    elr = elr[elr["split"] == "all"]
+    shares = 100 * elr.pivot_table(index="level", columns="people", values="batches_wrong_memorized")
+    unseen = dict(foreseen(studies))
+    sentences = []
+    for level, row in shares.reindex(columns=[True, False]).dropna().iterrows():
+        text = f"{level}: ELR predicts {row[True]:.0f} % of people's wrong labels, {row[False]:.0f} % of redrawn ones"
+        if level in unseen:
+            text += f"; nets trained without the images predict {100 * unseen[level].mean():.0f} % of people's"
+        sentences.append(text)
+    return sentences
+
+
 def predictable(table: pd.DataFrame, studies: pd.DataFrame) -> pd.DataFrame:
     """Of wrong labels that a network has not seen, the share it predicts as labelled: errors that can be foreseen.
 

@@ -167,18 +167,17 @@ def load_human_labels(name: str, path: str | Path, clean: Any = None) -> np.ndar
     return found[name]
 
 
-def human_label_counts(
-    path: str | Path, clean: Any, class_names: Sequence[str], levels: Sequence[str] = ("aggregate", "random1", "worst")
-) -> dict:
+def human_label_counts(path: str | Path, clean: Any, class_names: Sequence[str]) -> dict:
     """What CIFAR-10N's labels are, counted: plain JSON values, from a file that `load_human_labels` reads.
 
-    clean  CIFAR-10's own training labels (n,); class_names  the 10 names; levels  as in `load_human_labels`
+    clean  CIFAR-10's own training labels (n,); class_names  the 10 names
 
     Keys: source, images, class_names, labels_sha256 (16 hex digits over the clean labels and the levels', whatever file
-    holds them), and counts: for each level `transition_counts` as nested lists. Raises as `load_human_labels`.
+    holds them), and counts: of aggregate, random1 and worst `transition_counts` as nested lists. Raises as
+    `load_human_labels`.
     """
     clean = _as_labels(clean, 10, "clean")
-    found = {name: load_human_labels(name, path, clean) for name in levels}
+    found = {name: load_human_labels(name, path, clean) for name in ("aggregate", "random1", "worst")}
     digest = hashlib.sha256(b"".join(labels.astype("<i8").tobytes() for labels in (clean, *found.values())))
     return {
         "source": "CIFAR-10N, labels by people for CIFAR-10's training images (Wei et al., ICLR 2022)",

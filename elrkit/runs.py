@@ -269,8 +269,9 @@ def _beyond_chance(curves: dict, classes: int) -> float:
     return math.nan if None in last or classes < 3 else last[0] - last[1] / (classes - 2)
 
 
-def summary(table: pd.DataFrame, by: Sequence[str] = ("noise_rate", "loss")) -> pd.DataFrame:
-    """Last-epoch means over the finished runs of each group, in percent, with the lowest and the highest behind."""
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Last-epoch means over the finished runs of each noise rate and loss, in percent, with the lowest and the highest
+    behind."""
     names = {"test_top1": "test accuracy", "wrong_memorized": "memorized", "wrong_correct": "seen through"}
 
     def spread(values: pd.Series) -> str:
@@ -278,7 +279,7 @@ def summary(table: pd.DataFrame, by: Sequence[str] = ("noise_rate", "loss")) -> 
         return f"{values.mean():.1f} ({values.min():.1f} to {values.max():.1f})" if len(values) else ""
 
     finished = table[table["status"] == "finished"]
-    groups = finished.groupby(list(by))
+    groups = finished.groupby(["noise_rate", "loss"])
     text = groups[list(names)].agg(spread).rename(columns=names)
     return text.assign(runs=groups.size())
 
@@ -422,9 +423,8 @@ def train_missing(
     SIGTERM and Ctrl-C stop it just as cleanly; then it raises KeyboardInterrupt, so that nothing else begins. One job
     runs in this process, more in processes of their own.
     """
-    for name, number in (("jobs", jobs), ("threads", threads)):
-        if number is not None:
-            require(name, number, 1, whole=True)
+    require("jobs", jobs, 1, whole=True)
+    require("threads", threads, 1, whole=True, optional=True)
     todo = missing(configs)
     if todo:
         _check_writable(results_root(), "ELRKIT_RESULTS")

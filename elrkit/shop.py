@@ -133,22 +133,22 @@ def configs(shop: Shop, epochs: int | None = None) -> dict[str, RunConfig]:
     }
 
 
-def variants_for(leak: float, test_share: float = 0.1) -> float:
+def variants_for(leak: float) -> float:
     """The share of products to be variants of an article so that, split by product, a share `leak` of the test
     products has another product of its article in training.
 
     With a share v of variants, spread over the articles at random, an article has K ~ Poisson(m) variants, m =
     v / (1 - v). Besides itself, an article's group holds K products, and a variant's (a larger group is met more often)
-    K + 1; each is in training with probability q = 1 - test_share, and E[(1 - q)^K] = exp(-q m). So
+    K + 1; each is in training with probability q = 0.9 (`catalogue.FeedRules`), and E[(1 - q)^K] = exp(-q m). So
     leak = (1 - v) (1 - exp(-q m)) + v (1 - (1 - q) exp(-q m)).
     """
     if not 0 <= leak < 1:
         raise ConfigError(f"leak={leak}: allowed is a share from 0 to below 1")
-    q = 1 - test_share
+    q = 1 - catalogue.FeedRules.model_fields["test_share"].default
 
     def leaked(v: float) -> float:
         alone = np.exp(-q * v / (1 - v))
-        return (1 - v) * (1 - alone) + v * (1 - test_share * alone)
+        return (1 - v) * (1 - alone) + v * (1 - (1 - q) * alone)
 
     return brentq(lambda v: leaked(v) - leak, 0, 0.99) if leak else 0.0
 

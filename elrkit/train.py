@@ -527,13 +527,7 @@ def predict_test(config: RunConfig, dataset: data.Dataset, outcome: dict) -> Ten
     return predict(model, data.DeviceImages(dataset.test_images, dataset.mean, dataset.std, "cpu"), config.precision)
 
 
-def fine_tune(
-    config: RunConfig,
-    dataset: data.Dataset,
-    problem: Problem,
-    outcome: dict,
-    device: str | torch.device | None = None,
-) -> dict[str, list]:
+def fine_tune(config: RunConfig, dataset: data.Dataset, problem: Problem, outcome: dict) -> dict[str, list]:
     """The curves of going on from a finished run's weights and ELR targets, with the labels of `problem`.
 
     config   how to go on: epochs, learning rate and all else; the network and images must be the run's
@@ -545,7 +539,7 @@ def fine_tune(
     """
     if not np.array_equal(outcome["index"].numpy(), problem.index):
         raise ValueError(f"fine_tune: run {outcome['run_id']} was trained on other images than those of the problem")
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer = _Trainer(config, dataset, problem, device, compiled=False)
     trainer.model.load_state_dict(outcome["model"])
     if trainer.elr and outcome["targets"] is not None:
@@ -626,10 +620,9 @@ def _train(trainer: _Trainer, checkpoints, checkpoint_seconds, should_stop, on_p
     return None
 
 
-def measure_pace(
-    config: RunConfig, shape: tuple[int, int, int], threads: int, seconds: float = 2.0
-) -> tuple[float, float]:
-    """(images trained, images evaluated) per second of runs like `config` here, on random (H, W, C) images."""
+def measure_pace(config: RunConfig, shape: tuple[int, int, int], threads: int) -> tuple[float, float]:
+    """(images trained, images evaluated) per second of runs like `config` here, on random (H, W, C) images; in some
+    four seconds."""
     batches = 4
     n = batches * config.batch_size
     generator = torch.Generator().manual_seed(0)
@@ -649,7 +642,7 @@ def measure_pace(
         def per_second(work: Callable[[], None]) -> float:
             work()  # warm up
             started, done = time.perf_counter(), 0
-            while done == 0 or time.perf_counter() - started < seconds:
+            while done == 0 or time.perf_counter() - started < 2:
                 work()
                 done += n
             if device.type == "cuda":

@@ -164,6 +164,17 @@ if not shown:
     print("not run yet")
 
 # %% [markdown]
+# How much of what ELR predicts as labelled is memory? In the training batches of the last epoch, means over seeds; what
+# nets predict that have not seen the images ({doc}`audit` trains them) is none:
+
+# %% tags=["nbval-ignore-output"]
+studies = findings.studies()
+for scale in shown:
+    audited = studies if scale == "cpu" else studies[:0]
+    for sentence in human_noise.predicted_as_labelled(tables[scale], audited):
+        print(f"{scale} scale, {sentence}")
+
+# %% [markdown]
 # ## What a shop can measure, and what is true
 #
 # A shop has only its own labels. It can count how often a network agrees with them, on the images it was trained on or,
@@ -224,7 +235,6 @@ print(f"{decided.verdict}: {decided.note}")
 # the five nets of {doc}`audit`, each trained for a few epochs without the fifth that it is asked about:
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-studies = findings.studies()
 for scale, table in agreements.items():
     foreseen = human_noise.predictable(
         table, studies if scale == "cpu" else studies[:0]

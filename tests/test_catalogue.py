@@ -24,18 +24,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from elrkit import catalogue
-from elrkit.catalogue import (
-    FeedRules,
-    group_products,
-    import_feed,
-    near_groups,
-    read_thumbnail,
-    rebuild_feed,
-    split_by_group,
-    summary,
-    title_stem,
-)
+from elrkit import catalogue, feeds
+from elrkit.catalogue import FeedRules, import_feed, read_thumbnail, rebuild_feed, summary
 from elrkit.feedmaker import CIFAR100_SUPERCLASSES, make_feed, make_feed_from
 
 CHECK_LOADABLE = catalogue._check_loadable
@@ -273,7 +263,7 @@ def test_products_in_comments_are_none(shop):
 @pytest.mark.parametrize("block", [7, 64, 1000])
 def test_markup_may_be_cut_anywhere(shop, monkeypatch, block):
     """Blocks far smaller than the products: nothing depends on where a block ends."""
-    monkeypatch.setattr(catalogue, "_BLOCK", block)
+    monkeypatch.setattr(feeds, "_BLOCK", block)
     text = xml([product(k) for k in range(10)], f"{HEAD}<!-- <product> -->").replace("products>", "s:products>")
     text = text.replace("<product>", '<s:product id="&gt;&#39;>" n=\'"\'>').replace("</product>", "</s:product>")
     text = text.replace("no. 4", "&").replace("no. 6</title>", f"<{'d' * 60_000}>")
@@ -287,16 +277,16 @@ def test_every_product_hostile_takes_time_in_proportion(shop):
     """Each product stops a parser; the bytes that are fed to parsers grow with the file, not with its square."""
     fed = []
 
-    class Counting(catalogue.etree.XMLParser):
+    class Counting(feeds.etree.XMLParser):
         def feed(self, data):
             fed.append(len(data))
             super().feed(data)
 
     text = xml([product(k, title=f"<{'d' * 51_000}>") for k in range(30)]).replace("&lt;", "<").replace("&gt;", ">")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(catalogue.etree, "XMLParser", Counting)
+        patch.setattr(feeds.etree, "XMLParser", Counting)
         (shop / "feed.xml").write_text(text)
-        found = list(catalogue._read_xml(shop / "feed.xml", "product", catalogue.XML_COLUMNS, damage := []))
+        found = list(feeds.read_xml(shop / "feed.xml", "product", feeds.XML_COLUMNS, damage := []))
     assert found == [None] * 30
     assert len(damage) <= 100
     assert sum(fed) < 2.1 * len(text)
@@ -371,9 +361,9 @@ def test_files_of_one_name_in_several_folders_are_several_labels(shop):
     wanted = {"0": "shoes (men/shoes)", "1": "shoes (women/shoes)", "2": "hats"}
     given = [[shop / "feeds"], [shop / "feeds" / "men", shop / "feeds" / "women"]]
     given.append([shop / "feeds" / f"{name}.csv" for name in files])
-    for feeds in given:
+    for folders in given:
         rules = FeedRules(columns={"label": "@file"})
-        manifest = import_feed(feeds, shop / "out.npz", images=shop, rules=rules, workers=1)
+        manifest = import_feed(folders, shop / "out.npz", images=shop, rules=rules, workers=1)
         assert labels_by_id(shop / "out.npz") == wanted
         assert {each["file"] for each in manifest["source"]["feeds"]} == {f"{name}.csv" for name in files}
 
@@ -467,7 +457,7 @@ def test_duplicate_ids_count_and_the_first_wins(shop):
 
 
 def test_fields_without_end_and_labels_left_out(shop):
-    long = "x" * (catalogue.MAX_FIELD + 1)
+    long = "x" * (feeds.MAX_FIELD + 1)
     products = [product(0), product(1, title=long), product(2, catid="y" * (catalogue.MAX_NAME + 1)), product(3)]
     manifest = run(shop, xml(products), rules=FeedRules(drop_labels=("kind 1",)))
     assert manifest["counts"]["dropped"] == {
@@ -665,92 +655,6 @@ def test_crop_keeps_the_centre_and_pad_keeps_everything():
     assert (padded[:8] == 255).all()
     assert (padded[24:] == 255).all()
     assert not (padded[8:24] == 255).all(axis=2).any()
-
-
-# ------------------------------------------------------------------------------------------------ groups and split
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10_000), distance=st.integers(0, 12), n=st.integers(0, 40), bands=st.integers(1, 13))
-def test_near_groups_are_the_components_of_all_pairs_within_the_distance(seed, distance, n, bands):
-    rng = np.random.default_rng(seed)
-    hashes = rng.integers(0, 256, (n, 4), dtype=np.uint8)
-    if n > 1:  # half of the rows are others with a few bits flipped
-        near = hashes[rng.integers(n // 2 + 1, size=n - n // 2)] ^ (1 << rng.integers(0, 8, (n - n // 2, 4))).astype(
-            np.uint8
-        )
-        hashes[n // 2 :] = near
-    wanted = list(range(n))
-    for i in range(n):
-        for j in range(i + 1, n):
-            if sum(bin(int(a) ^ int(b)).count("1") for a, b in zip(hashes[i], hashes[j], strict=True)) <= distance:
-                a, b = sorted((wanted[i], wanted[j]))
-                wanted = [a if group == b else group for group in wanted]
-    assert near_groups(hashes, distance).tolist() == wanted
-    with pytest.MonkeyPatch.context() as patch:  # and however the bits are cut, in whatever steps
-        patch.setattr(catalogue, "_bands", lambda n, bits, distance: min(bands, distance + 1))
-        patch.setattr(catalogue, "_COMPARED", 3)
-        assert near_groups(hashes, distance).tolist() == wanted
-
-
-def test_pictures_of_one_article_are_compared_few_times(monkeypatch):
-    """Thousands of near-duplicates have millions of pairs; their comparisons grow with the pictures, not the pairs."""
-    rng = np.random.default_rng(0)
-    compared = []
-    count = np.bitwise_count
-    monkeypatch.setattr(np, "bitwise_count", lambda x: compared.append(len(x)) or count(x))
-
-    def comparisons(n):
-        article = rng.integers(0, 256, 18, dtype=np.uint8)
-        flips = np.packbits(rng.random((n, 144)) < 0.05, axis=1)
-        compared.clear()
-        assert set(near_groups(article ^ flips, 22)) == {0}
-        return sum(compared)
-
-    for n in (1_000, 4_000, 16_000):
-        assert comparisons(n) < 100 * n  # of up to 128 million pairs
-
-
-def test_strangers_are_compared_with_few_others(monkeypatch):
-    """So that a large catalogue of different pictures is searched in minutes: its pairs would be 10,000 a picture."""
-    compared = []
-    count = np.bitwise_count
-    monkeypatch.setattr(np, "bitwise_count", lambda x: compared.append(len(x)) or count(x))
-    strangers = np.random.default_rng(0).integers(0, 256, (20_000, 18), dtype=np.uint8)
-    assert near_groups(strangers, 22).tolist() == list(range(20_000))
-    assert 0 < sum(compared) < 1_000 * len(strangers)
-
-
-def test_groups_join_by_image_by_hash_and_by_title():
-    image = np.array([0, 1, 2, 0, 3, 4, 5])
-    stem = np.array([7, 0, 0, 0, 7, 9, 9])
-    groups = group_products(image, stem, np.array([0, 1, 1, 3, 4, 5]), title_group=2)
-    # products 0 and 3 share image 0, 0 and 4 a title, 5 and 6 another title; images 1 and 2 are alike
-    assert groups.tolist() == [0, 1, 1, 0, 0, 2, 2]
-    assert group_products(image, stem, np.array([0, 1, 1, 3, 4, 5]), title_group=1).tolist() == [0, 1, 1, 0, 2, 3, 4]
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), min_size=1, max_size=120), st.integers(0, 99))
-def test_a_group_split_never_leaks_and_never_exceeds_a_share(products, seed):
-    labels, groups = (np.array(column) for column in zip(*products, strict=True))
-    test = split_by_group(labels, groups, 0.3, seed)
-    assert not set(groups[test]) & set(groups[~test])
-    for label in set(labels.tolist()):
-        assert test[labels == label].sum() <= round(0.3 * (labels == label).sum())
-
-
-def test_a_split_of_single_products_takes_the_share_of_each_class():
-    labels = np.repeat([0, 1, 2], [1000, 100, 14])
-    test = split_by_group(labels, np.arange(len(labels)), 0.1, seed=1)
-    assert np.bincount(labels[test]).tolist() == [100, 10, 1]
-    assert not np.array_equal(test, split_by_group(labels, np.arange(len(labels)), 0.1, seed=2))
-
-
-def test_titles_without_size_and_colour():
-    assert title_stem("T-shirt Basic, Svart, storlek 42") == title_stem("T-Shirt basic röd (XL)") == "t shirt basic"
-    assert title_stem("iPhone 5 case red") != title_stem("iPhone 6 case red")
-    assert title_stem("Black, size M") == ""
 
 
 # ------------------------------------------------------------------------------------------------ made feeds
@@ -1272,7 +1176,7 @@ def test_a_dataset_is_rebuilt_from_its_manifest(made, tmp_path):
 
 KILLED = """
 import os, sys
-from elrkit import catalogue
+from elrkit import catalogue, feeds
 from elrkit.catalogue import FeedRules, import_feed
 out, feed, where, limit = sys.argv[1:]
 catalogue.CHUNK = 20
@@ -1625,7 +1529,7 @@ def test_the_open_clothing_feed(tmp_path):
 @pytest.mark.parametrize("block", [5, 7, 64, 1 << 16])
 def test_a_bare_ampersand_and_html_s_entities_are_read_as_meant(shop, monkeypatch, block):
     """Links with several parameters and umlauts by name are what a shop's program pastes together."""
-    monkeypatch.setattr(catalogue, "_BLOCK", block)
+    monkeypatch.setattr(feeds, "_BLOCK", block)
     products = [product(k, category=("Kl&auml;der", "R&ouml;r")[k % 2], title="Salt & pepper") for k in range(10)]
     for number, one in enumerate(products):
         one["link"] = f"https://shop.example/p?lang=sv&p{number}&x=1"
@@ -1638,50 +1542,6 @@ def test_a_bare_ampersand_and_html_s_entities_are_read_as_meant(shop, monkeypatc
         assert set(archive["train_titles"]) == {"Salt & pepper"}
     first = "line 1: an & that begins no entity of XML, read as it is meant (40 times)"
     assert manifest["counts"]["xml_damage"] == {"feed.xml": {"errors": 1, "first": first}}
-
-
-def test_what_entities_mean_against_html_s_own_reader():
-    import html
-
-    text = "a & b &amp; &lt;&gt; &euro; &NotEqualTilde; &nosuch; &#228; &#x20AC; & &; &é &copy no; end&"
-    mended = catalogue._Mended()
-    got = b"".join(catalogue._entities_as_meant([text[:30].encode(), text[30:].encode()], mended)).decode()
-    once = html.unescape(text.replace("&copy no", "&amp;copy no"))  # without its semicolon it is text here
-    assert html.unescape(got) == once
-    assert "&amp; &lt;&gt;" in got
-    assert (mended.times, mended.first_line) == (9, 1)
-
-
-def test_the_first_line_that_is_mended_is_told():
-    text = b"<a>\n<b>&amp;</b>\n<c>x & y</c>\n<d>&</d>"
-    for size in (1, 3, 1000):
-        mended = catalogue._Mended()
-        blocks = [text[at : at + size] for at in range(0, len(text), size)]
-        assert b"".join(catalogue._entities_as_meant(blocks, mended)).count(b"&amp;") == 3
-        assert (mended.times, mended.first_line) == (2, 3)
-
-
-def test_every_ampersand_bare_takes_time_in_proportion(monkeypatch):
-    """Bytes that are looked at when lines are counted: of one block, once, however many are mended in it."""
-    looked = []
-
-    class Watched(bytes):
-        def count(self, part, *ends):
-            looked.append(len(self))
-            return super().count(part, *ends)
-
-        def __add__(self, other):
-            return Watched(super().__add__(other))
-
-        def __getitem__(self, key):
-            found = super().__getitem__(key)
-            return Watched(found) if isinstance(key, slice) else found
-
-    n = 20_000
-    mended = catalogue._Mended()
-    got = b"".join(catalogue._entities_as_meant([Watched(b"&" * n)], mended))
-    assert (got, mended.times) == (b"&amp;" * n, n)
-    assert len(looked) <= 3
 
 
 def test_what_nobody_sees_in_a_label_makes_no_subcategory(shop):

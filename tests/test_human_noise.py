@@ -191,3 +191,21 @@ def test_figures_have_a_panel_per_level(digits):
     counts = noise.read_human_counts()
     axes = plots.human_confusion(counts["counts"], counts["class_names"]).axes
     assert axes[2].get_title() == "worst: 40 % wrong"
+
+
+def test_what_elr_predicts_as_labelled_beside_nets_that_have_not_seen_the_images():
+    people = [row(batches_wrong_memorized=share, seed=seed) for seed, share in enumerate((0.3, 0.5))]
+    others = [row(batches_wrong_memorized=0.99, **changes) for changes in ({"loss": "ce"}, {"sam_rho": 0.05}, COSINE)]
+    redrawn = row(noise="symmetric", batches_wrong_memorized=0.15)
+    level = row("random1", batches_wrong_memorized=0.2)  # on people's labels alone
+    known = table(*people, *others, redrawn, level)
+    assert human_noise.predicted_as_labelled(known, pd.DataFrame()) == [
+        "worst: ELR predicts 40 % of people's wrong labels, 15 % of redrawn ones"
+    ]
+    unseen = [
+        {"dataset": "cifar10", "level": level, "source": "out_of_fold", "list": "natural", "recall": recall}
+        for level, recall in (("worst", 0.8), ("worst", 0.9), ("random1", 0.3))
+    ]
+    (sentence,) = human_noise.predicted_as_labelled(known, pd.DataFrame(unseen))
+    assert sentence.endswith("; nets trained without the images predict 15 % of people's")
+    assert human_noise.predicted_as_labelled(table(*people), pd.DataFrame()) == []
