@@ -264,6 +264,7 @@ def audit(
     epochs: int = 30,
     probabilities: Path | None = None,
     decisions: tuple[Path, ...] = (),
+    images: Path | None = None,
 ) -> int:
     """Write the list of labels to look at: labels.csv, and review.html to go through with the keyboard.
 
@@ -279,6 +280,8 @@ def audit(
             an .npz with arrays train and test. With a dataset nothing is trained; with a run both are put together
         decisions: CSV files saved by the page, in the order of the reviews. Products that were confirmed or kept, and
             are filed as was decided, are not listed again
+        images: the folder that was given to import-feed: the page then shows the products' pictures as the shop has
+            them, not as small as the network sees them
     """
     from elrkit import audit, data
 
@@ -295,8 +298,9 @@ def audit(
     audit.check_listable(dataset, top)  # now, and not after minutes of training
     if out.exists() and not out.is_dir():
         raise ConfigError(f"out={out}: a file; allowed is a folder, there or not")
+    originals = _originals(dataset, images)
     if config is None:
-        written = audit.audit_probabilities(given[0], dataset, out, top, given[1], decided)
+        written = audit.audit_probabilities(given[0], dataset, out, top, given[1], decided, originals)
     else:
         if not is_run:
             _train([config], runs.train_missing, announced=True, jobs=1)
@@ -328,7 +332,7 @@ def audit(
         test = predict_test(config, dataset, outcome).softmax(dim=1).numpy() if dataset.test_ids else None
         if given and test is not None and given[1] is not None:
             test = audit.combine(test, given[1])
-        written = audit.audit_outcome(outcome, dataset, out, top, test, given and given[0], decided)
+        written = audit.audit_outcome(outcome, dataset, out, top, test, given and given[0], decided, originals)
     if decisions:
         print(f"{written.left_out} products left out, which were confirmed or kept and are filed as was decided")
         if written.unfit:
@@ -340,10 +344,28 @@ def audit(
     print(f"{len(written.listed)} labels to look at{among}, the most suspicious first: {written.table}")
     if written.page is None:
         return 0
+    if originals is None and dataset.train_ids:
+        print(f"its pictures are {dataset.train_images.shape[1]} pixels wide; --images FOLDER shows the feed's own")
     shown = f", which has the first {top} of them" if len(written.listed) > top else ""
     applied = "import-feed --decisions applies" if dataset.name.endswith(".npz") else "its decisions.csv lists"
     print(f"open {written.page} in a browser{shown}; {applied} what you decide there")
     return 0
+
+
+def _originals(dataset: Dataset, images: Path | None) -> Callable | None:
+    """Where the page's pictures come from; None where the dataset's own are all there is."""
+    from elrkit import data
+
+    if dataset.train_ids is None:
+        if images is not None:
+            raise ConfigError(f"images={images}: {dataset.name} has no ids that name its images; leave it out")
+        return None
+    path = data.own_path(dataset.name)
+    if not path.is_dir():
+        if images is None:
+            return None
+        catalogue.originals(path, (), images)  # now, and not after minutes of training
+    return lambda ids: catalogue.originals(path, ids, images or path)
 
 
 LEAST_SKILL = 0.25  # of the way from naming the commonest class to agreeing with every held-out label

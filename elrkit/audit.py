@@ -19,7 +19,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -40,6 +40,9 @@ COLUMNS = ["id", "label", "suggested_label", "confidence", "reason"]
 
 SUSPECT_ODDS = 2.0  # see suspect_list
 OF_TARGETS: Method = "balanced"  # the score that orders ELR's targets, see label_scores
+
+
+Originals = Callable[[Sequence[str]], Mapping[str, NDArray[np.uint8]]]
 
 
 class AuditError(ValueError):
@@ -329,6 +332,7 @@ def audit_outcome(
     test: ArrayLike | None = None,
     beside: ArrayLike | None = None,
     decisions: Sequence[pd.DataFrame] = (),
+    originals: Originals | None = None,
 ) -> Written:
     """The list of labels to look at of a finished run, as ``labels.csv`` and ``review.html`` in the folder `out`.
 
@@ -338,7 +342,8 @@ def audit_outcome(
     too, when the dataset has ids for them, in an order `as_suspicious_as` the targets of the training images. beside:
     (n, C) out-of-fold probabilities of the dataset's training images by another model, to `combine` with the run's.
     decisions: of `catalogue.read_decisions`, a later review after an earlier one; a product whose last decision is
-    confirm or keep is left out if its label is the one decided on.
+    confirm or keep is left out if its label is the one decided on. originals: ids to larger pictures of theirs for the
+    page, as `catalogue.originals`; those it leaves out are shown as the dataset has them.
     Raises AuditError when the run was trained on more images than the dataset has, and as `check_listable` does.
     """
     probabilities = outcome["targets"] if outcome["targets"] is not None else outcome["probabilities"]
@@ -351,7 +356,7 @@ def audit_outcome(
     if beside is not None:
         found = combine(found, _for_images(beside, dataset, "train")[index])
     alike = outcome["targets"] is None
-    return _write_list(found, outcome["given"].numpy(), index, test, alike, dataset, out, top, decisions)
+    return _write_list(found, outcome["given"].numpy(), index, test, alike, dataset, out, top, decisions, originals)
 
 
 def audit_probabilities(
@@ -361,12 +366,13 @@ def audit_probabilities(
     top: int = 1000,
     test: ArrayLike | None = None,
     decisions: Sequence[pd.DataFrame] = (),
+    originals: Originals | None = None,
 ) -> Written:
     """`audit_outcome` of any model's probabilities: `train` (n, C), out-of-fold, of the dataset's training images, and
     `test` (m, C), if wanted, of its test images; rows in the dataset's order, columns in that of its class names."""
     found = _for_images(train, dataset, "train")
     labels = dataset.train_labels.numpy()
-    return _write_list(found, labels, np.arange(len(found)), test, True, dataset, out, top, decisions)
+    return _write_list(found, labels, np.arange(len(found)), test, True, dataset, out, top, decisions, originals)
 
 
 def check_listable(dataset: Dataset, top: int) -> None:
@@ -427,6 +433,7 @@ def _write_list(
     out: str | os.PathLike[str],
     top: int,
     decisions: Sequence[pd.DataFrame],
+    originals: Originals | None,
 ) -> Written:
     """The list over the training images of `index` and, given their probabilities and ids, the test images; `alike`:
     whether both are probabilities of one kind, whose scores compare; else those of the training images are ELR's
@@ -471,9 +478,22 @@ def _write_list(
         pictures[tested] = dataset.test_images[rows[tested] - len(index)].numpy()
         if pictures.shape[-1] == 1:
             pictures = np.repeat(pictures, 3, axis=-1)
+        if found := originals(shown["id"].tolist()) if originals else {}:
+            pictures = _in_full(pictures, shown["id"], found)
         review_page(shown, pictures, page, whole=listed, classes=dataset.class_names)
     partial.replace(path)
     return Written(listed, path, page, int(done.sum()), int((listed.index >= len(index)).sum()), unfit)
+
+
+def _in_full(pictures: NDArray[np.uint8], ids: Sequence[str], found: Mapping[str, NDArray]) -> NDArray[np.uint8]:
+    """The pictures found, and where one is not, the small one scaled to their size."""
+    height, width, _ = next(iter(found.values())).shape
+    return np.stack(
+        [
+            found[id_] if id_ in found else np.asarray(Image.fromarray(picture).resize((width, height)))
+            for id_, picture in zip(ids, pictures, strict=True)
+        ]
+    )
 
 
 def _decided(decisions: Sequence[pd.DataFrame], ids: Sequence[str]) -> tuple[dict[str, str | None], int]:

@@ -27,6 +27,7 @@ import os
 import re
 import sqlite3
 import stat
+import struct
 import threading
 import time
 import unicodedata
@@ -43,7 +44,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import imagehash
 import numpy as np
 import pandas as pd
-import PIL
+import PIL.features
 import requests
 import urllib3
 from lxml import etree
@@ -57,7 +58,8 @@ from elrkit.groups import group_products, near_groups, split_by_group, title_ste
 
 log = logging.getLogger(__name__)
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # the decoders a web shop needs; every other one stays shut
+# The decoders a web shop needs; every other one stays shut. Some builds of Pillow have no AVIF.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", *(("AVIF",) if PIL.features.check("avif") else ()))
 MAX_TITLE = 80  # of which a dataset keeps so many, for people who look at its products
 MAX_NAME = 200  # characters of an id or a label: they become fixed-width arrays
 CHUNK = 512  # images between two commits
@@ -189,7 +191,8 @@ def import_feed(
         feeds: XML and CSV files, or folders of them (read in the order of their names).
         out: the ``.npz`` to write: train_images and test_images (n, size, size, 3) uint8, train_labels and test_labels
             (n,) int64, class_names (C,), train_ids, test_ids, train_titles and test_titles (n,) (the first 80
-            characters); rows in an order drawn with the seed.
+            characters), train_image and test_image (n,) int64, where each one's image stands in the manifest's list;
+            rows in an order drawn with the seed.
         images: folder below which the feed's image paths lie; nothing outside it is ever opened.
         rules: what to keep; see ``FeedRules``.
         decisions: one CSV or several, of one review after the other, as the audit page saves them and
@@ -241,7 +244,7 @@ def import_feed(
     made_with = {"pillow": PIL.__version__, "imagehash": imagehash.__version__, "lxml": etree.__version__}
     asked = {"source": source, "rules": rules.model_dump(mode="json"), "made_with": made_with}
     out.parent.mkdir(parents=True, exist_ok=True)
-    work = out.with_suffix(".work")
+    work = _work_folder(out)
     unfinished = work / "import.sqlite"
     key = json.dumps([asked, str(root.resolve()), _SCHEMA], sort_keys=True)
     with _damage_named(unfinished), closing(_open_work(unfinished, key)) as db:
@@ -249,7 +252,7 @@ def import_feed(
             _scan(db, number, name, path, rules, hosts)
         _reject_placeholders(db, rules)
         _apply_decisions(db, decided, rules)
-        _decode_needed(db, root.resolve(), work / "downloads", rules, workers)
+        _decode_needed(db, root.resolve(), work / _DOWNLOADS, rules, workers)
         manifest = _write(db, out, asked, rules)
     unfinished.unlink()
     if not any(work.iterdir()):
@@ -294,6 +297,53 @@ def rebuild_feed(
     if new["npz_sha256"] != old["npz_sha256"]:
         raise ValueError(f"rebuild_feed: {out} differs from {manifest}; it was made with {old['made_with']}")
     return new
+
+
+def originals(
+    dataset: str | Path, ids: Iterable[str], images: str | Path = ".", side: int = 160
+) -> dict[str, np.ndarray]:
+    """Products' pictures as the shop has them, for people to look at, by id: nothing cut off, (side, side, 3) uint8.
+
+    Args:
+        dataset: what `import_feed` wrote, with its manifest beside it; or a folder of class folders, whose ids are the
+            paths of its files.
+        ids: of its products. Left out are those whose picture is not there any more, or another one by now.
+        images: the folder that was given to the import.
+
+    Raises:
+        ValueError: the dataset does not say which images it was made of.
+        FileNotFoundError: there is no such folder of images.
+    """
+    path, root, rules = Path(dataset), Path(images), {}
+    if path.is_dir():
+        where = {id_: (path.resolve(), id_, None) for id_ in ids}
+    else:
+        if not root.is_dir():
+            raise FileNotFoundError(f"images folder {root} does not exist; name the one that was given to import-feed")
+        try:
+            manifest = json.loads(_manifest_path(path).read_text(encoding="utf-8"))
+            with np.load(path) as arrays:
+                rows = [arrays[f"{part}_{what}"] for what in ("ids", "image") for part in ("train", "test")]
+        except (FileNotFoundError, KeyError):
+            raise ValueError(
+                f"{path}: does not say which images it was made of, or lacks {_manifest_path(path).name} beside it; "
+                "import the feed again"
+            ) from None
+        listed, wanted, rules = list(manifest["images"].items()), set(ids), manifest["rules"]
+        places = zip(np.concatenate(rows[:2]).tolist(), np.concatenate(rows[2:]).tolist(), strict=True)
+        image_of = {id_: listed[place] for id_, place in places if id_ in wanted}
+        downloads = _work_folder(path) / _DOWNLOADS
+        where = {
+            id_: (downloads.resolve(), _download_name(name), sha) if "://" in name else (root.resolve(), name, sha)
+            for id_, (name, sha) in image_of.items()
+        }
+    full, found = FeedRules(**rules | {"size": side, "fit": "pad"}), {}
+    for id_, (folder, name, sha) in where.items():
+        with contextlib.suppress(Rejected):
+            data, _ = _read_file(folder, name, full.max_bytes)
+            if sha in (None, hashlib.sha256(data).hexdigest()):
+                found[id_] = read_thumbnail(data, full).pixels
+    return found
 
 
 _MENDS = {  # why products are dropped -> what mends it, where that is an option and not the product
@@ -606,6 +656,10 @@ def _names(root: Path, folder: str) -> dict[str, str | None]:
     return names
 
 
+def _download_name(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()
+
+
 class _PatientRetry(urllib3.Retry):
     """Waits as long as a host asks for, but not the hours that a hostile one may ask for."""
 
@@ -642,7 +696,7 @@ class _Fetcher:
             return [(k, *next(fetched)) if "://" in path else (k, root, path) for k, path in jobs]
 
     def _fetch_one(self, url: str) -> tuple[Path | str, str]:
-        name = hashlib.sha256(url.encode()).hexdigest()
+        name = _download_name(url)
         if (self.folder / name).exists():
             return self.folder, name
         if self.failures >= self.rules.max_failures:  # the import is about to stop: ask no more
@@ -1083,6 +1137,13 @@ def _decode(part: tuple[FeedRules, list[tuple[int, Path | str, str]]]) -> list[t
 # ------------------------------------------------------------------------------------------------ writing
 
 
+_DOWNLOADS = "downloads"  # the folder below the import's own one
+
+
+def _work_folder(out: Path) -> Path:
+    return out.with_suffix(".work")
+
+
 def _manifest_path(out: Path) -> Path:
     return out.with_suffix(".manifest.json")
 
@@ -1134,9 +1195,7 @@ def _write(db: sqlite3.Connection, out: Path, asked: dict, rules: FeedRules) -> 
     with listing.open("w", encoding="utf-8") as file:
         # The list of images may be long: it is written one by one behind the rest, one line each.
         file.write(json.dumps(manifest, indent=1)[:-2] + ',\n "images": {')
-        rows = db.execute(
-            "SELECT path, hex(sha256) FROM image WHERE k IN (SELECT image FROM chosen) ORDER BY path COLLATE BINARY"
-        )
+        rows = db.execute("SELECT path, hex(sha256) FROM image JOIN listed USING (k) ORDER BY number")
         for number, (path, sha) in enumerate(rows):
             file.write(f"{',' if number else ''}\n  {json.dumps(path)}: {json.dumps(sha.lower())}")
         file.write("\n }\n}\n")
@@ -1202,6 +1261,11 @@ def _choose(db: sqlite3.Connection, rules: FeedRules) -> None:
         f"INSERT INTO chosen(id, label, image, stem, draw) SELECT id, label, image, stem, draw FROM ({_RANKED}) "
         "WHERE reason = '' AND label IN (SELECT label FROM enough) AND (:n < 0 OR place <= :n) ORDER BY draw, id",
         {"n": rules.per_class or -1},
+    )
+    db.execute("CREATE TEMP TABLE listed(k INTEGER PRIMARY KEY, number INT)")  # their images, as the manifest has them
+    db.execute(
+        "INSERT INTO listed SELECT k, ROW_NUMBER() OVER (ORDER BY path COLLATE BINARY) - 1 FROM image "
+        "WHERE k IN (SELECT image FROM chosen)"
     )
 
 
@@ -1327,6 +1391,8 @@ def _write_npz(
             pixels = db.execute(rows.format("pixels", "JOIN pixels ON pixels.k = chosen.image"), [flag])
             member(f"{name}_images", np.dtype(np.uint8), (n, size, size, 3), (row[0] for row in pixels))
             member(f"{name}_labels", np.dtype("<i8"), (n,), [labels[test == flag].astype("<i8").tobytes()])
+            numbers = db.execute(rows.format("number", "JOIN listed ON listed.k = chosen.image"), [flag])
+            member(f"{name}_image", np.dtype("<i8"), (n,), (struct.pack("<q", *row) for row in numbers))
             for what, (column, join, text) in texts.items():
                 found = db.execute(rows.format(column, join), [flag])
                 blocks = iter(lambda found=found: [row[0] for row in found.fetchmany(10_000)], [])

@@ -95,7 +95,7 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
         if archive.exists() and not (root / "cifar-100-python").exists():
             return _npz(archive, "cifar100", CIFAR100_MEAN, CIFAR100_STD)
         return _cifar100(root)
-    path = _own(name, root)
+    path = own_path(name, root)
     return _folders(path, name) if path.is_dir() else _npz(path, name)
 
 
@@ -104,12 +104,14 @@ def state_on_disk(name: str, root: str | Path | None = None) -> tuple[int, ...]:
     built-in datasets nothing, as theirs have checksums. Raises DataError."""
     if name in BUILT_IN_TRAIN_SIZES:
         return ()
-    path = _own(name, data_root(root))
+    path = own_path(name, root)
     found = [entry.stat() for entry in (path, *(path.rglob("*") if path.is_dir() else ()))]
     return len(found), sum(entry.st_size for entry in found), max(entry.st_mtime_ns for entry in found)
 
 
-def _own(name: str, root: Path) -> Path:
+def own_path(name: str, root: str | Path | None = None) -> Path:
+    """Where a dataset that is none of the built-in ones lies: its file or folder. Raises DataError."""
+    root = data_root(root)
     path = Path(name).expanduser()
     if not path.exists() and not path.is_absolute():
         path = root / path

@@ -332,6 +332,7 @@ _NO_TEXT = {  # how other files begin
 }
 
 
+_UNDECODED = re.compile("[\ud800-\udfff]")  # bytes that are not in the encoding
 _SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)  # a first line for Excel, which Excel writes as well
 
 
@@ -368,6 +369,8 @@ def read_csv(
                 has = printable(", ".join(header)) or "none"
                 other = [f"--rules.delimiter {shown}" for sign, shown in _DELIMITERS.items() if sign in "".join(header)]
                 example = " ".join(f"{part} COLUMN" for part, name in columns.items() if name in missing)
+                if any(map(_UNDECODED.search, header)):
+                    other = ["--rules.encoding cp1252 or latin-1"]
                 mend = " or ".join([*other, f"--rules.columns {example}"])
                 raise FileRefused(f"no column {', '.join(missing)}; it has {has}; mend with {mend}")
             where = {part: header.index(name) for part, name in columns.items() if name in header}

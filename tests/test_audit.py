@@ -655,6 +655,26 @@ def test_test_products_are_listed_with_their_titles_and_pictures(tmp_path):
         assert abs(float(picture.mean()) - {"p3": 3, "q4": 104}[item[0]]) < 3
 
 
+def test_the_page_shows_originals_where_they_are_found(tmp_path):
+    big = np.full((40, 40, 3), 200, np.uint8)
+    seen = []
+    p = SURE.copy()
+    p[[3, 5]] = doubting(3)[3]
+    audit.audit_probabilities(
+        p, three_classes(**NAMED), tmp_path, originals=lambda ids: seen.extend(ids) or {"p3": big}
+    )
+    page = (tmp_path / "review.html").read_text()
+    items = json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.S)[1])["items"]
+    means = {}
+    for item in items:
+        picture = Image.open(io.BytesIO(base64.b64decode(item[-1]))).convert("RGB")
+        assert picture.size == (40, 40)
+        means[item[0]] = float(np.asarray(picture).mean())
+    assert set(seen) == means.keys() >= {"p3"}
+    assert means.pop("p3") == pytest.approx(200, abs=3)
+    assert all(mean == pytest.approx(int(id_[1:]), abs=3) for id_, mean in means.items())
+
+
 def balanced_by_hand(p, labels):
     """What the label keeps of the probabilities (n, C) after each class's are divided by their mean over the images
     labelled so."""

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from elrkit import catalogue, feeds
 from elrkit.catalogue import FeedRules, import_feed, read_thumbnail, rebuild_feed, summary
@@ -627,6 +627,13 @@ def test_cmyk_palette_transparency_and_animation_become_rgb():
     first = read_thumbnail(encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True))
     assert first.notes == ("animated, first frame taken",)
     assert np.array_equal(first.pixels, read_thumbnail(encode(frames[0], "PNG")).pixels)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this build of Pillow reads no AVIF")
+def test_avif_is_read():
+    image = picture(5)
+    found = read_thumbnail(encode(image, "AVIF", quality=100)).pixels.astype(int)
+    assert np.abs(found - read_thumbnail(encode(image, "PNG")).pixels).mean() < 3
 
 
 def test_exif_orientation_turns_the_picture():
@@ -1423,6 +1430,44 @@ def server(monkeypatch):
 POLITE = FeedRules(retries=2, backoff_s=0.01, timeout_s=5, max_bytes=200_000)
 
 
+def test_originals_are_the_shop_s_own_pictures_in_full(shop, server, tmp_path):
+    """Of ten products: one fetched, one found under another spelling, one changed and one gone since the import."""
+    host, _ = server
+    for k in range(10):
+        (shop / f"{k}.jpg").write_bytes(encode(picture(k, (90, 60)), "JPEG"))
+    products = [product(k) for k in range(8)]
+    products += [product(8, thumbnail="8.JPG"), product(9, thumbnail=f"http://{host}/a.jpg")]
+    run(shop, xml(products), download_from=[host])
+    (shop / "1.jpg").write_bytes(encode(picture(99), "JPEG"))
+    (shop / "2.jpg").unlink()
+    (shop / "3.jpg").write_bytes(b"no picture")
+    wanted = [product(k)["link"] for k in (0, 1, 2, 3, 8, 9)]
+    found = catalogue.originals(shop / "out.npz", [*wanted, "unknown"], shop, side=120)
+    assert set(found) == {wanted[0], wanted[4], wanted[5]}
+    for id_, number in ((wanted[0], 0), (wanted[4], 8)):
+        pixels = found[id_]
+        assert pixels.shape == (120, 120, 3)
+        assert (pixels[:15] == 255).all()  # 90 x 60 becomes 120 x 80, padded: nothing is cut off
+        shown = np.asarray(picture(number, (90, 60)).resize((120, 80), Image.Resampling.BILINEAR)).astype(int)
+        assert np.abs(pixels[20:100] - shown).mean() < 10
+    with pytest.raises(FileNotFoundError, match=r"images folder .* does not exist"):
+        catalogue.originals(shop / "out.npz", wanted, shop / "none")
+    (shop / "out.manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"out\.npz: does not say which images .* out\.manifest\.json beside it"):
+        catalogue.originals(shop / "out.npz", wanted, shop)
+
+
+def test_originals_of_class_folders_are_their_files(tmp_path):
+    for k in range(3):
+        (tmp_path / "set" / f"kind {k}").mkdir(parents=True)
+        (tmp_path / "set" / f"kind {k}" / "0.png").write_bytes(encode(picture(k, (160, 160)), "PNG"))
+    found = catalogue.originals(tmp_path / "set", ["kind 0/0.png", "kind 2/0.png", "../secret.png", "gone.png"])
+    assert {id_: (pixels == np.asarray(picture(int(id_[5]), (160, 160)))).all() for id_, pixels in found.items()} == {
+        "kind 0/0.png": True,
+        "kind 2/0.png": True,
+    }
+
+
 def test_addresses_are_fetched_only_from_hosts_that_were_named(shop, server):
     host, asked = server
     feed = xml(
@@ -1619,6 +1664,11 @@ def test_paths_as_windows_writes_them(shop):
         (
             b"sku,label,image\na,Hat,0.jpg\n",
             "no column id; it has sku, label, image; mend with --rules.columns id COLUMN",
+        ),
+        (
+            "Größe,label,image\na,Hat,0.jpg\n".encode("cp1252"),
+            "no column id; it has Gr\\udcf6\\udcdfe, label, image; mend with --rules.encoding cp1252 or latin-1 or "
+            "--rules.columns id COLUMN",
         ),
     ],
 )

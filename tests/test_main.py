@@ -1,7 +1,11 @@
 """The command line: what it refuses before it trains, what it says afterwards, and what it returns."""
 
+import base64
 import csv
+import io
+import json
 import os
+import re
 import signal
 
 import numpy as np
@@ -266,6 +270,34 @@ def test_a_second_review_goes_on_where_the_first_ended(tmp_path, capsys):
     ids, said = listed(second, first, save("second.csv", ["p7", "keep", "b", "c"], ["p10", "keep", "b", "c"]))
     assert ids == set()
     assert "4 products left out" in said
+
+
+def test_the_page_has_the_shop_s_own_pictures(tmp_path, capsys):
+    """Of a feed made and imported, listed by another model: pictures in full where their folder is told."""
+    feed, shop, out = (str(tmp_path / name) for name in ("feed", "shop.npz", "list"))
+    assert main(["make-feed", "digits", feed, "--products-per-class", "20", "--unusable", "0.1"]) == 0
+    assert main(["import-feed", f"{feed}/feed", "--images", feed, "--out", shop]) == 0
+    said = capsys.readouterr().out
+    assert f"every dropped product, with its reason: {tmp_path / 'shop.dropped.csv'}" in said
+    assert (tmp_path / "shop.dropped.csv").read_text().count("\n") == 1 + 20
+    with np.load(shop) as arrays:
+        train = np.full((len(arrays["train_labels"]), 10), 0.1)
+    np.save(tmp_path / "p.npy", train + np.eye(10)[0])  # everything looks like the first class
+    command = ["audit", shop, "--probabilities", str(tmp_path / "p.npy"), "--out", out]
+
+    def sizes():
+        page = (tmp_path / "list" / "review.html").read_text()
+        items = json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.S)[1])["items"]
+        return {Image.open(io.BytesIO(base64.b64decode(item[-1]))).size for item in items}
+
+    assert main(command) == 0
+    assert sizes() == {(32, 32)}
+    assert "its pictures are 32 pixels wide; --images FOLDER shows the feed's own" in capsys.readouterr().out
+    assert main([*command, "--images", feed]) == 0
+    assert sizes() == {(160, 160)}
+    assert "pixels wide" not in capsys.readouterr().out
+    assert main([*command, "--images", f"{feed}/none"]) == 2
+    assert "does not exist; name the one that was given to import-feed" in capsys.readouterr().err
 
 
 def test_a_part_of_a_plan_is_listed_and_trained(tmp_path, monkeypatch, capsys):
