@@ -402,9 +402,9 @@ def studies() -> pd.DataFrame:
 
 
 def looks(rows: pd.DataFrame) -> str:
-    """What a person looks at to find half of the wrong labels, in percent of what it takes in any order: ELR's list and
-    cleanlab's, a share per level, from the cleanest on; `rows` of `audit_study.rows`. Where every level has a single
-    seed, that is said once.
+    """What a person looks at to find half of the wrong labels, in percent of what it takes in any order: by ELR's list,
+    by cleanlab's and by the loss, a share per level, from the cleanest on; `rows` of `audit_study.rows`. Where every
+    level has a single seed, that is said once.
     """
     named = audit_study.named(rows)
     single = named.groupby("level")["seed"].nunique().max() == 1
@@ -412,7 +412,7 @@ def looks(rows: pd.DataFrame) -> str:
     levels = sorted((part for _, part in named.groupby("level")), key=lambda part: part["wrong"].mean())
     n = int(named["images"].iloc[0])
     lines = []
-    for finder in (audit_study.ELR, audit_study.CLEANLAB):
+    for finder in (audit_study.ELR, audit_study.CLEANLAB, audit_study.CE_LOSS):
         found = [part[part["finder"] == finder] for part in levels]
         if sum(map(len, found)):
             shares = (100 * part["effort_half"] / part["effort_half_random"] for part in found)

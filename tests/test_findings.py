@@ -155,7 +155,7 @@ def test_looks_finder_by_finder():
     finders = [
         ("elr", "balanced", "suspect", 250),
         ("out_of_fold", "cleanlab", "cleanlab", 300),
-        ("ce", "self_confidence", "natural", 200),
+        ("both", "balanced", "suspect", 200),
         ("chance", "none", "all", 500),
     ]
     rows = pd.DataFrame(
