@@ -494,8 +494,8 @@ def make_feed(
 
 @app.command
 def audit_study(
-    levels: tuple[str, ...] = ("worst", "random1", "aggregate"),
-    seeds: tuple[int, ...] = (0, 1, 2),
+    levels: tuple[str, ...] = plans.LEVELS,
+    seeds: tuple[int, ...] = plans.SEEDS,
     scale: Literal["cpu", "digits"] = "cpu",
     images: int = 15_000,
     fold_epochs: int = 8,

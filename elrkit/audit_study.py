@@ -65,7 +65,7 @@ class Study(NamedTuple):
 
 def studies(
     scale: str = "cpu",
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: Sequence[int] = plans.SEEDS,
     levels: Sequence[str] = LEVELS,
     images: int = 15_000,
     fold_epochs: int = 8,

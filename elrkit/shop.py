@@ -99,7 +99,7 @@ class Shop:
         return f"{self.kind} shop, split by {self.split}, {self.leak} % leak, seed {self.seed}"
 
 
-def shops(scale: str, seeds: Sequence[int] = (0, 1, 2), leaks: Sequence[int] = LEAKS) -> list[Shop]:
+def shops(scale: str, seeds: Sequence[int] = plans.SEEDS, leaks: Sequence[int] = LEAKS) -> list[Shop]:
     """The shops of a scale (cpu, paper or digits), seeds outermost: one per leak split by product, the last split by
     group as well, and, at cpu scale, the open clothing feed. Raises ConfigError."""
     if scale not in plans.SCALES:

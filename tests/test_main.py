@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import inspect
 import io
 import json
 import os
@@ -313,3 +314,19 @@ def test_a_part_of_a_plan_is_listed_and_trained(tmp_path, monkeypatch, capsys):
     assert made == [(1, 0.3, 2)] * 2
     assert main(["plan", "human-noise", "--noise-rates", "0.2"]) == 2
     assert "noise_rates for plan human-noise: allowed are seeds, levels, epochs" in capsys.readouterr().err
+
+
+def test_defaults_of_commands_are_those_of_what_they_call():
+    """They stand in the command line again, so that it starts without what a study imports."""
+    from elrkit import audit_study
+
+    for command, called in ((__main__.audit_study, audit_study.studies), (__main__.shop_command, shop.shops)):
+        of_command, of_called = (
+            {name: each.default for name, each in inspect.signature(function).parameters.items()}
+            for function in (command, called)
+        )
+        shared = {name: default for name, default in of_called.items() if default is not inspect.Parameter.empty}
+        assert shared
+        assert {name: tuple(default) if isinstance(default, list) else default for name, default in shared.items()} == {
+            name: of_command[name] for name in shared
+        }
