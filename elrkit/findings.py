@@ -120,42 +120,54 @@ ABOUT_18 = (16.0, 20.0)  # percent wrong: redrawn at "20 %", and random1 of peop
 
 
 def memory(found: pd.DataFrame) -> str:
-    """What a label kept from being memorized goes with, over all settings and at one share of wrong labels, and what
-    ELR adds where no label is wrong; `found` of `pairs`."""
+    """What a label kept from being memorized goes with over all settings, how often ELR ends above a stopped
+    cross-entropy, and what it adds where no label is wrong; `found` of `pairs`."""
     line = compare.gain_per_label(found)
     if line is None:
         return NONE
     nets = "small nets and ResNet-34" if (found["scale"] == "paper").any() else "small nets"
     best = compare.gain_per_label(found, "best_gain")
     text = (
-        f"Over {line.settings} settings of {nets} ({line.single} of them a single seed), a percent of all labels that "
-        f"ELR keeps from being memorized goes with {line.slope:.2f} points of test accuracy at the last epoch "
-        f"({line.low:.2f} to {line.high:.2f}, R² {line.r2:.2f}), and with {best.slope:.2f} when each run is taken at "
-        f"its best epoch, chosen on the test images ({best.low:.2f} to {best.high:.2f}, R² {best.r2:.2f})"
+        f"For each percent of all labels that it keeps from being memorized, ELR gains {_slope(line)} points of test "
+        f"accuracy at the last epoch, and {_slope(best)} when each run is taken at its best epoch, chosen on the test "
+        f"images (least squares over {line.settings} settings of {nets}, {line.single} of them a single seed; 95 % "
+        "intervals over settings)"
     )
+    wrong = found[found["labels"] != "none"].groupby("setting")["over_best"].mean()
+    text += (
+        f". Where labels are wrong, ELR ends above cross-entropy stopped at its best epoch in {(wrong > 0).sum()} of "
+        f"{len(wrong)} settings, by {wrong.median():+.1f} points in the middle"
+    )
+    clean = found[found["labels"] == "none"].groupby("setting")["gain"].mean()
+    if len(clean):
+        text += f". Where no label is wrong it adds {clean.min():+.1f} to {clean.max():+.1f}"
+    return text
+
+
+def memory_details(found: pd.DataFrame) -> list[str]:
+    """What `memory` leaves out, a sentence each: how much of the gains the lines explain, and the share of wrong labels
+    alone would; the lines among settings of one share; the range of ELR's last epoch over cross-entropy's best."""
+    line, best = (compare.gain_per_label(found, gain) for gain in ("gain", "best_gain"))
+    if line is None:
+        return []
+    said = [f"R² is {line.r2:.2f} at the last epoch and {best.r2:.2f} at the best ones"]
+    if alone := compare.gain_per_label(found.assign(kept=found["wrong"])):
+        said[0] += f"; a line in the share of wrong labels alone has {alone.r2:.2f} at the last epoch"
     cifar = found[found["dataset"] == "cifar10"]
     one_rate = cifar[cifar["wrong"].between(*ABOUT_18)]
     lines = [compare.gain_per_label(one_rate, gain) for gain in ("gain", "best_gain")]
     if None not in lines:
-        slopes = (f"{one.slope:.2f} ({one.low:.2f} to {one.high:.2f})" for one in lines)
-        text += f"; among the {lines[0].settings} of CIFAR-10 with about 18 % wrong, with {' and '.join(slopes)}"
+        said.append(
+            f"among the {lines[0].settings} settings of CIFAR-10 with about 18 % wrong labels the slopes are "
+            f"{' and '.join(map(_slope, lines))}"
+        )
     wrong = found[found["labels"] != "none"].groupby("setting")["over_best"].mean()
-    text += (
-        f". Where labels are wrong, ELR ends above cross-entropy stopped at its best epoch in {(wrong > 0).sum()} of "
-        f"{len(wrong)} settings ({wrong.min():+.1f} to {wrong.max():+.1f} points, {wrong.median():+.1f} in the middle)"
-    )
-    once = found[(found["augmentation"] == "frozen") & (found["labels"] != "none") & (found["precision"] == "bfloat16")]
-    if len(once):
-        text += f". With crops drawn once the gain is {_last_and_best(once)}"
-    clean = found[found["labels"] == "none"].groupby("setting")["gain"].mean()
-    if len(clean):
-        text += f". Where no label is wrong ELR adds {clean.min():+.1f} to {clean.max():+.1f} at the last epoch"
-    return text
+    said.append(f"ELR's last epoch less cross-entropy's best: {wrong.min():+.1f} to {wrong.max():+.1f} points")
+    return said
 
 
-def _last_and_best(found: pd.DataFrame) -> str:
-    last, best = found.groupby("setting")[["gain", "best_gain"]].mean().mean()
-    return f"{last:+.1f} points at the last epoch and {best:+.1f} at the best ones"
+def _slope(line: compare.Line) -> str:
+    return f"{line.slope:.2f} ({line.low:.2f} to {line.high:.2f})"
 
 
 def readme(decided: pd.DataFrame) -> str:
@@ -254,8 +266,9 @@ def early_learning(table: pd.DataFrame) -> str:
 
 
 def around_the_falls(curves: pd.DataFrame) -> list[str]:
-    """How many wrong labels are memorized when the learning rate falls and at the end, in the batches, a sentence per
-    loss; `curves` of `elrkit.runs.curves`, runs of one schedule with milestones."""
+    """How many wrong labels are memorized when the learning rate falls and at the end, in the batches, and the epoch
+    with the best test accuracy, a sentence per loss; `curves` of `elrkit.runs.curves`, runs of one schedule with
+    milestones."""
     milestones, last = curves["milestones"].iloc[0], curves["epoch"].max()
     sentences = []
     for loss, group in curves[curves["sam_rho"] == 0].groupby("loss"):
@@ -264,9 +277,15 @@ def around_the_falls(curves: pd.DataFrame) -> list[str]:
         rises = share[last] - share[last - 4]
         sentences.append(
             f"{NAMES.get(loss, loss)} has memorized {', '.join(falls)} and {share[last]:.0f} % in the end "
-            f"({rises:+.1f} points over the last four epochs)"
+            f"({rises:+.1f} points over the last four epochs); {_best_epochs(group)}"
         )
     return sentences
+
+
+def _best_epochs(curves: pd.DataFrame) -> str:
+    best = curves.loc[curves.groupby("run_id")["test_top1"].idxmax(), "epoch"]
+    epochs = f"{best.min()}" if best.nunique() == 1 else f"{best.min()} to {best.max()}"
+    return f"its test accuracy is highest after epoch {epochs} ({len(best)} run{'s' * (len(best) > 1)})"
 
 
 def table1(table: pd.DataFrame) -> str:
@@ -281,17 +300,19 @@ def table1(table: pd.DataFrame) -> str:
 
 
 def sam(table: pd.DataFrame) -> str:
-    """SAM minus SGD, all else equal: test accuracy, wrong labels memorized; and SGD with twice the epochs minus SGD."""
+    """SAM minus SGD, all else equal: test accuracy at the last epoch and at the best ones, wrong labels memorized; and
+    SGD with twice the epochs, which costs as much, minus SGD."""
     shortest = table["epochs"].min()
-    parts, memorized = [], []
+    parts, best, memorized, rival = [], [], [], False
     for loss, group in table.groupby("loss"):
         rho = group["sam_rho"].max()
         alone = _points(group[group["epochs"] == shortest], "sam_rho", rho, 0.0) if rho else ""
         twice = _points(group[group["sam_rho"] == 0], "epochs", 2 * shortest, shortest)
         if alone:
-            longer = f", twice the epochs, which cost as much, {twice}" if twice else ""
-            parts.append(f"to {NAMES[loss]} SAM adds {alone}{longer}")
+            rival |= bool(twice)
+            parts.append(f"{alone} to {NAMES[loss]}" + (f" (twice the epochs with SGD: {twice})" if twice else ""))
             short = group[group["epochs"] == shortest]
+            best.append(f"{_points(short, 'sam_rho', rho, 0.0, 'test_top1_best')} to {NAMES[loss]}")
             memorized.append(f"{_points(short, 'sam_rho', rho, 0.0, 'wrong_memorized')} with {NAMES[loss]}")
     if not parts:
         return ""
@@ -303,9 +324,11 @@ def sam(table: pd.DataFrame) -> str:
             f"people's labels too, it adds {over['gain'].min():+.1f} to {over['gain'].max():+.1f}, "
             f"{over['gain'].median():+.1f} in the middle ({(over['seeds'] == 1).sum()} of them a single seed)"
         )
+    missing = "" if rival else "; SGD for twice the epochs, its fair rival, is not run yet"
     return (
-        f"With all else equal {'; '.join(parts)} points of test accuracy, where the paper has 14.6{elsewhere}. Wrong "
-        f"labels memorized, in points: {', '.join(memorized)}"
+        f"Points of test accuracy that SAM adds, all else equal: at the last epoch {', '.join(parts)}, where the paper "
+        f"has 14.6; at the best epochs {', '.join(best)}. It costs twice as much{missing}{elsewhere}. Wrong labels "
+        f"memorized, in points: {', '.join(memorized)}"
     )
 
 
@@ -314,7 +337,7 @@ def ladder(rows: pd.DataFrame) -> str:
     ELR adds to cross-entropy before and after it.
 
     rows: of `compare.compare`. Empty where no step between two rungs is known. Left out is the rung that counts on
-    noisy test labels: the paper's table can hardly have been counted so (the chapter shows why).
+    noisy test labels, which is no training: the paper's table can hardly have been counted so (the chapter shows why).
     """
     noisy = {arm.name for arm in compare.LADDER if arm.measure == "test_top1_noisy"}
     rungs = rows[~rows["single"] & ~rows["arm"].isin(noisy)]
@@ -331,11 +354,12 @@ def ladder(rows: pd.DataFrame) -> str:
             continue
         sizes = steps["change"].abs().groupby(steps["arm"], sort=False).max()
         largest, others = sizes.idxmax(), sizes.drop(sizes.idxmax())
+        which = f"the step that moves most is '{largest}'" if len(others) else f"the step '{largest}' moves"
         taken = (row for _, row in steps[steps["arm"] == largest].iterrows())
         changes = [f"{points(row, 'change', 'change_seeds')} with {NAMES[row['loss']]}" for row in taken]
-        part = f"At {100 * rate:g} % noise the step that moves most is '{largest}': {', '.join(changes)}"
+        part = f"At {100 * rate:g} % noise {which}: {', '.join(changes)}"
         if len(others):
-            part += f"; no other one moves more than {others.max():.2f}"
+            part += f"; no other one that changes the training moves more than {others.max():.2f}"
         of_rate = gains[gains["noise_rate"] == rate].set_index("arm", drop=False)
         arms = list(dict.fromkeys(cell["arm"]))
         before = arms[arms.index(largest) - 1]
@@ -354,22 +378,22 @@ def human_labels(table: pd.DataFrame) -> str:
     """Either loss on people's labels less on as many redrawn ones, and ELR minus cross-entropy on people's."""
     people = table[(table["noise"] == "human") & (table["sam_rho"] == 0) & (table["schedule"] == "multistep")]
     by_rate = {rate: _points(cell, "loss", "elr", "ce") for rate, cell in people.groupby("noise_rate")}
-    cells = [
-        f"{gain} on {human_noise.level_of(rate)} ({100 * rate:.0f} % wrong)" for rate, gain in by_rate.items() if gain
-    ]
-    if not cells:
+    by_rate = {rate: gain for rate, gain in by_rate.items() if gain}
+    if not by_rate:
         return ""
-    text = "ELR minus cross-entropy on labels by people, points: " + ", ".join(cells)
-    levels = human_noise.against_redrawn(table).groupby("level")
-    if levels.ngroups:
-        known = [(level, part) for level, part in levels]
+    levels = " / ".join(f"{human_noise.level_of(rate)} ({100 * rate:.0f} % wrong)" for rate in by_rate)
+    text = f"Points of test accuracy, on {levels}. ELR minus cross-entropy on people's labels: "
+    text += " / ".join(by_rate.values())
+    found = human_noise.against_redrawn(table)
+    if set(found["level"]) == set(map(human_noise.level_of, by_rate)):
 
-        def points(loss: str) -> str:
-            return ", ".join(f"{interval_text(part[loss], '{:+.1f}')} on {level}" for level, part in known)
+        def points(column: str) -> str:
+            levels = (found[found["level"] == human_noise.level_of(rate)] for rate in by_rate)
+            return " / ".join(interval_text(part[column], "{:+.1f}") for part in levels)
 
-        text = (
-            f"On people's labels cross-entropy ends {points('CE')} above where it ends on as many redrawn ones, in "
-            f"points of test accuracy, ELR {points('ELR')}. {text}"
+        text += (
+            f". People's labels less as many redrawn ones: {points('CE')} with cross-entropy, of which at the best "
+            f"epochs {points('CE, best epochs')} are left; {points('ELR')} with ELR"
         )
     return text
 
@@ -420,7 +444,8 @@ def looks(rows: pd.DataFrame) -> str:
     rates = " / ".join(f"{100 * part['wrong'].mean() / n:.0f}" for part in levels)
     head = (
         f"To find half of the wrong labels, of {n:,} with {rates} % wrong, a person who goes down a list looks at so "
-        "much of what it takes in any order (cleanlab's five nets together trained on as many images as ELR)"
+        "much of what it takes in any order (ELR's score was chosen on these studies; each of cleanlab's five nets "
+        "trained for a quarter of ELR's epochs)"
     )
     return f"{head}{', 1 seed' if single else ''}. {'; '.join(lines)}"
 

@@ -95,24 +95,31 @@ def gains(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def against_redrawn(runs: pd.DataFrame) -> pd.DataFrame:
-    """People's labels less as many redrawn ones, in points of test accuracy at the last epoch, within a seed: a row per
-    level and seed that has all four plain runs. Columns: level, seed, CE, ELR (either loss on people's labels less on
-    redrawn ones) and ELR - CE (ELR's gain on people's labels less that on redrawn ones).
+    """People's labels less as many redrawn ones, in points of test accuracy, within a seed: a row per level and seed
+    that has all four plain runs. Columns: level, seed, CE, ELR (either loss on people's labels less on redrawn ones),
+    ELR - CE (ELR's gain on people's labels less that on redrawn ones), at the last epoch; and the same at the best
+    epochs, as ``CE, best epochs`` and so on.
     """
-    table = methods(runs).pivot_table(index=["level", "seed"], columns="method", values="test_top1")
-    table = 100 * table.reindex(columns=[*LOSS_NAMES.values(), *(f"{loss}, symmetric" for loss in LOSS_NAMES.values())])
-    found = pd.DataFrame({loss: table[loss] - table[f"{loss}, symmetric"] for loss in LOSS_NAMES.values()}).dropna()
-    found["ELR - CE"] = found["ELR"] - found["CE"]
-    return found.reset_index()
+    plain = finished(runs)
+    plain = plain[(plain["split"] == "all") & (plain["sam_rho"] == 0) & (plain["schedule"] == "multistep")]
+    found: dict[str, pd.Series] = {}
+    for measure, when in (("test_top1", ""), ("test_top1_best", ", best epochs")):
+        arms = 100 * plain.pivot_table(index=["level", "seed"], columns=["loss", "people"], values=measure)
+        arms = arms.reindex(columns=pd.MultiIndex.from_product([LOSS_NAMES, (True, False)]))
+        for loss, name in LOSS_NAMES.items():
+            found[f"{name}{when}"] = arms[loss, True] - arms[loss, False]
+        found[f"ELR - CE{when}"] = found[f"ELR{when}"] - found[f"CE{when}"]
+    return pd.DataFrame(found).dropna().rename_axis(index=["level", "seed"]).reset_index()
 
 
 def against_redrawn_text(differences: pd.DataFrame) -> pd.DataFrame:
     """The result of `against_redrawn` as a person reads it: means and 95 % intervals over seeds, a row per level."""
+    names = [name for name in differences.columns if name not in ("level", "seed")]
     rows = [
-        {"level": level, **{name: _text(part[name], "{:+.1f}") for name in ("CE", "ELR", "ELR - CE")}}
+        {"level": level, **{name: _text(part[name], "{:+.1f}") for name in names}}
         for level, part in differences.groupby("level")
     ]
-    return pd.DataFrame(rows, columns=["level", "CE", "ELR", "ELR - CE"])
+    return pd.DataFrame(rows, columns=["level", *names])
 
 
 def confusion_facts(counts: dict[str, np.ndarray], class_names: Iterable[str]) -> pd.DataFrame:

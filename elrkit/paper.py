@@ -453,6 +453,8 @@ def _by_difference(
 
         (setting, found), *others = told(pairs)
         coded = []
+        if scale == "cpu" and claim["rule"] == "near":
+            found = replace(found, state="open", note=_join("runs of cpu scale decide no size", found.note))
         if scale == "cpu":
             found = replace(found, note=_join(setting, found.note), setting=setting)
             if recipe is DESCRIBED:
@@ -482,7 +484,9 @@ def _beside_other_settings(
         decides = number < len(others) and found.state != "open" and other.state not in ("open", found.state)
         disagree |= contrary and decides
         spread = " (1 seed)" if other.seeds == 1 else f" ({other.low:+.2f} to {other.high:+.2f}, {other.seeds} seeds)"
-        told.append(f"{'but' if contrary else 'and'} {other.ours:+.2f}{spread} with {setting}")
+        undecided = other.state == "open" and other.seeds >= ENOUGH_SEEDS
+        how = "but" if contrary else "undecided:" if undecided else "and"
+        told.append(f"{how} {other.ours:+.2f}{spread} with {setting}")
     if disagree:
         found = replace(found, state="open", margin=-inf, disagree=True)
     return replace(found, beside=tuple(told))
@@ -618,8 +622,10 @@ def _all_cases(findings: list[Finding]) -> Finding:
     shown = [f for f in findings if f.state == state]
     weakest = min(shown, key=lambda finding: finding.margin) if state != "open" else max(shown, key=lambda f: f.seeds)
     if len(findings) > 1:
-        undecided = sum(finding.state == "open" and finding.seeds > 0 for finding in findings)
-        counts = {"undecided": undecided, "not run": states.count("open") - undecided}
+        disagree = sum(finding.disagree for finding in findings)
+        undecided = sum(finding.state == "open" and finding.seeds > 0 for finding in findings) - disagree
+        not_run = states.count("open") - disagree - undecided
+        counts = {"with settings that disagree": disagree, "undecided": undecided, "not run": not_run}
         counts = [f"{count} {what}" for what, count in counts.items() if count]
         cells = ", ".join([f"holds in {states.count('yes')} of {len(states)} cells", *counts])
         changing = {name for name in dict(weakest.cell) if len({dict(f.cell).get(name) for f in findings}) > 1}

@@ -145,7 +145,7 @@ def kept_from_memory(pairs: pd.DataFrame) -> Figure:
                 color=colour, mfc=colour if one["scale"] == "paper" else "white", mew=1.6, ms=7, elinewidth=1.2,
                 alpha=1.0 if len(seeds) > 1 else 0.6, zorder=3 + (one["augmentation"] == "fresh"),
             )  # fmt: skip
-        ax.set(title=title, xlabel="wrong labels that CE memorized and ELR did not,\n% of all labels")
+        ax.set(title=title, xlabel="wrong labels memorized, CE less ELR,\n% of all labels")
         _light(ax)
     scales = set(pairs["scale"])
     handles = [*axes[0].get_lines()[: 1 + (line is not None)]]

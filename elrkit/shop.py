@@ -480,11 +480,13 @@ def lists(chosen: Sequence[Shop], epochs: int | None = None) -> pd.DataFrame:
 
 
 def leakage_answer(table: pd.DataFrame, published: float) -> str:
-    """In words: what near-duplicates do to the agreement of the arm that agrees most, beside its accuracy, and, where
-    the runs are of the paper's scale, whether it reaches `published` (a share). `table` is of one scale."""
+    """In words: what near-duplicates do to the agreement of ELR with SAM, whose 93.4 % the paper has, or, without such
+    runs, of the arm that agrees most, beside its accuracy, and, where the runs are of the paper's scale, whether it
+    reaches `published` (a share). `table` is of one scale."""
     if table.empty:
         return "not run yet"
-    cells = table.groupby(["split", "leak", "arm"])
+    theirs = table[table["arm"] == "ELR + SAM"]
+    cells = (theirs if len(theirs) else table).groupby(["split", "leak", "arm"])
     split, leak, arm = cells["agreement"].mean().idxmax()
     best = cells.get_group((split, leak, arm))
     mine = table[table["arm"] == arm]

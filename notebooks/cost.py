@@ -257,5 +257,6 @@ print(
 
 # %% [markdown]
 # 16.32 TFLOP/s for 20 runs is, to three digits, the rated float32 speed of the Quadro RTX 6000, and a round number of
-# runs. So the most likely origin is rated speed times time. How the estimate was made is not said, so no reading is proved.
+# runs. So rated speed times time is one reading; but the number of runs was free to choose, and 16 TFLOP/s for 34 hours fits
+# exactly as well. How the estimate was made is not said, so no reading is proved.
 # A multiply-add counted as one operation would double all factors.

@@ -160,7 +160,7 @@ for scale in ("paper", "cpu"):
 # If ELR helps because it keeps wrong labels from being memorized, then it should help more where it keeps more of them.
 # The store holds many pairs of runs that differ in the loss alone: labels redrawn at random, by people or in a made shop,
 # at several rates; no augmentation, flips, crops drawn anew or once; SGD and SAM. Across: the wrong labels that
-# cross-entropy memorized and ELR did not, in percent of all training labels, in the batches of the last epoch. Up: what ELR
+# cross-entropy memorized less those that ELR did, in percent of all training labels, in the batches of the last epoch. Up: what ELR
 # gained, on true test labels, at the last epoch and, chosen for each run on the test images, at its best one. A mark is a setting, the mean of its seeds; bars run from the lowest seed to the highest.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "ELR's gain in test accuracy against the share of labels that it kept from being memorized, a mark per setting, at the last epoch and at the best ones."}}
@@ -169,6 +169,8 @@ if len(pairs):
     display(plots.kept_from_memory(pairs))
 text = findings.memory(pairs)
 print(text + ".")
+for sentence in findings.memory_details(pairs):
+    print(f"- {sentence}")
 
 # %% tags=["nbval-ignore-output", "hide-input", "full-width"]
 compare.kept_text(pairs).style.hide(axis="index").format(precision=1)
@@ -177,8 +179,8 @@ compare.kept_text(pairs).style.hide(axis="index").format(precision=1)
 glue("memory_text", text, display=False)
 
 # %% [markdown]
-# A setting under which cross-entropy memorizes little shows little of ELR, whatever it could do elsewhere. This is an
-# association and no proof: both coordinates of a mark come from the same two runs, the settings are no random sample, most
+# A setting under which cross-entropy memorizes little shows little of what ELR prevents, whatever it could do elsewhere; the
+# grey marks, where no label is wrong, are gains of another kind. This is an association and no proof: both coordinates of a mark come from the same two runs, the settings are no random sample, most
 # differ in several things, and the kinds of labels differ in level. The left panel is what the paper reports. The right one is
 # what is left for a person who stops each training in time, by the test images, which flatters both losses (choosing by
 # noisy held-out labels is in the plan of {doc}`table1`).

@@ -122,8 +122,10 @@ for scale, rows in ladders.items():
 # %% [markdown]
 # ### What ELR adds on each rung
 #
-# ELR prevents what cross-entropy memorizes; where little is memorized it has little to add. So the same switch that lowers
-# the accuracy of cross-entropy can make the gain. ELR minus cross-entropy, in points, within a seed, beside the same
+# ELR prevents what cross-entropy memorizes; where little is memorized it has little to prevent, though it gains a little
+# where no label is wrong as well. So the same switch that lowers the accuracy of cross-entropy can make the gain. (No rung
+# trains on the same images without crops, so this says what fresh crops are worth, not whether crops drawn once are worse
+# than none.) ELR minus cross-entropy, in points, within a seed, beside the same
 # difference in the paper's Table 1. How much of this is the small net's, the next table shows: under fresh crops it may
 # memorize little, where a ResNet-34 does ({cite:t}`liu2020` report 86.98 % for cross-entropy and 91.16 % for ELR).
 
@@ -228,8 +230,9 @@ pd.DataFrame(
 # %% [markdown]
 # So where *a* is above 100 % the cell cannot have been counted on noisy test labels, whatever the code of the day said, and
 # the others would need a network that wrong labels made better. That every cell was counted on clean ones is the simplest
-# reading. A table that counts ELR so and cross-entropy on noisy labels is unlikely, since what cross-entropy would need rises
-# and falls with the noise, but not excluded. The rung *counted on noisy test labels* stands for other numbers of that code, as
+# reading. A table that counts ELR so and cross-entropy on noisy labels is unlikely, but not excluded: on CIFAR-10 it takes a
+# cross-entropy that wrong labels make better, on CIFAR-100 one that they leave untouched, where {cite:t}`liu2020` list
+# one that they cost much. The rung *counted on noisy test labels* stands for other numbers of that code, as
 # those of the shop.
 
 # %% [markdown]

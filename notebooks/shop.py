@@ -79,7 +79,7 @@ tables = {scale: table for scale, table in tables.items() if len(table)}
 # The import knows nothing of how a feed was made. It takes products for near-duplicates when their thumbnails' perceptual
 # hashes are close or their titles differ in size and colour alone; the last column holds that against the truth. More
 # near-duplicates among as many products are fewer distinct photos (*articles*): as leakage grows the training set gets
-# poorer, and the accuracy on products without a near-duplicate falls with it.
+# poorer, which counts against it on products without a near-duplicate.
 
 # %% tags=["nbval-ignore-output", "hide-input", "full-width"]
 put_in = shop.put_in([each for made in shops.values() for each in made])

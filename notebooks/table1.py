@@ -78,7 +78,8 @@ paper.table1_text(cells).style.hide(axis="index")
 # ## ELR against cross-entropy
 #
 # The difference within a seed: same images, same wrong labels, same initial weights and order, only the loss differs.
-# Beside it the same difference in the paper's table, of one run each, and in that of Liu et al., where they have the cell.
+# Beside it the same difference in the paper's table, of one run each, and in that of Liu et al., where they have the cell. Theirs is no
+# difference within one training: their cross-entropy is taken from {cite:t}`zhang2018`, their ELR from the best held-out epoch.
 
 # %% tags=["nbval-ignore-output", "hide-input"]
 paper.elr_minus_ce(published, table).style.hide(axis="index")

@@ -13,7 +13,8 @@ def row(level="worst", seed=0, **changes):
     fields = {
         "status": "finished", "noise": "human", "noise_rate": HUMAN_NOISE_RATES[level], "split": "all", "loss": "elr",
         "sam_rho": 0.0, "schedule": "multistep", "weight_average": 0.0, "seed": seed, "noise_realized": 0.4,
-        "test_top1": 0.8, "test_top1_averaged": np.nan, "test_top1_noisy": 0.8, "right_correct": 0.9,
+        "test_top1": 0.8, "test_top1_best": 0.8, "test_top1_averaged": np.nan, "test_top1_noisy": 0.8,
+        "right_correct": 0.9,
         "wrong_memorized": 0.5, "wrong_correct": 0.25, "held_out_top1": np.nan, "held_out_top1_noisy": np.nan,
         "held_out_wrong_memorized": np.nan,
     }  # fmt: skip
@@ -139,13 +140,18 @@ def test_ranking_says_where_agreement_chooses_the_worse_network():
 def test_peoples_errors_against_as_many_redrawn_labels():
     def four(seed, *accuracies):
         kinds = [{"loss": loss, "noise": noise} for noise in ("human", "symmetric") for loss in ("ce", "elr")]
-        return [row(seed=seed, test_top1=top1, **kind) for top1, kind in zip(accuracies, kinds, strict=True)]
+        return [
+            row(seed=seed, test_top1=top1, test_top1_best=top1 / 2, **kind)
+            for top1, kind in zip(accuracies, kinds, strict=True)
+        ]
 
     rows = [*four(0, 0.65, 0.80, 0.60, 0.81), *four(1, 0.66, 0.79, 0.60, 0.79), *four(2, 0.9, 0.9, 0.1, 0.1)[:3]]
     found = human_noise.against_redrawn(table(*rows))
     assert found[["CE", "ELR", "ELR - CE"]].to_numpy().tolist() == [
         pytest.approx([5, -1, -6]), pytest.approx([6, 0, -6]),
     ]  # fmt: skip
+    assert found["CE, best epochs"].tolist() == pytest.approx([2.5, 3])
+    assert found["ELR - CE, best epochs"].tolist() == pytest.approx([-3, -3])
     (text,) = human_noise.against_redrawn_text(found).to_dict("records")
     assert (text["level"], text["ELR - CE"]) == ("worst", "-6.0 (-6.0 to -6.0), 2 seeds")
     assert text["CE"] == "+5.5 (-0.9 to +11.9), 2 seeds"  # half width t(0.975, 1) times a half

@@ -878,6 +878,11 @@ def test_a_gain_is_held_to_the_published_one_on_both_sides(published, gains, ver
     assert (row["verdict"], row["published"]) == (verdict, 7.3)
     assert row["ours"] == pytest.approx(100 * sum(gains) / 3)
     assert row["low"] < row["ours"] < row["high"]
+    small = [{**each, "scale": "cpu", "augmentation": "none", "model": "small_resnet"} for each in (*sharp, *plain)]
+    row = paper.decide(pd.DataFrame([one]), chosen, table(*small)).iloc[0]
+    assert (row["verdict"], paper.shown_verdict(row)) == ("not run yet", "no verdict yet")
+    assert row["ours"] == pytest.approx(100 * sum(gains) / 3)
+    assert "runs of cpu scale decide no size" in row["note"]
     for rule, changed in (("near", arguments), ("within", one["arguments"])):
         path = tmp_path / "claims.csv"
         pd.DataFrame([one | {"rule": rule, "arguments": changed}]).to_csv(path, index=False)
