@@ -361,9 +361,12 @@ def _originals(dataset: Dataset, images: Path | None) -> Callable | None:
             raise ConfigError(f"images={images}: {dataset.name} has no ids that name its images; leave it out")
         return None
     path = data.own_path(dataset.name)
-    if not path.is_dir():
-        if images is None:
-            return None
+    if path.is_dir():
+        if images is not None:
+            raise ConfigError(f"images={images}: the images of {dataset.name} are its own files; leave it out")
+    elif images is None:
+        return None
+    else:
         catalogue.originals(path, (), images)  # now, and not after minutes of training
     return lambda ids: catalogue.originals(path, ids, images or path)
 
@@ -627,10 +630,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _flags_of_file(path: Path) -> list[str]:
     """The fields of a config file as the flags they stand for, so that later flags override them."""
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8")
         config = RunConfig.from_json(text)
-    except OSError as error:
-        raise ConfigError(f"{path}: not readable ({error.strerror}); give a JSON file of RunConfig's fields") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise ConfigError(f"{path}: not readable ({reason}); give a JSON file of RunConfig's fields") from None
     flags = []
     for name, value in config.model_dump(mode="json", include=set(json.loads(text)), exclude_none=True).items():
         flag = f"--{name.replace('_', '-')}"

@@ -13,7 +13,6 @@ memory stays bounded whatever the size of the feed, and an import that was kille
 with the same bytes. Only the addresses of hosts that the caller names are ever fetched.
 """
 
-import codecs
 import contextlib
 import csv
 import functools
@@ -44,7 +43,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import imagehash
 import numpy as np
 import pandas as pd
-import PIL.features
+import PIL
 import requests
 import urllib3
 from lxml import etree
@@ -58,8 +57,8 @@ from elrkit.groups import group_products, near_groups, split_by_group, title_ste
 
 log = logging.getLogger(__name__)
 
-# The decoders a web shop needs; every other one stays shut. Some builds of Pillow have no AVIF.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", *(("AVIF",) if PIL.features.check("avif") else ()))
+# The decoders a web shop needs; every other one stays shut. AVIF's may decode a larger frame than its header says.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
 MAX_TITLE = 80  # of which a dataset keeps so many, for people who look at its products
 MAX_NAME = 200  # characters of an id or a label: they become fixed-width arrays
 CHUNK = 512  # images between two commits
@@ -71,7 +70,7 @@ SHOWN = 10  # of which the summary shows so many
 
 def _known_encoding(name: str) -> str:
     try:
-        codecs.lookup(name)
+        io.TextIOWrapper(io.BytesIO(), encoding=name)
     except LookupError:
         raise ValueError(f"{name!r} is no encoding that Python knows; utf-8-sig, latin-1 and cp1252 are") from None
     return name
@@ -111,8 +110,8 @@ class FeedRules(BaseModel):
     first_year: int = 2011
     """Products released before this year are old; one without a date is not."""
     placeholder_labels: int | None = Field(None, ge=1)
-    """A picture that products of more subcategories than this share is a placeholder ("no image yet"), and they are
-    dropped; None keeps them."""
+    """An image file (one path or address) that products of more subcategories than this share is a placeholder ("no
+    image yet"), and they are dropped; None keeps them."""
     drop_labels: tuple[str, ...] = ()
     """Labels to leave out ("Not sure", "Other")."""
     merge_case: bool = False
@@ -185,7 +184,8 @@ def import_feed(
     """Read a shop's feed and write the dataset ``out`` (.npz), ``<out>.manifest.json`` and ``<out>.dropped.csv``.
 
     The last lists every product that was dropped: its file and place in it (from 1), id, image, the step and the reason
-    (but not those that `per_class` did not draw). It is written even when no product is left.
+    (but not those that `per_class` did not draw). An import that fails for want of products leaves it as
+    ``<out>.failed.csv``, and what an earlier one has written as it was.
 
     Args:
         feeds: XML and CSV files, or folders of them (read in the order of their names).
@@ -244,7 +244,7 @@ def import_feed(
     made_with = {"pillow": PIL.__version__, "imagehash": imagehash.__version__, "lxml": etree.__version__}
     asked = {"source": source, "rules": rules.model_dump(mode="json"), "made_with": made_with}
     out.parent.mkdir(parents=True, exist_ok=True)
-    work = _work_folder(out)
+    work = out.with_suffix(".work")
     unfinished = work / "import.sqlite"
     key = json.dumps([asked, str(root.resolve()), _SCHEMA], sort_keys=True)
     with _damage_named(unfinished), closing(_open_work(unfinished, key)) as db:
@@ -252,11 +252,10 @@ def import_feed(
             _scan(db, number, name, path, rules, hosts)
         _reject_placeholders(db, rules)
         _apply_decisions(db, decided, rules)
-        _decode_needed(db, root.resolve(), work / _DOWNLOADS, rules, workers)
+        _decode_needed(db, root.resolve(), _Fetcher(_downloads(out), hosts, rules), rules, workers)
         manifest = _write(db, out, asked, rules)
     unfinished.unlink()
-    if not any(work.iterdir()):
-        work.rmdir()
+    work.rmdir()
     return manifest
 
 
@@ -271,18 +270,25 @@ def rebuild_feed(
 ) -> dict:
     """Make a dataset again from its manifest, the feed and the images, and check that it is the same.
 
+    `out` is written only if it is; an `out` that was there stays otherwise.
+
     Raises:
-        ValueError: the feed, an image, or the resulting file differs from what the manifest lists.
+        ValueError: the feed, the decisions, an image, or the resulting file differs from what the manifest lists.
     """
+    out = Path(out)
     old = json.loads(Path(manifest).read_text(encoding="utf-8"))
     for (name, path), wanted in itertools.zip_longest(
         _feed_files(feeds), old["source"]["feeds"], fillvalue=(None, None)
     ):
         if name is None or not isinstance(wanted, dict) or _sha256(path) != wanted["sha256"]:
             raise ValueError(f"rebuild_feed: {name or wanted['file']} is not the feed that {manifest} was made from")
+    decided = [decisions] if isinstance(decisions, str | Path) else decisions
+    if [_sha256(Path(path)) for path in decided] != old["source"]["decisions"]:
+        raise ValueError(f"rebuild_feed: these are not the decisions that {manifest} was made with")
+    rebuilt = out.with_name(f"{out.stem}.rebuilt.npz")
     new = import_feed(
         feeds,
-        out,
+        rebuilt,
         images=images,
         rules=FeedRules(**old["rules"]),
         decisions=decisions,
@@ -290,12 +296,24 @@ def rebuild_feed(
         licence=old["source"]["licence"],
         workers=workers,
     )
-    hashes = json.loads(_manifest_path(Path(out)).read_text(encoding="utf-8"))["images"]
-    if hashes != old["images"]:
-        differing = sum(hashes.get(path) != sha for path, sha in old["images"].items())
-        raise ValueError(f"rebuild_feed: {differing} of {len(old['images'])} images differ from those {manifest} lists")
-    if new["npz_sha256"] != old["npz_sha256"]:
-        raise ValueError(f"rebuild_feed: {out} differs from {manifest}; it was made with {old['made_with']}")
+    hashes = json.loads(_manifest_path(rebuilt).read_text(encoding="utf-8"))["images"]
+    made = {of(rebuilt): of(out) for of in (Path, _manifest_path, dropped_list)}
+    try:
+        if hashes != old["images"]:
+            differing = sum(hashes.get(path) != sha for path, sha in old["images"].items())
+            raise ValueError(
+                f"rebuild_feed: {differing} of {len(old['images'])} images differ from those {manifest} lists"
+            )
+        if new["npz_sha256"] != old["npz_sha256"]:
+            raise ValueError(
+                f"rebuild_feed: the file differs from {manifest}'s, which was made with {old['made_with']}"
+            )
+        for path, final in made.items():
+            if path.exists():
+                path.replace(final)
+    finally:
+        for path in made:
+            path.unlink(missing_ok=True)
     return new
 
 
@@ -320,19 +338,22 @@ def originals(
     else:
         if not root.is_dir():
             raise FileNotFoundError(f"images folder {root} does not exist; name the one that was given to import-feed")
+        wanted = set(ids)
         try:
             manifest = json.loads(_manifest_path(path).read_text(encoding="utf-8"))
+            if manifest["npz_sha256"] != _sha256(path):
+                raise ValueError("the manifest is of another file")
             with np.load(path) as arrays:
                 rows = [arrays[f"{part}_{what}"] for what in ("ids", "image") for part in ("train", "test")]
-        except (FileNotFoundError, KeyError):
+            places = zip(np.concatenate(rows[:2]).tolist(), np.concatenate(rows[2:]).tolist(), strict=True)
+            listed, rules = list(manifest["images"].items()), manifest["rules"]
+            image_of = {id_: listed[place] for id_, place in places if id_ in wanted}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile):
             raise ValueError(
-                f"{path}: does not say which images it was made of, or lacks {_manifest_path(path).name} beside it; "
-                "import the feed again"
+                f"{path}: does not say which images it was made of, or lacks its own {_manifest_path(path).name} "
+                "beside it; import the feed again"
             ) from None
-        listed, wanted, rules = list(manifest["images"].items()), set(ids), manifest["rules"]
-        places = zip(np.concatenate(rows[:2]).tolist(), np.concatenate(rows[2:]).tolist(), strict=True)
-        image_of = {id_: listed[place] for id_, place in places if id_ in wanted}
-        downloads = _work_folder(path) / _DOWNLOADS
+        downloads = _downloads(path)
         where = {
             id_: (downloads.resolve(), _download_name(name), sha) if "://" in name else (root.resolve(), name, sha)
             for id_, (name, sha) in image_of.items()
@@ -403,14 +424,22 @@ def summary(manifest: Mapping) -> str:
 # ------------------------------------------------------------------------------------------------ reading feeds
 
 
+def _is_ours(path: Path) -> bool:
+    """Whether a CSV in a folder of feeds is what this package wrote about one: dropped products, a list, decisions."""
+    with path.open("rb") as file:
+        columns = file.readline(500).decode("utf-8-sig", "replace").strip().split(",")
+    return columns in (DROPPED_COLUMNS, DECISION_COLUMNS) or {"suggested_label", "confidence", "reason"} <= {*columns}
+
+
 def _feed_files(feeds: Sequence[str | Path]) -> list[tuple[str, Path]]:
     """(name for the manifest, path) of every feed file; names carry no folder of this machine."""
     files = []
-    for feed in [feeds] if isinstance(feeds, str | Path) else feeds:
+    feeds = [feeds] if isinstance(feeds, str | Path) else feeds
+    for feed in feeds:
         path = Path(feed)
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in (".xml", ".csv") and p.is_file())
-            files += [(p.relative_to(path).as_posix(), p) for p in inside]
+            files += [(p.relative_to(path).as_posix(), p) for p in inside if not _is_ours(p)]
         elif path.is_file():
             files.append((path.name, path))
         else:
@@ -427,7 +456,8 @@ def _feed_files(feeds: Sequence[str | Path]) -> list[tuple[str, Path]]:
 
 _NEXT_ADDRESS = re.compile(r"[\s,;|]+(?=https?://)", re.IGNORECASE)  # of several images in one cell
 _FRONT_PAGE = re.compile(r"https?://[^/?#]*/?", re.IGNORECASE)
-_YEAR = re.compile(r"(?<!\d)(\d{4})(?!\d)|(?<!\d)(\d{4})\d{4}(?!\d)")  # 2010-05-31, 31/05/2010, 20100531
+# 2010-05-31, 31/05/2010; of eight digits, 20100531 or 31052010, those that may be a year
+_YEAR = re.compile(r"(?<!\d)(\d{4})(?!\d)|(?<!\d)(?:((?:19|20)\d\d)\d{4}|\d{4}((?:19|20)\d\d))(?!\d)")
 _BROKEN_TEXT = re.compile("[\ufffd\ud800-\udfff]")
 _CONTROL = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # a NUL would end an id, where SQLite measures it
 
@@ -445,7 +475,7 @@ def _check_product(product: Mapping[str, str], rules: FeedRules, hosts: frozense
     if _FRONT_PAGE.fullmatch(part.get("link", "")):
         raise Rejected("invalid: link is the shop's front page")
     year = _YEAR.search(part.get("released", ""))
-    if year and 0 < int(year[1] or year[2]) < rules.first_year:  # 0000-00-00 is how MySQL says "no date"
+    if year and 0 < int(next(filter(None, year.groups()))) < rules.first_year:  # 0000-00-00: how MySQL says "no date"
         raise Rejected(f"old: released before {rules.first_year}")
     if not image:
         raise Rejected("no image")
@@ -480,7 +510,9 @@ def _one_spelling(label: str) -> str:
 
 def _check_address(image: str, hosts: frozenset[str]) -> str:
     """A relative path without a way out, or an address on a host that the caller named."""
-    if "://" in image or image.lower().startswith(("data:", "file:", "javascript:")):
+    if "://" in image or image.lower().startswith(("data:", "file:", "javascript:", "mailto:")):
+        if re.search(r"[\s\0-\x1f\x7f]", image):  # which the parser drops, and the library that fetches does not
+            raise Rejected("image address not understood")
         try:
             address = urlsplit(image)
         except ValueError:
@@ -660,6 +692,10 @@ def _download_name(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()
 
 
+# What the library raises for an address, or one that it is sent on to, that is none.
+_NO_ADDRESS = (ValueError, requests.exceptions.InvalidSchema, urllib3.exceptions.LocationParseError)
+
+
 class _PatientRetry(urllib3.Retry):
     """Waits as long as a host asks for, but not the hours that a hostile one may ask for."""
 
@@ -673,7 +709,7 @@ class _Fetcher:
 
     def __init__(self, folder: Path, hosts: Iterable[str], rules: FeedRules):
         self.folder, self.hosts, self.rules = folder.resolve(), frozenset(hosts), rules
-        self.failures = 0  # in a row
+        self.failures, self.counting = 0, threading.Lock()  # in a row
         self.session = requests.Session()
         self.session.headers["User-Agent"] = "elrkit feed importer"
         self.session.headers["Accept-Encoding"] = "identity"  # bytes are taken as they come, see `read1`
@@ -695,6 +731,12 @@ class _Fetcher:
             fetched = pool.map(self._fetch_one, (path for _, path in jobs if "://" in path))
             return [(k, *next(fetched)) if "://" in path else (k, root, path) for k, path in jobs]
 
+    def forget(self, paths: Iterable[str]) -> None:
+        """Remove what was fetched from those of these that are addresses: it was no image, and may be one next time."""
+        for path in paths:
+            if "://" in path:
+                (self.folder / _download_name(path)).unlink(missing_ok=True)
+
     def _fetch_one(self, url: str) -> tuple[Path | str, str]:
         name = _download_name(url)
         if (self.folder / name).exists():
@@ -704,9 +746,13 @@ class _Fetcher:
         try:
             data = self._fetch(url)
         except Rejected as error:
+            self.failures = 0  # the host has answered
             return "", str(error)
+        except _NO_ADDRESS:
+            return "", "image address not understood"
         except (requests.RequestException, urllib3.exceptions.HTTPError):
-            self.failures += 1
+            with self.counting:
+                self.failures += 1
             if self.failures < self.rules.max_failures:
                 return "", "download failed"
             raise ConnectionError(
@@ -714,8 +760,11 @@ class _Fetcher:
             ) from None
         self.failures = 0
         self.folder.mkdir(exist_ok=True)
-        partial = self.folder / f"{name}.{threading.get_ident()}"
-        partial.write_bytes(data)
+        partial = self.folder / f"{name}.{os.getpid()}-{threading.get_ident()}"
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut might leave an empty file of that name
         partial.replace(self.folder / name)
         return self.folder, name
 
@@ -753,7 +802,8 @@ CREATE TABLE label(k INTEGER PRIMARY KEY, key TEXT UNIQUE, name TEXT);
 CREATE TABLE product(n INTEGER PRIMARY KEY, id TEXT UNIQUE, label INT, image INT, draw INT, stem INT, title TEXT, \
 file INT, entry INT);
 CREATE TABLE unused(file INT, entry INT, id TEXT, image TEXT, step TEXT, reason TEXT);
-CREATE TABLE image(k INTEGER PRIMARY KEY, path TEXT UNIQUE, reason TEXT, sha256 BLOB, hash BLOB, notes TEXT);
+CREATE TABLE image(k INTEGER PRIMARY KEY, path TEXT UNIQUE, reason TEXT, sha256 BLOB, hash BLOB, notes TEXT, \
+placeholder INT);
 CREATE TABLE pixels(k INTEGER PRIMARY KEY, pixels BLOB);
 CREATE TABLE dropped(step TEXT, reason TEXT, count INT, examples TEXT);
 """
@@ -835,7 +885,12 @@ def _scan(db: sqlite3.Connection, number: int, name: str, path: Path, rules: Fee
     else:
         named = rules.columns or {}
         # A column that is named for one part is not another part's by default ("name" may hold the title).
-        columns = {part: name for part, name in CSV_COLUMNS.items() if name not in named.values()} | named
+        # What a product cannot do without keeps its own column.
+        columns = {
+            part: name
+            for part, name in CSV_COLUMNS.items()
+            if name not in named.values() or part in ("id", "label", "image")
+        } | named
         products = read_csv(path, rules.encoding, rules.delimiter, columns, named)
     by_file, by_id = columns["label"] == "@file", "{id}" in columns["image"]
     of_file = {"label": str(PurePosixPath(name).with_suffix("")), "name": path.stem}
@@ -870,7 +925,7 @@ def _scan(db: sqlite3.Connection, number: int, name: str, path: Path, rules: Fee
             except Rejected as error:
                 reason = str(error)
                 dropped[reason] += 1
-                told = (printable((product or {}).get(part, "").strip(), MAX_NAME) for part in ("id", "image"))
+                told = (_valid((product or {}).get(part, "").strip()) for part in ("id", "image"))
                 db.execute("INSERT INTO unused VALUES(?, ?, ?, ?, 'product', ?)", (number, read, *told, reason))
                 if dropped[reason] <= EXAMPLES:
                     shown = (product or {}).get("id", "") or f"product {read}"
@@ -893,12 +948,16 @@ def _scan(db: sqlite3.Connection, number: int, name: str, path: Path, rules: Fee
     log.info("%s: %d products read, %d dropped", name, read, dropped.total())
 
 
+def _valid(text: str) -> str:
+    """Text that a file can hold: half a character, as a damaged feed may have it, becomes a question mark."""
+    return text[:MAX_FIELD].encode("utf-8", "replace").decode().replace("\0", " ")
+
+
 def _one_line(title: str) -> str:
-    """The beginning of a title as valid text: half a character, as a damaged feed may hold, becomes a question mark."""
-    return " ".join(title.encode("utf-8", "replace").decode().replace("\0", " ").split())[:MAX_TITLE]
+    return " ".join(_valid(title).split())[:MAX_TITLE]
 
 
-_FORMULA = re.compile(r"^(?=[=+\-@\t\r])")
+_FORMULA = re.compile(r"^(?='*[=+\-@\t\r])")  # behind apostrophes as well, so that `_as_it_was` undoes it
 
 
 def as_text(cell: str) -> str:
@@ -907,6 +966,12 @@ def as_text(cell: str) -> str:
     return _FORMULA.sub("'", cell)
 
 
+def _as_it_was(cell: str) -> str:
+    """The text of a cell of `as_text`."""
+    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell[1:]) else cell
+
+
+DROPPED_COLUMNS = ["file", "product", "id", "image", "step", "reason"]
 DECISION_COLUMNS = ["id", "decision", "label", "suggested_label"]
 
 
@@ -915,8 +980,8 @@ def read_decisions(path: str | Path) -> pd.DataFrame:
 
     decision is in small letters: confirm (the suggestion is right), keep (the label stays), unsure, or what else was
     typed. The file is what the audit page saves, or what a spreadsheet made of it: columns in any order, parted by
-    commas, semicolons or tabs, and further ones, which are left out. Of a `labels.csv` with a column of decisions,
-    which the column reason betrays, the apostrophes go that kept its cells from being formulas.
+    commas, semicolons or tabs, and further ones, which are left out: a `labels.csv` with a column of decisions will do.
+    The apostrophes go that kept cells from being formulas.
 
     Raises:
         ValueError: it is no such file; names file and line.
@@ -948,11 +1013,7 @@ def read_decisions(path: str | Path) -> pd.DataFrame:
                 if len(row) != len(names):
                     raise ValueError(f"{path}: line {line}: {len(row)} columns; expected the {len(names)} of line 1")
                 id_, decision, label, suggested = (row[column].strip() for column in where)
-                if "reason" in names:
-                    id_, label, suggested = (
-                        text[1:] if text[:1] == "'" and as_text(text[1:]) != text[1:] else text
-                        for text in (id_, label, suggested)
-                    )
+                id_, label, suggested = map(_as_it_was, (id_, label, suggested))
                 if id_ in seen:
                     raise ValueError(f"{path}: line {line}: id {id_!r} was decided in line {seen[id_]} already")
                 seen[id_] = line
@@ -975,13 +1036,21 @@ def without_zeros(ids: Iterable[str]) -> dict[str, str]:
 
 
 def _reject_placeholders(db: sqlite3.Connection, rules: FeedRules) -> None:
-    """Images that more subcategories share than the rules allow, as the feed has them, are none to learn from."""
-    if rules.placeholder_labels is not None:
-        db.execute(
-            "UPDATE image SET reason = ? WHERE k IN "
-            "(SELECT image FROM product GROUP BY image HAVING COUNT(DISTINCT label) > ?)",
-            [f"placeholder, shared by more than {rules.placeholder_labels} subcategories", rules.placeholder_labels],
-        )
+    """Images that more subcategories share than the rules allow are none to learn from.
+
+    They are found once, in the labels as the feed has them, before decisions change some.
+    """
+    most = rules.placeholder_labels
+    if most is None:
+        return
+    db.execute("BEGIN")
+    if not db.execute("SELECT 1 FROM meta WHERE key='placeholders'").fetchone():
+        shared = "SELECT image FROM product GROUP BY image HAVING COUNT(DISTINCT label) > ?"
+        db.execute(f"UPDATE image SET placeholder = 1 WHERE k IN ({shared})", [most])
+        db.execute("INSERT INTO meta VALUES('placeholders', 'true')")
+    reason = f"placeholder, shared by more than {most} subcategories"
+    db.execute("UPDATE image SET reason = ? WHERE placeholder", [reason])
+    db.execute("COMMIT")
 
 
 def _apply_decisions(db: sqlite3.Connection, decisions: list[Path], rules: FeedRules) -> None:
@@ -1070,14 +1139,13 @@ FROM product p JOIN image i ON i.k = p.image WHERE i.reason IS NULL OR i.reason 
 """
 
 
-def _decode_needed(db: sqlite3.Connection, root: Path, downloads: Path, rules: FeedRules, workers: int) -> None:
+def _decode_needed(db: sqlite3.Connection, root: Path, fetcher: "_Fetcher", rules: FeedRules, workers: int) -> None:
     """Decode images in the order of the draw until each label has what it needs; a shared image is decoded once.
 
     Which products are kept depends on the draw alone: more than the needed images may be decoded, never other ones.
     """
     _real_folder.cache_clear()
     _names.cache_clear()  # folders may have changed since an import before
-    fetcher = _Fetcher(downloads, _meta(db, "asked")[0]["source"]["download_from"], rules)
     needed = -1 if rules.per_class is None else max(rules.per_class, rules.min_images)
     with contextlib.ExitStack() as stack:
         each = None
@@ -1108,6 +1176,7 @@ def _decode_needed(db: sqlite3.Connection, root: Path, downloads: Path, rules: F
                 db.executemany(
                     "UPDATE image SET reason=?, sha256=?, hash=?, notes=? WHERE k=?", [row[:5] for row in done]
                 )
+                fetcher.forget(path for (_, path), row in zip(jobs[start : start + step], done, strict=True) if row[0])
                 pixels = [row[4:] for row in done if row[5] is not None]
                 db.executemany("INSERT INTO pixels VALUES(?, ?)", pixels)
                 db.execute("COMMIT")
@@ -1137,11 +1206,9 @@ def _decode(part: tuple[FeedRules, list[tuple[int, Path | str, str]]]) -> list[t
 # ------------------------------------------------------------------------------------------------ writing
 
 
-_DOWNLOADS = "downloads"  # the folder below the import's own one
-
-
-def _work_folder(out: Path) -> Path:
-    return out.with_suffix(".work")
+def _downloads(out: Path) -> Path:
+    """Where fetched images are kept, for further imports into the same folder as well."""
+    return out.parent / "elrkit-downloads"
 
 
 def _manifest_path(out: Path) -> Path:
@@ -1159,7 +1226,24 @@ def _write(db: sqlite3.Connection, out: Path, asked: dict, rules: FeedRules) -> 
     counts = _counts(db, rules)
     decided = _meta(db, "decisions") or {"counts": {}, "examples": {}}
     counts["examples"] |= decided["examples"]
-    _write_dropped(db, dropped_list(out), [feed["file"] for feed in asked["source"]["feeds"]], rules)
+    lost = _write_dropped(db, out, [feed["file"] for feed in asked["source"]["feeds"]], rules)
+    try:
+        manifest = _write_dataset(db, out, asked, rules, counts, decided)
+    except ValueError as error:
+        if lost is None:
+            raise
+        lost.replace(failed := out.with_suffix(".failed.csv"))
+        raise ValueError(f"{error}; every dropped product is listed in {failed}") from None
+    if lost is None:
+        dropped_list(out).unlink(missing_ok=True)  # of an earlier import
+    else:
+        lost.replace(dropped_list(out))
+    return manifest
+
+
+def _write_dataset(
+    db: sqlite3.Connection, out: Path, asked: dict, rules: FeedRules, counts: dict, decided: dict
+) -> dict:
     if not counts["kept"]:
         refused = [f"file refused: {name}: {reason}" for name, reason in counts["files_refused"].items()]
         raise ValueError(
@@ -1204,8 +1288,8 @@ def _write(db: sqlite3.Connection, out: Path, asked: dict, rules: FeedRules) -> 
     return manifest
 
 
-def _write_dropped(db: sqlite3.Connection, path: Path, files: Sequence[str], rules: FeedRules) -> None:
-    """The list of dropped products, in the order of the feed; of an import without any, none."""
+def _write_dropped(db: sqlite3.Connection, out: Path, files: Sequence[str], rules: FeedRules) -> Path | None:
+    """The list of dropped products, in the order of the feed, as a file to be renamed; None where none was dropped."""
     rows = db.execute(
         "SELECT file, entry, id, image, step, reason FROM unused UNION ALL "
         "SELECT file, entry, id, path, CASE why WHEN 'small' THEN 'subcategory' ELSE 'image' END, why FROM left_over "
@@ -1213,16 +1297,15 @@ def _write_dropped(db: sqlite3.Connection, path: Path, files: Sequence[str], rul
     )
     first = rows.fetchone()
     if first is None:
-        path.unlink(missing_ok=True)
-        return
-    partial = path.with_suffix(".partial")
+        return None
+    partial = out.with_suffix(".dropped.partial")
     with partial.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("file", "product", "id", "image", "step", "reason"))
+        writer.writerow(DROPPED_COLUMNS)
         for number, entry, id_, image, step, why in itertools.chain([first], rows):
             reason = _too_few(rules) if why == "small" else why
             writer.writerow((files[number], entry, as_text(id_), as_text(image), step, reason))
-    partial.replace(path)
+    return partial
 
 
 def _too_few(rules: FeedRules) -> str:

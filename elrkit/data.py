@@ -8,12 +8,13 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from elrkit.config import BUILT_IN_TRAIN_SIZES
@@ -64,9 +65,13 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """16 hex digits of SHA-256 over all images and labels, to tell files of the same name apart."""
+        return self._fingerprint
+
+    @cached_property  # asked for each run of a plan
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256()
         for part in (self.train_images, self.train_labels, self.test_images, self.test_labels, self.train_truth):
-            digest.update(part.contiguous().numpy().tobytes())
+            digest.update(np.ascontiguousarray(part.numpy()).reshape(-1).view(np.uint8))
         return digest.hexdigest()[:16]
 
 
@@ -274,7 +279,7 @@ def _read_image(file: Path) -> np.ndarray:
             image = as_rgb(image)
             scale = side / min(image.size)
             image = image.resize([max(side, round(s * scale)) for s in image.size], Image.Resampling.BICUBIC)
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a decoder fed garbage may raise anything
         raise UnreadableImage(f"{file}: not a readable image ({error}); mend or remove it") from None
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return np.asarray(image.crop((left, top, left + side, top + side)))

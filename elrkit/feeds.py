@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from lxml import etree
 
@@ -394,18 +394,27 @@ def read_csv(
             raise FileRefused(f"cannot be read as {encoding}") from None
 
 
+_LONGEST_RECORD = 500  # lines: one whose quotes never balance runs on, line after line
+_LONGEST_LINE = 1 << 20  # characters; what is longer comes in pieces
+
+
 class _Lines:
     """The lines of a file; `taken`: those since it was last cleared; `back`: those to come again, last one first."""
 
-    def __init__(self, file: Iterable[str]) -> None:
-        self.file, self.taken, self.back = iter(file), [], []
+    def __init__(self, file: TextIO) -> None:
+        self.file, self.taken, self.back = file, [], []
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        self.taken.append(self.back.pop() if self.back else next(self.file))
-        return self.taken[-1]
+        if len(self.taken) >= _LONGEST_RECORD:
+            raise csv.Error(f"a record of more than {_LONGEST_RECORD} lines")
+        line = self.back.pop() if self.back else self.file.readline(_LONGEST_LINE)
+        if not line:
+            raise StopIteration
+        self.taken.append(line)
+        return line
 
 
 def _runaway(lines: list[str], header: list[str], delimiter: str) -> bool:

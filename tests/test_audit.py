@@ -359,6 +359,22 @@ def test_a_person_goes_through_the_list_by_keyboard(open_page, tmp_path):
     assert page.title() == "Labels to look at"  # the hostile title did not run
 
 
+def test_no_saved_decision_is_a_formula(open_page, tmp_path):
+    ids = ["=HYPERLINK(1)", "'-47", "-48", "'plain"]
+    table = review_table()
+    table["id"] = [*ids, *table["id"].iloc[4:]]
+    page = open_page(table, pictures())
+    press(page, "c", "k", "u", "c")
+    kept = saved(page, tmp_path / "decisions.csv")
+    assert kept["id"].tolist() == ids
+    lines = (tmp_path / "decisions.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines[1:]] == ["'=HYPERLINK(1)", "''-47", "'-48", "'plain"]
+    page.evaluate("localStorage.clear()")
+    page.reload()
+    page.set_input_files("#file", tmp_path / "decisions.csv")
+    page.wait_for_selector("#message:has-text('4 decisions loaded')")
+
+
 def test_a_wrong_label_may_move_elsewhere_than_suggested(open_page, tmp_path):
     page = open_page(review_table(), pictures())
 

@@ -2,7 +2,9 @@
 
 import os
 import socket
+import struct
 import urllib.request
+import zlib
 from pathlib import Path
 from urllib.error import URLError
 
@@ -256,6 +258,14 @@ def test_folder_errors_name_the_file(tmp_path):
     with pytest.raises(DataError) as caught:
         data.load(f"{tmp_path}/")
     assert_one_line(caught, "torn.jpg: not a readable image", "mend or remove it")
+    (tmp_path / "b" / "torn.jpg").unlink()
+    chunk = struct.pack(">I", 13) + b"IHDR" + struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
+    (tmp_path / "b" / "torn.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", zlib.crc32(chunk[4:])) + b"\0\0\0\x09\x80\x81\x82\x83"
+    )
+    with pytest.raises(DataError, match=r"torn\.png: not a readable image"):  # Pillow raises a SyntaxError
+        data.load(f"{tmp_path}/")
+    (tmp_path / "b" / "torn.png").unlink()
     save_images(tmp_path / "split" / "train" / "a", 2, (255, 0))
     save_images(tmp_path / "split" / "train" / "b", 2, (255, 0))
     (tmp_path / "split" / "test").mkdir()

@@ -109,9 +109,9 @@ def test_early_learning_needs_both_losses():
 def test_sam_beside_the_sgd_that_costs_as_much():
     sharp = {**ELR, "sam_rho": 0.05, "test": 73, "best": 71, "seeds": (0,), "wrong_memorized": 0.2}
     assert findings.sam(rows(ELR, sharp)) == (
-        "Points of test accuracy that SAM adds, all else equal: at the last epoch +3.0 (1 seed) to ELR, where the paper "
-        "has 14.6; at the best epochs +1.0 (1 seed) to ELR. It costs twice as much; SGD for twice the epochs, its fair "
-        "rival, is not run yet. Wrong labels memorized, in points: -30.0 (1 seed) with ELR"
+        "Points of test accuracy that SAM adds, all else equal: at the last epoch +3.0 (1 seed) to ELR, where the "
+        "paper has 14.6; at the best epochs +1.0 (1 seed) to ELR. It costs twice as much; SGD for twice the epochs, "
+        "its fair rival, is not run yet. Wrong labels memorized, in points: -30.0 (1 seed) with ELR"
     )
     longer = {**ELR, "epochs": 60, "test": 72}
     assert "+3.0 (1 seed) to ELR (twice the epochs with SGD: +2.0 (+2.0 to +2.0)), where" in (

@@ -299,6 +299,12 @@ def test_the_page_has_the_shop_s_own_pictures(tmp_path, capsys):
     assert "pixels wide" not in capsys.readouterr().out
     assert main([*command, "--images", f"{feed}/none"]) == 2
     assert "does not exist; name the one that was given to import-feed" in capsys.readouterr().err
+    for name in "ab":
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for k in range(20):
+            Image.fromarray(IMAGES[k]).save(tmp_path / "set" / name / f"{k}.png")
+    assert main(["audit", f"{tmp_path}/set", "--images", feed]) == 2
+    assert "are its own files; leave it out" in capsys.readouterr().err
 
 
 def test_a_part_of_a_plan_is_listed_and_trained(tmp_path, monkeypatch, capsys):

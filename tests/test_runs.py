@@ -506,8 +506,11 @@ def test_import_adds_what_is_new_and_names_what_is_refused(record, tmp_path):
     def as_bytes(r):
         return json.dumps(r).encode()
 
-    spoiled = copy.deepcopy(record)
+    spoiled, classless, slow, unknown = (copy.deepcopy(record) for _ in range(4))
     spoiled["config"]["seed"] = 9
+    classless["data"] = {}  # what every table of records asks for
+    slow["timing"]["images_per_second"] = 3
+    unknown["curves"]["held_out_top1_noisy"] = [None] * len(record["curves"]["test_top1"])
     other_result, elsewhere = copy.deepcopy(record), copy.deepcopy(record)
     other_result["curves"]["test_top1"][0] = 0.123
     elsewhere["curves"]["test_top1"][0] = 0.123
@@ -518,6 +521,9 @@ def test_import_adds_what_is_new_and_names_what_is_refused(record, tmp_path):
             "../../outside.json": as_bytes(record),
             "again.json": as_bytes(record),
             "spoiled.json": as_bytes(spoiled),
+            "classless.json": as_bytes(classless),
+            "slow.json": as_bytes(slow),
+            "unknown.json": as_bytes(unknown),
             "torn.json": b"{",
             "foreign.json": b"{}",
             "deep.json": b"[" * 100_000,
@@ -530,7 +536,8 @@ def test_import_adds_what_is_new_and_names_what_is_refused(record, tmp_path):
     assert added == [record["run_id"]]
     assert known == [record["run_id"]] * 2
     assert [message.split(": ")[0] for message in refused] == [
-        f"home.tar.gz:{name}.json" for name in ("spoiled", "torn", "foreign", "deep", "other-result")
+        f"home.tar.gz:{name}.json"
+        for name in ("spoiled", "classless", "slow", "unknown", "torn", "foreign", "deep", "other-result")
     ]
     assert "is here with other results of the same device" in refused[-1]
     assert comparable(runs.find(RunConfig(**record["config"]))) == comparable(record)
