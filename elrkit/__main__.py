@@ -15,6 +15,7 @@ import tyro
 from elrkit import catalogue, plans, progress, runs
 from elrkit.config import BUILT_IN_TRAIN_SIZES, ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig
 from elrkit.data import Dataset
+from elrkit.decisions import read_decisions
 from elrkit.train import predict_test
 
 app = tyro.extras.SubcommandApp()
@@ -286,7 +287,7 @@ def audit(
     from elrkit import audit, data
 
     given = None if probabilities is None else audit.read_probabilities(probabilities)
-    decided = [catalogue.read_decisions(path) for path in decisions]
+    decided = [read_decisions(path) for path in decisions]
     is_run = re.fullmatch("[0-9a-f]{12}", run_or_feed)
     if is_run:
         config = RunConfig(**runs.by_id(run_or_feed)["config"])

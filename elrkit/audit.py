@@ -31,8 +31,8 @@ from PIL import Image
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
 
-from elrkit.catalogue import as_text, without_zeros
 from elrkit.data import Dataset
+from elrkit.decisions import as_text, without_zeros
 
 Method = Literal["odds", "self_confidence", "margin", "balanced"]
 
@@ -341,7 +341,7 @@ def audit_outcome(
     label of `suspect_list`. test: (m, C) the network's probabilities of the test images, whose labels are then listed
     too, when the dataset has ids for them, in an order `as_suspicious_as` the targets of the training images. beside:
     (n, C) out-of-fold probabilities of the dataset's training images by another model, to `combine` with the run's.
-    decisions: of `catalogue.read_decisions`, a later review after an earlier one; a product whose last decision is
+    decisions: of `decisions.read_decisions`, a later review after an earlier one; a product whose last decision is
     confirm or keep is left out if its label is the one decided on. originals: ids to larger pictures of theirs for the
     page, as `catalogue.originals`; those it leaves out are shown as the dataset has them.
     Raises AuditError when the run was trained on more images than the dataset has, and as `check_listable` does.
@@ -529,7 +529,7 @@ def review_page(
     table: the columns of `rank` and, if wanted, ``title`` (a product's name); thumbnails: (n, H, W, 3) uint8, in the
     table's order. The file needs no other file and makes no request; pictures are inside it as WebP. Decisions stay
     in the browser's localStorage until they are saved as a CSV file, which the page and
-    `catalogue.read_decisions` read. Pages of one list share them: `whole`, of which `table` is the head, tells lists
+    `decisions.read_decisions` read. Pages of one list share them: `whole`, of which `table` is the head, tells lists
     apart (default: the table). A wrong label may move to any of the `classes`, and to those of the table.
     Ids, names and titles come from strangers: they reach the page as data only, never as markup.
     """

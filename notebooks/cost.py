@@ -133,6 +133,7 @@ plots.cost(pd.DataFrame(bars))
 
 # %% tags=["nbval-ignore-output"]
 by = flops.totals(table, ["scale", "device", "threads"]) if len(table) else ours
+by = by.dropna(axis="columns", how="all")
 by.style.hide(axis="index").format(precision=3, na_rep="not told", thousands=",")
 
 # %% tags=["nbval-ignore-output"]

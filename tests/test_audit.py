@@ -22,8 +22,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, precision_score, recall_score
 from sklearn.model_selection import cross_val_predict
 
-from elrkit import audit, catalogue
+from elrkit import audit
 from elrkit.data import Dataset
+from elrkit.decisions import DECISION_COLUMNS, read_decisions
 
 
 def random_probabilities(n, classes, seed=0, sharpness=4.0):
@@ -331,7 +332,7 @@ def saved(page, path):
         page.keyboard.press("s")
     assert download.value.suggested_filename == "decisions.csv"
     download.value.save_as(path)
-    return catalogue.read_decisions(path)
+    return read_decisions(path)
 
 
 def test_a_person_goes_through_the_list_by_keyboard(open_page, tmp_path):
@@ -474,7 +475,7 @@ def test_rows_of_another_list_are_left_out_and_counted(open_page, tmp_path):
     page = open_page(review_table(), pictures())
     rows = [["p0", "keep", "cat", "dog"], ["p4", "confirm", "dog", "horse"], ["gone", "keep", "cat", "dog"]]
     rows += [["p1", "keep", "cat", "dog"], ["p7", "keep", "dog", "horse"]]  # filed elsewhere; kept against another
-    page.set_input_files("#file", write(tmp_path / "d.csv", catalogue.DECISION_COLUMNS, *rows))
+    page.set_input_files("#file", write(tmp_path / "d.csv", DECISION_COLUMNS, *rows))
     page.wait_for_selector("#message.bad")
     assert page.inner_text("#message") == (
         "2 decisions loaded from d.csv. 3 rows left out: not on this list, or with other labels."

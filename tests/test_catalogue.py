@@ -27,6 +27,7 @@ from PIL import Image
 from elrkit import catalogue, feeds
 from elrkit.catalogue import FeedRules, import_feed, read_thumbnail, rebuild_feed, summary
 from elrkit.config import ConfigError
+from elrkit.decisions import read_decisions, without_zeros
 from elrkit.feedmaker import CIFAR100_SUPERCLASSES, make_feed, make_feed_from
 
 CHECK_LOADABLE = catalogue._check_loadable
@@ -1181,30 +1182,6 @@ def test_a_key_does_not_shadow_the_name_of_another_subcategory(shop):
     assert [found[f"{PAGE}{k}"] for k in (2, 5, 0)] == ["Hats", "Hats", "Shoes"]
 
 
-def test_decisions_come_back_as_text(tmp_path):
-    rows = [["007", "confirm", "NA", "1e3"], ["a\nb", "keep", "", "x,y; z"]]
-    path = tmp_path / "d.csv"
-
-    def read(rows, columns=catalogue.DECISION_COLUMNS, encoding="utf-8", **options):
-        with path.open("w", newline="", encoding=encoding) as file:
-            csv.writer(file, **options).writerows([columns, *rows])
-        return catalogue.read_decisions(path)
-
-    found = read(rows)
-    assert found.columns.tolist() == catalogue.DECISION_COLUMNS
-    assert found.values.tolist() == rows
-    assert found.index.tolist() == [2, 3]
-    assert read([]).columns.tolist() == catalogue.DECISION_COLUMNS
-    assert read([]).empty
-    # As spreadsheets save it.
-    for delimiter in ",;\t":
-        assert read(rows, encoding="utf-8-sig", delimiter=delimiter).values.tolist() == rows
-    assert read([["x", "Keep ", "a", "b"]]).values.tolist() == [["x", "keep", "a", "b"]]
-    more = read([["n", "b", "a", "KEEP", "x"]], ["note", "suggested_label", "label", "decision", "id"])
-    assert more.values.tolist() == [["x", "keep", "a", "b"]]
-    assert read([["x", "keep", "a", "b", ""], [""] * 5], [*catalogue.DECISION_COLUMNS, ""]).index.tolist() == [2]
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -1224,7 +1201,7 @@ def test_decisions_that_are_not_sound_are_named_by_file_and_line(content, messag
     path = shop / "d.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=message) as error:
-        catalogue.read_decisions(path)
+        read_decisions(path)
     assert str(path) in str(error.value)
     assert len(str(error.value).splitlines()) == 1
     with pytest.raises(ValueError, match=message):
@@ -1431,8 +1408,8 @@ def test_a_host_may_be_given_by_an_address_of_it(shop):
 
 def test_ids_that_a_spreadsheet_robbed_of_their_zeros_are_understood(shop, caplog):
     """Excel saves 00003 as 3."""
-    assert catalogue.without_zeros(["007", "07", "0012", "12", "00", "0x1", "5"]) == {"0": "00"}
-    assert catalogue.without_zeros(["00048", "5"]) == {"48": "00048"}
+    assert without_zeros(["007", "07", "0012", "12", "00", "0x1", "5"]) == {"0": "00"}
+    assert without_zeros(["00048", "5"]) == {"48": "00048"}
     feed = "id,label,image\n" + "".join(f"{k:05},{'hat' if k % 2 else 'shoe'},{k}.jpg\n" for k in range(8))
     (shop / "d.csv").write_text("id,decision,label,suggested_label\n3,confirm,hat,shoe\n4,keep,shoe,hat\n")
     manifest = run(shop, feed, "feed.csv", decisions=shop / "d.csv")
@@ -1814,22 +1791,6 @@ def test_a_merchant_s_feed_with_prefixes(shop):
     columns = {"id": "g:id", "label": "g:product_type", "name": "g:product_type", "image": "g:image_link"}
     run(shop, feed, rules=FeedRules(item="item", columns=columns))
     assert ids(shop / "out.npz") == {f"i{k}" for k in range(8)}
-
-
-def test_decisions_in_the_list_itself_lose_the_apostrophes_of_its_cells(tmp_path):
-    path = tmp_path / "labels.csv"
-    path.write_text("id,label,suggested_label,reason,decision\n'-47,'- Kids,b,x,keep\n'a,b,c,x,confirm\n", "utf-8-sig")
-    read = catalogue.read_decisions(path)
-    assert read[["id", "label"]].values.tolist() == [["-47", "- Kids"], ["'a", "b"]]
-    plain = tmp_path / "decisions.csv"
-    plain.write_text("id,decision,label,suggested_label\n'-47,keep,a,b\n''-47,keep,a,b\n'x,keep,a,b\n")
-    assert catalogue.read_decisions(plain)["id"].tolist() == ["-47", "'-47", "'x"]
-
-
-@given(st.text(alphabet="'=+-@\t\rab", max_size=6))
-def test_a_cell_made_text_is_never_a_formula_and_comes_back(cell):
-    assert not catalogue.as_text(cell).startswith(tuple("=+-@\t\r"))
-    assert catalogue._as_it_was(catalogue.as_text(cell)) == cell
 
 
 def test_of_several_categories_the_first_counts(tmp_path):

@@ -235,7 +235,8 @@ def test_shares_read_in_percent():
 
 def test_the_answer_is_computed(store):
     table = shop.table([LEAKY, APART], epochs=2)
-    best = table.loc[table["agreement"].idxmax()]
+    theirs = table[table["arm"] == "ELR + SAM"]  # as the paper's number is
+    best = theirs.loc[theirs["agreement"].idxmax()]
     paper_scale = table.assign(kind="paper")
     for published, verdict in ((best["agreement"], " reaches "), (best["agreement"] + 0.001, " does not reach ")):
         answer = shop.leakage_answer(paper_scale, published)
