@@ -254,10 +254,13 @@ for scale in there:
     first = planned[scale][0].noise_rate
     part = [c for c in planned[scale] if (c.noise_rate, c.loss) == (first, "elr")]
     rows = compare.compare(part, records[scale], compare.SAM_LADDER)
-    if rows["seeds"].sum():
+    known = (rows["seeds"] > 0).sum()
+    if known > 1:
         sam_ladders[scale] = rows
         display(plots.ladder(rows, f"The SAM comparison, {scale} scale"))
-if not sam_ladders:
+    else:
+        print(f"{scale} scale: {known} of {len(rows)} rungs, nothing to compare yet")
+if not there:
     print("not run yet")
 
 # %% tags=["nbval-ignore-output", "hide-input"]

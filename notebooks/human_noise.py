@@ -87,7 +87,11 @@ human_noise.leaderboard(paper.load_published(), tables).style.hide(axis="index")
 # %% tags=["nbval-ignore-output", "hide-input"]
 for scale in shown:
     print(f"{scale} scale")
-    display(human_noise.gains(tables[scale]).style.hide(axis="index"))
+    gains = human_noise.gains(tables[scale])
+    missing = (gains[list(human_noise.LEVELS)] == "not run yet").all(axis="columns")
+    display(gains[~missing].style.hide(axis="index"))
+    if missing.any():
+        print(f"not run yet: {'; '.join(gains.means[missing])}")
 
 # %% [markdown]
 # ## People's errors against as many redrawn labels
