@@ -259,7 +259,9 @@ for scale in there:
         sam_ladders[scale] = rows
         display(plots.ladder(rows, f"The SAM comparison, {scale} scale"))
     else:
-        print(f"{scale} scale: {known} of {len(rows)} rungs, nothing to compare yet")
+        print(
+            f"{scale} scale: {known} of {len(rows)} rungs, nothing to compare yet"
+        )
 if not there:
     print("not run yet")
 
