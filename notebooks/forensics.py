@@ -122,8 +122,8 @@ for scale, rows in ladders.items():
 # %% [markdown]
 # ### What ELR adds on each rung
 #
-# ELR prevents what cross-entropy memorizes; where little is memorized it has little to prevent, though it gains a little
-# where no label is wrong as well. So the same switch that lowers the accuracy of cross-entropy can make the gain. (No rung
+# ELR prevents what cross-entropy memorizes; where little is memorized it has little to prevent, though without
+# augmentation it gains a little where no label is wrong as well ({doc}`table1`). So the same switch that lowers the accuracy of cross-entropy can make the gain. (No rung
 # trains on the same images without crops, so this says what fresh crops are worth, not whether crops drawn once are worse
 # than none.) ELR minus cross-entropy, in points, within a seed, beside the same
 # difference in the paper's Table 1. How much of this is the small net's, the next table shows: under fresh crops it may
