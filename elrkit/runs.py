@@ -114,11 +114,10 @@ def check(record: Any, name: str) -> dict:
         may_be_empty = column_name not in ("epoch", "test_top1", "held_out_top1_noisy")
         if not all(_is_number(value) or (value is None and may_be_empty) for value in column):
             raise RecordError(f"{name}: the curve {column_name!r} holds something that is no number")
-    if record["status"] == "finished" and not (isinstance(record["data"].get("classes"), int)):
+    if record["status"] == "finished" and not isinstance(record["data"].get("classes"), int):
         raise RecordError(f"{name}: data lack the number of classes")
-    if not isinstance(speeds := record["timing"].get("images_per_second", []), list) or not all(
-        map(_is_number, speeds)
-    ):
+    speeds = record["timing"].get("images_per_second", [])
+    if not isinstance(speeds, list) or not all(map(_is_number, speeds)):
         raise RecordError(f"{name}: images_per_second is no list of numbers")
     return record
 
