@@ -121,7 +121,7 @@ def readme() -> None:
 
 
 def draw_figures(folder: Path) -> None:
-    """The two figures of the front page and the README, as far as their runs are there."""
+    """The figures of the front page and the README, as far as their runs are there."""
     from elrkit import findings, plans, plots, runs
 
     records = [runs.find(config) for config in plans.plan("early-learning", "cpu") if config.noise_rate == 0.2]
@@ -130,6 +130,7 @@ def draw_figures(folder: Path) -> None:
         figures["early_learning"] = plots.early_learning(runs.curves(records), "batches")
     if len(pairs := findings.pairs()):
         figures["kept_from_memory"] = plots.kept_from_memory(pairs)
+    figures["differences"] = plots.differences(findings.differences())
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
 

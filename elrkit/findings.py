@@ -106,6 +106,107 @@ def answer() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def differences() -> pd.DataFrame:
+    """What ELR adds to cross-entropy, and SAM to SGD, within a seed and all else equal: a row per scale and cell that
+    the chapters ask about, whether it is run or not, in the order of the front page's figure.
+
+    Columns: about: which comparison; cell; scale; seeds; last, last_low, last_high: points of test accuracy at the last
+    epoch, mean and 95 % t interval over seeds; best, best_low, best_high: each run at the epoch where it is highest;
+    published, liu: the same at the last epoch in the two papers. NaN where there is none.
+    """
+    rows = [row for scale in SCALES for row in _of_scale(scale)]
+    measures = [f"{at}{end}" for at in ("last", "best") for end in ("", "_low", "_high")]
+    table = pd.DataFrame(rows, columns=["about", "cell", "scale", "seeds", *measures, "published", "liu"])
+    order = (
+        table.drop_duplicates("about")["about"].to_list(),
+        table.drop_duplicates(["about", "cell"])["cell"].to_list(),
+    )
+    places = table.assign(about=table["about"].map(order[0].index), cell=table["cell"].map(order[1].index))
+    return table.loc[places.sort_values(["about", "cell"], kind="stable").index].reset_index(drop=True)
+
+
+def _of_scale(scale: str) -> Iterable[tuple]:
+    """The rows of `differences` at a scale."""
+    published = paper.load_published()
+    theirs = paper.published_gains(published)
+    sam_theirs = published.set_index("id")["mean"]["galatolo2021-text-cdon-sam-gain"]
+
+    def cells(planned: Iterable[RunConfig], name: Callable[[RunConfig], str], second: Callable[[RunConfig], bool]):
+        """(name of the cell, its first run, the seven columns from seeds on) of runs that differ in `second`."""
+        arms: dict[str, dict[bool, dict[int, RunConfig]]] = {}
+        for config in planned:
+            arms.setdefault(name(config), {False: {}, True: {}})[second(config)][config.seed] = config
+        for cell, arm in arms.items():
+            if arm[False] and arm[True]:
+                yield cell, next(iter(arm[True].values())), _gains(arm[True], arm[False])
+
+    def is_elr(config: RunConfig) -> bool:
+        return config.loss == "elr"
+
+    def is_sam(config: RunConfig) -> bool:
+        return config.sam_rho > 0
+
+    table1 = [config for config in plans.plan("table1", scale) if config.split == "all"]
+    table1.sort(key=lambda c: (c.dataset, c.schedule != "multistep", c.noise_rate))
+    for cell, config, gains in cells(
+        table1, lambda c: f"{paper.DATASETS[c.dataset]}, {paper.SCHEDULES[c.schedule]}, {_rate(c)} redrawn", is_elr
+    ):
+        yield (
+            "ELR - CE, Table 1",
+            cell,
+            scale,
+            *gains,
+            *theirs.loc[(config.dataset, config.schedule, config.noise_rate)],
+        )
+    crops = [config for config in _as_table1(plans.plan("forensics", scale)) if config.split == "all"]
+    for cell, _, gains in cells(crops, lambda c: paper.AUGMENTATIONS[c.augmentation], is_elr):
+        yield f"ELR - CE, CIFAR-10, {_rate(crops[0])} redrawn, multi-step", cell, scale, *gains, np.nan, np.nan
+    people = [c for c in plans.plan("human-noise", scale) if c.split == "all" and c.schedule == "multistep"]
+    plain = [config for config in people if not is_sam(config)]
+    for cell, _, gains in cells(plain, _whose, is_elr):
+        yield "ELR - CE, labels by people, or as many wrong", cell, scale, *gains, np.nan, np.nan
+    names = {made.dataset: _shop_name(made) for made in shop.shops(scale)}
+    shops = [config for made in shop.shops(scale) for config in shop.configs(made).values()]
+    plain = [config for config in shops if not is_sam(config)]
+    for cell, _, gains in cells(plain, lambda c: names[c.dataset], is_elr):
+        yield "ELR - CE, shops with misfiled products", cell, scale, *gains, np.nan, np.nan
+    of_sam = plans.plan("sam", scale)
+    nothing = (0, *[np.nan] * 6)
+    yield "SAM - SGD", "to ELR, the paper's shop, not public", scale, *nothing, sam_theirs, np.nan
+    short = [config for config in of_sam if config.epochs == of_sam[0].epochs]
+    for cell, _, gains in cells(short, lambda c: f"to {NAMES[c.loss]}, {_rate(c)} of CIFAR-10 redrawn", is_sam):
+        yield "SAM - SGD", cell, scale, *gains, np.nan, np.nan
+    for planned, name in ((people, _whose), (shops, lambda c: names[c.dataset])):
+        for cell, _, gains in cells(filter(is_elr, planned), lambda c, name=name: f"to ELR, {name(c)}", is_sam):
+            yield "SAM - SGD", cell, scale, *gains, np.nan, np.nan
+
+
+def _gains(arm: dict[int, RunConfig], base: dict[int, RunConfig]) -> tuple[float, ...]:
+    """Seeds that both have finished, then mean, low and high of `arm` less `base` in points at the last epoch, and at
+    the best ones."""
+    pairs = [(runs.find(arm[seed]), runs.find(base[seed])) for seed in arm.keys() & base.keys()]
+    done = [pair for pair in pairs if all(record and record["status"] == "finished" for record in pair)]
+    curves = [[record["curves"]["test_top1"] for record in pair] for pair in done]
+    last, best = (np.array([100 * (pick(a) - pick(b)) for a, b in curves]) for pick in (lambda curve: curve[-1], max))
+    return len(done), *paper.t_interval(last), *paper.t_interval(best)
+
+
+def _shop_name(made: shop.Shop) -> str:
+    if made.kind == "clothing":
+        return "photos of clothes"
+    leak = f"{made.leak} % near-duplicates" if made.split == "product" else "split by group"
+    return f"made shop, {leak}"
+
+
+def _rate(config: RunConfig) -> str:
+    return f"{100 * config.noise_rate:g} %"
+
+
+def _whose(config: RunConfig) -> str:
+    whose = human_noise.level_of(config.noise_rate) if config.noise == "human" else "at random"
+    return f"{whose}, {100 * config.noise_rate:.0f} % wrong"
+
+
 def pairs() -> pd.DataFrame:
     """`compare.kept_from_memory` of the report's records on photos: CIFAR's, and those of the made shops."""
     return compare.kept_from_memory(_on_photos(runs.table(runs.read_all())))

@@ -1008,10 +1008,10 @@ def elr_minus_ce(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """
     columns = ["scale", "dataset", "schedule", "noise", "ELR minus CE", "95 % interval", "seeds", "paper", "Liu et al."]
     cell = ["scale", "dataset", "schedule", "noise_rate"]
-    theirs = table1(published, runs.iloc[:0]).pivot(index=cell[1:], columns="loss", values=["published", "liu"])
+    theirs = published_gains(published)
 
     def published_gain(key: tuple, whose: str) -> str:
-        gain = theirs.loc[key, (whose, "elr")] - theirs.loc[key, (whose, "ce")] if key in theirs.index else nan
+        gain = theirs.loc[key, whose] if key in theirs.index else nan
         return "" if np.isnan(gain) else f"{gain:+.2f}"
 
     pairs = _whole(runs).pivot(index=[*cell, "seed"], columns="loss", values="test_top1")
@@ -1024,6 +1024,18 @@ def elr_minus_ce(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         gains = (published_gain((dataset, schedule, rate), whose) for whose in ("published", "liu"))
         rows.append((scale, *where, f"{mean:+.2f}", interval, len(points), *gains))
     return pd.DataFrame(rows, columns=columns)
+
+
+def published_gains(published: pd.DataFrame) -> pd.DataFrame:
+    """ELR less cross-entropy in points, in the paper's Table 1 (column published) and in Liu et al.'s (liu, NaN where
+    they have no such cell); index: dataset, schedule, noise_rate."""
+    numbers = published[published["noise_kind"].isin(["none", "symmetric"]) & published["loss"].isin(["ce", "elr"])]
+    gains = {}
+    for name, source in (("published", "galatolo2021"), ("liu", "liu2020")):
+        of_source = numbers[(numbers["source"] == source) & (numbers["table"] == "Table 1")]
+        cells = of_source.pivot(index=CELL[:3], columns="loss", values="mean")
+        gains[name] = cells["elr"] - cells["ce"]
+    return pd.DataFrame(gains)
 
 
 def selected_and_last(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -1080,9 +1092,10 @@ def readme_table(decided: pd.DataFrame) -> str:
         ours = "not run yet"
         if not np.isnan(row["ours"]):
             seeds = f"{row['seeds']} seed{'s' * int(row['seeds'] > 1)}"
-            ours = f"{shown_verdict(row)}: {row['ours']:.1f} {row['unit']}, {seeds}, {row['scale']} scale"
-            if row["beside"]:
-                ours = "; ".join([f"{ours}, with {row['setting']}", *row["beside"]])
+            spread = f"{row['low']:+.2f} to {row['high']:+.2f}, " if np.isfinite(row["low"]) else ""
+            setting = f" with {row['setting']}" if row["setting"] else ""
+            main = f"{row['ours']:+.2f} {row['unit']} ({spread}{seeds}, {row['scale']} scale){setting}"
+            ours = "<br>".join([f"**{shown_verdict(row)}**", main, *row["beside"]])
         published = "in words" if np.isnan(row["published"]) else f"{row['published']:.1f} {row['unit']}"
         lines.append(f"| {row['text']} | {published} | {ours} | `python -m elrkit run {plan}` |")
     return "\n".join(lines)

@@ -166,6 +166,58 @@ def kept_from_memory(pairs: pd.DataFrame) -> Figure:
     return figure
 
 
+def differences(table: pd.DataFrame) -> Figure:
+    """What ELR adds to cross-entropy and SAM to SGD in every cell, with intervals, at the last epoch and at the best.
+
+    table  `elrkit.findings.differences`. Marks with a line are means with their 95 % interval over seeds, hollow ones a
+           single seed; filled squares: paper scale, triangles: cpu scale, another question whose level cannot be
+           compared; diamonds and stars: the papers'. A cell without a mark of ours is not run yet.
+
+    Raises ValueError when the table is empty.
+    """
+    if table.empty:
+        raise ValueError("differences: no cell to draw")
+    groups = table.groupby("about", sort=False)["cell"].unique()
+    lines = []
+    for about, names in groups.items():
+        lines += [(about, None), *((about, name) for name in names)]
+    places = {line: -place for place, line in enumerate(lines)}
+    figure = Figure(figsize=(9.0, 0.9 + 0.2 * len(lines)), layout="constrained")
+    axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    own = {"paper": (BLUE, "s", "ours, paper scale"), "cpu": (BLUE, "^", "ours, cpu scale")}
+    theirs = {"published": (VERMILION, "D", "Galatolo et al."), "liu": (ORANGE, "*", "Liu et al.")}
+    y = np.array([places[key] for key in zip(table["about"], table["cell"], strict=True)])
+    run = table.groupby(["about", "cell"], sort=False)["seeds"].sum()
+    for ax, at, title in zip(axes, ("last", "best"), ("at the last epoch", "at the best epochs"), strict=True):
+        ax.axvline(0, color=GREY, linewidth=0.8)
+        for name, (colour, mark, label) in theirs.items() if at == "last" else ():
+            ax.plot(table[name], y, mark, mfc="white", color=colour, ms=6, label=label)
+        for scale, (colour, mark, label) in own.items():
+            of_scale = (table["scale"] == scale) & (table["seeds"] > 0)
+            for single in (False, True):
+                rows = of_scale & ((table["seeds"] == 1) == single)
+                if rows.any():
+                    middle = table.loc[rows, at]
+                    bars = [middle - table.loc[rows, f"{at}_low"], table.loc[rows, f"{at}_high"] - middle]
+                    ax.errorbar(
+                        middle, y[rows], xerr=None if single else np.array(bars), fmt=mark, color=colour, ms=6, lw=1.4,
+                        mfc="white" if single else colour, label=label + (", one seed" if single else ""),
+                    )  # fmt: skip
+        for key, seeds in run.items():
+            if not seeds and "not public" not in key[1]:
+                ax.text(0.99, places[key], "not run yet", transform=ax.get_yaxis_transform(), ha="right", va="center",
+                        fontsize="x-small", color=GREY)  # fmt: skip
+        ax.set(title=title, xlabel="points of test accuracy", ylim=(-len(lines) + 0.2, 0.8))
+        _light(ax, "x")
+    axes[0].set_yticks(list(places.values()), [about if name is None else name for about, name in lines])
+    for text, (_, name) in zip(axes[0].get_yticklabels(), lines, strict=True):
+        text.set(fontsize="small", fontweight="bold" if name is None else "normal")
+    for ax in axes:
+        ax.tick_params(axis="y", length=0)
+    _shared_legend(figure, axes)
+    return figure
+
+
 def table1(cells: pd.DataFrame) -> Figure:
     """The cells of the paper's Table 1: published numbers beside ours, one panel per dataset and schedule.
 

@@ -80,6 +80,67 @@ def test_the_answer_beside_the_published_tables(tmp_path, monkeypatch):
     ]  # t(0.975, 1) = 12.706 times half of the difference between the two seeds
 
 
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """An empty store; run id -> test accuracies over the epochs, or a status without any, makes it find such a run."""
+    monkeypatch.setenv("ELRKIT_RESULTS", str(tmp_path))
+    made = {}
+
+    def find(config):
+        curve = made.get(config.run_id)
+        status = curve if isinstance(curve, str) else "finished"
+        return curve and {"status": status, "curves": {"test_top1": [] if curve == status else curve}}
+
+    monkeypatch.setattr(runs, "find", find)
+    return made
+
+
+def test_every_cell_has_a_row_before_anything_is_run(store):
+    table = findings.differences()
+    assert not table["seeds"].any()
+    assert table[["last", "best", "last_low"]].isna().all(axis=None)
+    table1 = table[table["about"] == "ELR - CE, Table 1"]
+    assert list(table1["scale"].value_counts()) == [16, 16]
+    cpu = table1[table1["scale"] == "cpu"].set_index("cell")
+    assert list(cpu.index[:4]) == [f"CIFAR-10, multi-step, {rate} % redrawn" for rate in (0, 10, 15, 20)]
+    assert cpu["published"].loc["CIFAR-10, multi-step, 20 % redrawn"] == pytest.approx(84.85 - 72.30)
+    assert cpu["published"].loc["CIFAR-100, cosine, 0 % redrawn"] == pytest.approx(-0.69)
+    assert cpu["liu"].dropna().to_dict() == {
+        "CIFAR-10, multi-step, 20 % redrawn": pytest.approx(91.16 - 86.98),
+        "CIFAR-100, multi-step, 20 % redrawn": pytest.approx(74.21 - 58.72),
+    }
+    elsewhere = table[table["about"] != "ELR - CE, Table 1"]
+    assert elsewhere.dropna(subset=["published"])["cell"].unique().tolist() == ["to ELR, the paper's shop, not public"]
+
+
+def test_a_difference_is_within_a_seed_and_of_finished_runs(store):
+    """Three seeds of CE; ELR's third has diverged. 10 and 14 points at the last epoch, 2 and 5 at the best ones."""
+    cell = [c for c in plans.plan("table1", "cpu") if c.dataset == "cifar10" and c.noise_rate == 0.2]
+    cell = {(c.loss, c.seed): c.run_id for c in cell if c.schedule == "multistep" and c.split == "all"}
+    store |= {cell["ce", 0]: [0.68, 0.60], cell["ce", 1]: [0.69, 0.60], cell["ce", 2]: [0.70, 0.60]}
+    store |= {cell["elr", 0]: [0.60, 0.70], cell["elr", 1]: [0.73, 0.74], cell["elr", 2]: "diverged"}
+    run = findings.differences().query("seeds > 0")
+    # The same runs are CE and ELR without SAM; that alone compares nothing.
+    assert run[["about", "cell", "scale", "seeds"]].to_numpy().tolist() == [
+        ["ELR - CE, Table 1", "CIFAR-10, multi-step, 20 % redrawn", "cpu", 2]
+    ]
+    t = stats.t.ppf(0.975, 1)
+    measured = run[["last", "last_low", "last_high", "best", "best_low", "best_high"]].iloc[0]
+    assert list(measured) == pytest.approx([12, 12 - 2 * t, 12 + 2 * t, 3.5, 3.5 - 1.5 * t, 3.5 + 1.5 * t])
+
+
+def test_sam_is_told_of_a_seed_that_sgd_has_too(store):
+    people = [c for c in plans.plan("human-noise", "paper") if c.loss == "elr" and c.noise == "human"]
+    worst = [c for c in people if c.noise_convention == "worst" and c.split == "all" and c.schedule == "multistep"]
+    for config in worst:
+        if config.seed == 1 or config.sam_rho:
+            store[config.run_id] = [0.8, 0.9 if config.sam_rho else 0.85]
+    (row,) = findings.differences().query("seeds > 0").itertuples()
+    assert (row.about, row.cell, row.scale, row.seeds) == ("SAM - SGD", "to ELR, worst, 40 % wrong", "paper", 1)
+    assert row.last == pytest.approx(5)
+    assert pd.isna(row.last_low)
+
+
 def test_differences_are_within_a_seed():
     assert findings.table1(rows(CE, ELR)) == (
         "ELR minus cross-entropy, points of test accuracy. CIFAR-10, multi-step: +10.0 (+10.0 to +10.0) at 20 % noise"
