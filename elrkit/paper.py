@@ -113,7 +113,7 @@ UNTOLD_SCHEDULE = "multistep"  # ours, where a source names none: the first of t
 NOT_PLANNED = "no plan of this report holds it"
 LOSSES = ("ce", "elr", "sce", "nce_rce")
 # As the ledger calls what the tables of `paper` name.
-DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "cdon": "the shop's images"}
+DATASETS = {"digits": "digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "cdon": "the shop's images"}
 SCHEDULES = {"multistep": "multi-step", "cosine": "cosine"}
 QUANTITIES = {
     "test_top1_variance": "variance of the test accuracy",

@@ -16,8 +16,6 @@ BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00
 
 LOSS_NAMES = {"ce": "Cross-entropy", "elr": "ELR", "sce": "Symmetric CE", "nce_rce": "NCE + RCE"}
 
-DATASET_NAMES = {"digits": "Digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
-
 OUTCOMES = {
     "right": (("right_correct", "predicted right", BLUE, "-"), ("right_other", "predicted otherwise", GREY, ":")),
     "wrong": (
@@ -182,7 +180,7 @@ def differences(table: pd.DataFrame) -> Figure:
     for about, names in groups.items():
         lines += [(about, None), *((about, name) for name in names)]
     places = {line: -place for place, line in enumerate(lines)}
-    figure = Figure(figsize=(9.0, 0.9 + 0.2 * len(lines)), layout="constrained")
+    figure = Figure(figsize=(7.6, 0.9 + 0.2 * len(lines)), layout="constrained")
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     own = {"paper": (BLUE, "s", "ours, paper scale"), "cpu": (BLUE, "^", "ours, cpu scale")}
     theirs = {"published": (VERMILION, "D", "Galatolo et al."), "liu": (ORANGE, "*", "Liu et al.")}
@@ -191,7 +189,7 @@ def differences(table: pd.DataFrame) -> Figure:
     for ax, at, title in zip(axes, ("last", "best"), ("at the last epoch", "at the best epochs"), strict=True):
         ax.axvline(0, color=GREY, linewidth=0.8)
         for name, (colour, mark, label) in theirs.items() if at == "last" else ():
-            ax.plot(table[name], y, mark, mfc="white", color=colour, ms=6, label=label)
+            ax.plot(table[name], y, mark, mfc="white", color=colour, ms=5, label=label)
         for scale, (colour, mark, label) in own.items():
             of_scale = (table["scale"] == scale) & (table["seeds"] > 0)
             for single in (False, True):
@@ -200,7 +198,7 @@ def differences(table: pd.DataFrame) -> Figure:
                     middle = table.loc[rows, at]
                     bars = [middle - table.loc[rows, f"{at}_low"], table.loc[rows, f"{at}_high"] - middle]
                     ax.errorbar(
-                        middle, y[rows], xerr=None if single else np.array(bars), fmt=mark, color=colour, ms=6, lw=1.4,
+                        middle, y[rows], xerr=None if single else np.array(bars), fmt=mark, color=colour, ms=5, lw=1.4,
                         mfc="white" if single else colour, label=label + (", one seed" if single else ""),
                     )  # fmt: skip
         for key, seeds in run.items():
@@ -229,9 +227,8 @@ def table1(cells: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(9.0, 0.8 + 2.8 * len(datasets)), layout="constrained")
     axes = figure.subplots(len(datasets), 2, sharex=True, sharey="row", squeeze=False)
     styles = {"ce": (VERMILION, "o", -0.25), "elr": (BLUE, "s", 0.25)}
-    titles = {"multistep": "multi-step", "cosine": "cosine annealing"}
     for row, dataset in enumerate(datasets):
-        for column, schedule in enumerate(titles):
+        for column, schedule in enumerate(paper.SCHEDULES):
             ax = axes[row, column]
             panel = cells[(cells["dataset"] == dataset) & (cells["schedule"] == schedule)]
             for loss, (colour, marker, offset) in styles.items():
@@ -248,7 +245,7 @@ def table1(cells: pd.DataFrame) -> Figure:
                     error = np.where(np.isfinite(error), error, 0)
                     ax.errorbar(x + offset + np.sign(offset) * shift, mean, error, fmt=mark,
                                 color=colour, ms=7, lw=1, label=f"{name}, ours, {scale} scale")  # fmt: skip
-            ax.set_title(f"{DATASET_NAMES[dataset]}, {titles[schedule]}")
+            ax.set_title(f"{paper.DATASETS[dataset]}, {paper.SCHEDULES[schedule]}")
             _light(ax)
             if row == len(datasets) - 1:
                 ax.set_xlabel("symmetric label noise, %")
@@ -706,7 +703,7 @@ def _experiment(curves: pd.DataFrame) -> str:
     seeds = curves.groupby(["loss", "sam_rho"])["seed"].nunique()
     number = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     return (
-        f"{DATASET_NAMES.get(first['dataset'], first['dataset'])}, {100 * first['noise_rate']:g} % {first['noise']} "
+        f"{paper.DATASETS.get(first['dataset'], first['dataset'])}, {100 * first['noise_rate']:g} % {first['noise']} "
         f"label noise, {first['model']}, {number} seed{'s' * (number != '1')}"
     )
 
