@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from elrkit import flops, paper, runs
-from elrkit.config import RunConfig
+from elrkit.config import ELR_CIFAR10, RunConfig
 
 LOSS_NAMES = {"ce": "CE", "elr": "ELR"}
 
@@ -425,7 +425,8 @@ def kept_from_memory(table: pd.DataFrame) -> pd.DataFrame:
 
     table  `elrkit.runs.table`; a run of ELR and one of CE that differ in the loss alone are a pair. Both finished.
 
-    Columns: scale, dataset, precision, labels (a key of `LABELS`), augmentation, schedule, sam (bool), seed; wrong:
+    Columns: scale, dataset, precision, labels (a key of `LABELS`), augmentation, schedule, sam (bool), beta, split,
+    noise_convention, seed; wrong:
     percent of the training labels; ce_memorized, elr_memorized: wrong labels predicted as labelled in the batches of
     the last epoch, as the paper's code counted (in the image as augmented, where it was learnt), in percent of all
     training labels; kept: the first less the second; gain: ELR's test accuracy on true labels less CE's at the last
@@ -445,6 +446,7 @@ def kept_from_memory(table: pd.DataFrame) -> pd.DataFrame:
                 "scale": run["scale"], "dataset": dataset, "precision": run["precision"],
                 "labels": "misfiled" if run["noise"] == "none" and wrong else run["noise"],
                 "augmentation": run["augmentation"], "schedule": run["schedule"], "sam": bool(run["sam_rho"]),
+                "beta": run["beta"], "split": run["split"], "noise_convention": run["noise_convention"],
                 "seed": run["seed"], "wrong": wrong,
                 "ce_memorized": ce_memorized, "elr_memorized": elr_memorized, "kept": ce_memorized - elr_memorized,
                 "gain": 100 * (run["test_top1"] - other["test_top1"]),
@@ -454,7 +456,8 @@ def kept_from_memory(table: pd.DataFrame) -> pd.DataFrame:
                 "run_ids": (other["run_id"], run["run_id"]),
             }
         )  # fmt: skip
-    where = ["scale", "dataset", "precision", "labels", "augmentation", "schedule", "sam", "seed", "wrong"]
+    where = ["scale", "dataset", "precision", "labels", "augmentation", "schedule", "sam", "beta", "split"]
+    where += ["noise_convention", "seed", "wrong"]
     columns = [*where, "ce_memorized", "elr_memorized", "kept", "gain", "best_gain", "over_best", "setting"]
     return pd.DataFrame(rows, columns=[*columns, "run_ids"]).dropna(subset=["kept"])
 
@@ -499,9 +502,14 @@ def kept_text(pairs: pd.DataFrame) -> pd.DataFrame:
     for _, seeds in pairs.groupby("setting", sort=False):
         one, mean = seeds.iloc[0], seeds[["wrong", "ce_memorized", "elr_memorized", "kept"]].mean()
         how = [paper.AUGMENTATIONS[one["augmentation"]], paper.SCHEDULES.get(one["schedule"], one["schedule"])]
-        how += [
-            name for name, has in (("SAM", one["sam"]), ("float16", one["precision"] == "float16_fresh_scaler")) if has
-        ]
+        told = {
+            "SAM": one["sam"],
+            "float16": one["precision"] == "float16_fresh_scaler",
+            f"β {one['beta']:g}": one["dataset"] == "cifar10" and one["beta"] != ELR_CIFAR10["beta"],
+            "a tenth held out": one["split"] == "held_out",
+            "never the true class": one["labels"] == "symmetric" and one["noise_convention"] == "others",
+        }
+        how += [name for name, has in told.items() if has]
         rows.append(
             {
                 "dataset": paper.DATASETS.get(one["dataset"], one["dataset"].replace("/", " ")),

@@ -41,19 +41,32 @@ def sentences() -> list[tuple[str, str]]:
 def numbers(decided: pd.DataFrame) -> str:
     """How many of the published numbers are decided, in a sentence; `decided` of `ledger`."""
     rows = decided[decided["kind"] == "number"]
-    count = rows["verdict"].value_counts().reindex(paper.VERDICTS, fill_value=0)
-    held, coded, missed, untestable, open_ = (int(count[verdict]) for verdict in paper.VERDICTS)
-    unplanned = int(rows["note"].str.startswith(paper.NOT_PLANNED).sum())
-    rest = (
-        f"{open_ - unplanned} wait for runs at the paper's scale, {unplanned} are of settings that are not planned "
-        f"here, {untestable} cannot be tested"
-    )
-    if not held + coded + missed:
-        return f"None of the {len(rows)} published numbers is decided yet: {rest}"
-    return (
-        f"Of {len(rows)} published numbers {held} are reproduced, {coded} with the recipe of the published code alone, "
-        f"{missed} are not; {rest}"
-    )
+    own = rows["source"] == "galatolo2021"
+    parts = [
+        _numbers(rows[own], "of the paper's {}"),
+        _numbers(rows[~own], "of {} of other papers, listed beside them,"),
+    ]
+    return ". ".join(f"{part[0].upper()}{part[1:]}" for part in parts if part)
+
+
+def _numbers(rows: pd.DataFrame, whose: str) -> str:
+    count = rows.apply(paper.shown_verdict, axis=1).value_counts() if len(rows) else {}
+    said = {
+        "reproduced": "reproduced",
+        paper.VERDICTS[2]: "reproduced with the recipe of the published code alone",
+        "not reproduced": "not reproduced",
+        "no verdict yet": "not decided by the runs there are",
+        "not run yet": "waiting for runs at the paper's scale",
+        paper.NOT_PLANNED: "in settings that are not planned here",
+        "untestable": "untestable, most for want of the shop's data",
+        paper.NOT_AMONG: "of methods that this report does not have",
+    }
+    parts = [f"{count[verdict]} {text}" for verdict, text in said.items() if verdict in count]
+    if not parts:
+        return ""
+    whose = whose.format(f"{len(rows)} numbers")
+    decided = any(verdict in count for verdict in list(said)[:3])
+    return f"{whose} {', '.join(parts)}" if decided else f"none {whose} is decided yet: {', '.join(parts)}"
 
 
 EVIDENCE = {
@@ -93,13 +106,10 @@ def answer() -> pd.DataFrame:
         level = f"{ce['mean']:.2f}", f"{elr['mean']:.2f}"
         rows.append((f"{name}, Table 1", gain, "", "", *level, "", "", f"{ce['runs']:g}"))
     for scale in SCALES:
-        plain = {c.run_id: c for name in ("early-learning", "forensics") for c in _as_table1(plans.plan(name, scale))}
-        for augmentation, whose in WHOSE.items():
-            planned = [config for config in plain.values() if config.augmentation == augmentation]
-            if planned:
-                size = f"{planned[0].train_size or 50_000:,} images, {planned[0].epochs} epochs"
-                how = f"{paper.AUGMENTATIONS[augmentation]}{whose}"
-                rows.append(_answer_row(f"ours, {scale} scale, {size}, {how}", planned))
+        for augmentation, planned in _cells_at_20(scale).items():
+            size = f"{planned[0].train_size or 50_000:,} images, {planned[0].epochs} epochs"
+            how = f"{paper.AUGMENTATIONS[augmentation]}{WHOSE[augmentation]}"
+            rows.append(_answer_row(f"ours, {scale} scale, {size}, {how}", planned))
     gains = ["ELR - CE, points", "at best epochs", "ELR's last - CE's best"]
     fits = ["right labels fitted, CE / ELR, %", "wrong ones memorized, CE / ELR, %"]
     columns = ["training", *gains, "CE, %", "ELR, %", *fits, "seeds"]
@@ -158,9 +168,9 @@ def _of_scale(scale: str) -> Iterable[tuple]:
             *gains,
             *theirs.loc[(config.dataset, config.schedule, config.noise_rate)],
         )
-    crops = [config for config in _as_table1(plans.plan("forensics", scale)) if config.split == "all"]
-    for cell, _, gains in cells(crops, lambda c: paper.AUGMENTATIONS[c.augmentation], is_elr):
-        yield f"ELR - CE, CIFAR-10, {_rate(crops[0])} redrawn, multi-step", cell, scale, *gains, np.nan, np.nan
+    crops = list(_as_table1(plans.plan("forensics", scale), (0.2, 0.0)))
+    for cell, _, gains in cells(crops, lambda c: f"{paper.AUGMENTATIONS[c.augmentation]}, {_rate(c)} redrawn", is_elr):
+        yield "ELR - CE, CIFAR-10 with crops, multi-step", cell, scale, *gains, np.nan, np.nan
     people = [c for c in plans.plan("human-noise", scale) if c.split == "all" and c.schedule == "multistep"]
     plain = [config for config in people if not is_sam(config)]
     for cell, _, gains in cells(plain, _whose, is_elr):
@@ -175,6 +185,9 @@ def _of_scale(scale: str) -> Iterable[tuple]:
     yield "SAM - SGD", "to ELR, the paper's shop, not public", scale, *nothing, sam_theirs, np.nan
     short = [config for config in of_sam if config.epochs == of_sam[0].epochs]
     for cell, _, gains in cells(short, lambda c: f"to {NAMES[c.loss]}, {_rate(c)} of CIFAR-10 redrawn", is_sam):
+        yield "SAM - SGD", cell, scale, *gains, np.nan, np.nan
+    described = _as_described(plans.plan("forensics", scale))
+    for cell, _, gains in cells(described, lambda c: f"to ELR, {paper.AUGMENTATIONS[c.augmentation]}", is_sam):
         yield "SAM - SGD", cell, scale, *gains, np.nan, np.nan
     for planned, name in ((people, _whose), (shops, lambda c: names[c.dataset])):
         for cell, _, gains in cells(filter(is_elr, planned), lambda c, name=name: f"to ELR, {name(c)}", is_sam):
@@ -207,6 +220,39 @@ def _whose(config: RunConfig) -> str:
     return f"{whose}, {100 * config.noise_rate:.0f} % wrong"
 
 
+def short_answer() -> dict[str, str]:
+    """The front page's first lines, by augmentation, and `scale`: what became of the wrong labels and what ELR adds on
+    CIFAR-10 at 20 % noise, at the larger scale that has runs; means over seeds, 95 % t intervals."""
+    for scale in SCALES:
+        cells = _cells_at_20(scale)
+        found = {name: text for name, planned in cells.items() if (text := _short_answer(planned))}
+        if found:
+            nets = (
+                "small nets alone; whether a ResNet-34 does the same is not run yet" if scale == "cpu" else "ResNet-34"
+            )
+            return dict.fromkeys(WHOSE, NONE) | found | {"scale": nets}
+    return dict.fromkeys([*WHOSE, "scale"], NONE)
+
+
+def _short_answer(planned: Sequence[RunConfig]) -> str:
+    done = _curves(planned)
+    if not (seeds := sorted(done["ce"].keys() & done["elr"].keys())):
+        return ""
+    memorized = {
+        loss: f"{100 * np.mean([done[loss][seed]['batches_wrong_memorized'][-1] for seed in seeds]):.0f} %"
+        for loss in done
+    }
+    last, best = (
+        np.array([100 * (done["elr"][seed]["test_top1"][-1] - pick(done["ce"][seed]["test_top1"])) for seed in seeds])
+        for pick in (lambda curve: curve[-1], max)
+    )
+    return (
+        f"cross-entropy ends with {memorized['ce']} of the wrong labels memorized, ELR with {memorized['elr']}; ELR's "
+        f"test accuracy less cross-entropy's is {interval_text(last, '{:+.1f}')} points at the last epoch, and "
+        f"{interval_text(best, '{:+.1f}')} where cross-entropy was stopped at its best one"
+    )
+
+
 def pairs() -> pd.DataFrame:
     """`compare.kept_from_memory` of the report's records on photos: CIFAR's, and those of the made shops."""
     return compare.kept_from_memory(_on_photos(runs.table(runs.read_all())))
@@ -229,10 +275,10 @@ def memory(found: pd.DataFrame) -> str:
     nets = "small nets and ResNet-34" if (found["scale"] == "paper").any() else "small nets"
     best = compare.gain_per_label(found, "best_gain")
     text = (
-        f"For each percent of all labels that it keeps from being memorized, ELR gains {_slope(line)} points of test "
-        f"accuracy at the last epoch, and {_slope(best)} when each run is taken at its best epoch, chosen on the test "
-        f"images (least squares over {line.settings} settings of {nets}, {line.single} of them a single seed; 95 % "
-        "intervals over settings)"
+        f"Across {line.settings} settings of {nets}, {line.single} of them a single seed, ELR's gain in test accuracy "
+        f"rises by {_slope(line)} points with each percent of all labels that it keeps from being memorized, at the "
+        f"last epoch; with each run at its best epoch, chosen on the test images, by {_slope(best)} (least squares, "
+        "95 % intervals over settings, some of which share runs)"
     )
     wrong = found[found["labels"] != "none"].groupby("setting")["over_best"].mean()
     text += (
@@ -241,7 +287,7 @@ def memory(found: pd.DataFrame) -> str:
     )
     clean = found[found["labels"] == "none"].groupby("setting")["gain"].mean()
     if len(clean):
-        text += f". Where no label is wrong it adds {clean.min():+.1f} to {clean.max():+.1f}"
+        text += f". Where no label is wrong ELR's last epoch differs by {clean.min():+.1f} to {clean.max():+.1f}"
     return text
 
 
@@ -285,21 +331,42 @@ def _published_at_20() -> Iterable[tuple[str, pd.Series, pd.Series]]:
         yield name, cell.loc[(source, "CE")], cell.loc[(source, "ELR")]
 
 
-def _as_table1(planned: Sequence[RunConfig]) -> Iterable[RunConfig]:
-    """The runs at 20 % noise that are as their plan's first one, but for the crops being drawn once."""
-    first: dict[tuple, RunConfig] = {}
+def _as_described(planned: Sequence[RunConfig]) -> Iterable[RunConfig]:
+    """ELR as the plan's first run of it, and with SAM added to it, at 20 % noise."""
+    first = next(config for config in planned if config.loss == "elr" and config.noise_rate == 0.2)
     for config in planned:
-        plain = first.setdefault((config.noise_rate, config.loss, config.seed), config)
-        if config.noise_rate == 0.2 and compare.changed(config, plain) <= {compare.FROZEN}:
+        if first.with_(seed=config.seed, noise_seed=config.noise_seed, sam_rho=config.sam_rho) == config:
             yield config
 
 
-def _answer_row(name: str, planned: Sequence[RunConfig]) -> tuple[str, ...]:
+def _as_table1(planned: Sequence[RunConfig], rates: Sequence[float] = (0.2,)) -> Iterable[RunConfig]:
+    """The runs at these noise rates that are as their plan's first one, but for the crops being drawn once."""
+    first: dict[tuple, RunConfig] = {}
+    for config in planned:
+        plain = first.setdefault((config.noise_rate, config.loss, config.seed), config)
+        if config.noise_rate in rates and compare.changed(config, plain) <= {compare.FROZEN}:
+            yield config
+
+
+def _cells_at_20(scale: str) -> dict[str, list[RunConfig]]:
+    """CE and ELR on CIFAR-10 at 20 % noise, multi-step, by augmentation: the keys of `WHOSE` that the scale plans."""
+    plain = {c.run_id: c for name in ("early-learning", "forensics") for c in _as_table1(plans.plan(name, scale))}
+    cells = {name: [config for config in plain.values() if config.augmentation == name] for name in WHOSE}
+    return {name: planned for name, planned in cells.items() if planned}
+
+
+def _curves(planned: Sequence[RunConfig]) -> dict[str, dict[int, dict]]:
+    """Loss -> seed -> curves of the finished runs."""
     done: dict[str, dict[int, dict]] = {"ce": {}, "elr": {}}
     for config in planned:
         record = runs.find(config)
         if record and record["status"] == "finished":
             done[config.loss][config.seed] = record["curves"]
+    return done
+
+
+def _answer_row(name: str, planned: Sequence[RunConfig]) -> tuple[str, ...]:
+    done = _curves(planned)
     seeds = sorted(done["ce"].keys() & done["elr"].keys())
     if not seeds:
         return name, NONE, "", "", "", "", "", "", ""
@@ -356,10 +423,10 @@ def _points(table: pd.DataFrame, column: str, high: object, low: object, measure
 
 
 def early_learning(table: pd.DataFrame) -> str:
-    """What ELR keeps from being memorized, at 20 % noise."""
+    """What ELR keeps from being memorized, in the batches of the last epoch, at 20 % noise."""
     rows = table[table["noise_rate"] == 0.2]
     parts = [
-        f"{NAMES[loss]} ends with {_percent(group['wrong_memorized'])} of the wrong labels memorized and "
+        f"{NAMES[loss]} ends with {_percent(group['batches_wrong_memorized'])} of the wrong labels memorized and "
         f"{_percent(group['test_top1'])} test accuracy"
         for loss, group in rows.groupby("loss")
     ]
@@ -414,7 +481,7 @@ def sam(table: pd.DataFrame) -> str:
             parts.append(f"{alone} to {NAMES[loss]}" + (f" (twice the epochs with SGD: {twice})" if twice else ""))
             short = group[group["epochs"] == shortest]
             best.append(f"{_points(short, 'sam_rho', rho, 0.0, 'test_top1_best')} to {NAMES[loss]}")
-            memorized.append(f"{_points(short, 'sam_rho', rho, 0.0, 'wrong_memorized')} with {NAMES[loss]}")
+            memorized.append(f"{_points(short, 'sam_rho', rho, 0.0, 'batches_wrong_memorized')} with {NAMES[loss]}")
     if not parts:
         return ""
     over = compare.sam_over_all(_on_photos(runs.table(runs.read_all())))
@@ -455,12 +522,18 @@ def ladder(rows: pd.DataFrame) -> str:
             continue
         sizes = steps["change"].abs().groupby(steps["arm"], sort=False).max()
         largest, others = sizes.idxmax(), sizes.drop(sizes.idxmax())
-        which = f"the step that moves most is '{largest}'" if len(others) else f"the step '{largest}' moves"
+        which = f"the rung that moves most is '{largest}'" if len(others) else f"the rung '{largest}' moves"
         taken = (row for _, row in steps[steps["arm"] == largest].iterrows())
         changes = [f"{points(row, 'change', 'change_seeds')} with {NAMES[row['loss']]}" for row in taken]
         part = f"At {100 * rate:g} % noise {which}: {', '.join(changes)}"
         if len(others):
-            part += f"; no other one that changes the training moves more than {others.max():.2f}"
+            part += f"; no other rung that changes the training moves more than {others.max():.2f}"
+        beside = rows[rows["single"] & (rows["change_seeds"] > 0) & (rows["noise_rate"] == rate)]
+        beside = beside[~beside["arm"].isin(noisy)]
+        if len(beside):
+            most = beside.loc[beside["change"].abs().idxmax()]
+            change = points(most, "change", "change_seeds")
+            part += f". Beside the ladder '{most['arm']}' moves most: {change} with {NAMES[most['loss']]}"
         of_rate = gains[gains["noise_rate"] == rate].set_index("arm", drop=False)
         arms = list(dict.fromkeys(cell["arm"]))
         before = arms[arms.index(largest) - 1]
@@ -483,19 +556,22 @@ def human_labels(table: pd.DataFrame) -> str:
     if not by_rate:
         return ""
     levels = " / ".join(f"{human_noise.level_of(rate)} ({100 * rate:.0f} % wrong)" for rate in by_rate)
-    text = f"Points of test accuracy, on {levels}. ELR minus cross-entropy on people's labels: "
-    text += " / ".join(by_rate.values())
+    text = f"On people's labels, {levels}, ELR ends {' / '.join(by_rate.values())} points of test accuracy above "
+    text += "cross-entropy"
     found = human_noise.against_redrawn(table)
     if set(found["level"]) == set(map(human_noise.level_of, by_rate)):
+        parts = [found[found["level"] == human_noise.level_of(rate)] for rate in by_rate]
 
-        def points(column: str) -> str:
-            levels = (found[found["level"] == human_noise.level_of(rate)] for rate in by_rate)
-            return " / ".join(interval_text(part[column], "{:+.1f}") for part in levels)
+        def means(column: str) -> str:
+            return " / ".join(f"{part[column].mean():+.1f}" for part in parts)
 
         text += (
-            f". People's labels less as many redrawn ones: {points('CE')} with cross-entropy, of which at the best "
-            f"epochs {points('CE, best epochs')} are left; {points('ELR')} with ELR"
+            f". On people's labels rather than as many redrawn ones cross-entropy ends {means('CE')} points higher, of "
+            f"which at the best epochs {means('CE, best epochs')} are left, and ELR {means('ELR')}"
         )
+        spans = [paper.t_interval(part["ELR"].to_numpy(dtype=float)) for part in parts]
+        if all(low < 0 < high for _, low, high in spans):
+            text += ": no clear difference"
     return text
 
 
@@ -541,14 +617,13 @@ def looks(rows: pd.DataFrame) -> str:
         found = [part[part["finder"] == finder] for part in levels]
         if sum(map(len, found)):
             shares = (100 * part["effort_half"] / part["effort_half_random"] for part in found)
-            lines.append(f"{finder}: {' / '.join(interval_text(share, '{:.0f}', one=one) for share in shares)} %")
+            lines.append(f"{finder} {' / '.join(interval_text(share, '{:.0f}', one=one) for share in shares)} %")
     rates = " / ".join(f"{100 * part['wrong'].mean() / n:.0f}" for part in levels)
-    head = (
-        f"To find half of the wrong labels, of {n:,} with {rates} % wrong, a person who goes down a list looks at so "
-        "much of what it takes in any order (ELR's score was chosen on these studies; each of cleanlab's five nets "
-        "trained for a quarter of ELR's epochs)"
+    return (
+        f"Of {n:,} labels {rates} % are wrong; to find half of these takes so much of the looking that any order takes"
+        f"{', 1 seed' if single else ''}: {'; '.join(lines)}. ELR's score was chosen on these studies, and each of "
+        "cleanlab's five nets trained for a quarter of ELR's epochs"
     )
-    return f"{head}{', 1 seed' if single else ''}. {'; '.join(lines)}"
 
 
 def strays() -> str:

@@ -49,9 +49,9 @@ class ELRLoss(nn.Module):
     network's own outputs: t_i <- beta t_i + (1 - beta) p_i. Nothing depends on the labels in t, so what the network saw
     early is held against what it is told later.
 
-    num_samples  training images, each with one row of `targets`, (num_samples, num_classes) float32, zero at first
-    beta         momentum of the targets, in [0, 1)
-    lam          weight of the regularizer (lambda), at least 0
+    * num_samples: training images, each with one row of ``targets``, (num_samples, num_classes) float32, zero at first
+    * beta: momentum of the targets, in [0, 1)
+    * lam: weight of the regularizer (lambda), at least 0
     """
 
     targets: Tensor

@@ -45,7 +45,8 @@ VERDICTS = (
     "untestable",
     "not run yet",
 )
-SHOWN_VERDICTS = (*VERDICTS[:3], "settings disagree", "no verdict yet", *VERDICTS[3:])
+NOT_PLANNED, NOT_AMONG = "not planned", "other method"  # of numbers of other papers that are listed to compare with
+SHOWN_VERDICTS = (*VERDICTS[:3], "settings disagree", "no verdict yet", *VERDICTS[3:], NOT_PLANNED, NOT_AMONG)
 NUMBER_TOLERANCE = 0.5  # percentage points
 ENOUGH_SEEDS = len(plans.SEEDS)
 FINISHED = "finished"  # the status of a run that counts
@@ -110,7 +111,7 @@ CPU_SCALE = {
 # Table 1 of the paper trains on all images; Liu et al. hold out a tenth and keep the best epoch on it.
 SPLIT = {"galatolo2021": ("all",), "liu2020": ("held_out",), "wei2022": ("all",)}
 UNTOLD_SCHEDULE = "multistep"  # ours, where a source names none: the first of the plans that has its cells
-NOT_PLANNED = "no plan of this report holds it"
+UNPLANNED, UNTRIED = "no plan of this report holds it", "not tested here"  # how the notes of such numbers begin
 LOSSES = ("ce", "elr", "sce", "nce_rce")
 # As the ledger calls what the tables of `paper` name.
 DATASETS = {"digits": "digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "cdon": "the shop's images"}
@@ -302,7 +303,7 @@ def _number_row(number: pd.Series, runs: pd.DataFrame) -> dict:
         found, verdict = _combine(found, coded)
         tolerance = code_tolerance if verdict == VERDICTS[2] else tolerance
         if verdict == VERDICTS[4] and not _number(number, _planned(), DESCRIBED)[0].seeds:
-            found = replace(found, note=_join(NOT_PLANNED, found.note))
+            found = replace(found, note=_join(UNPLANNED, found.note))
     noise = "clean" if number["noise_kind"] == "none" else f"{number['noise_kind']} {100 * number['noise_rate']:g} %"
     if np.isnan(number["noise_rate"]):  # the shop's own, which nobody counted
         noise = ""
@@ -327,7 +328,7 @@ def _why_untestable(number: pd.Series) -> str:
     if number["quantity"] not in MEASURES:
         return f"{number['quantity']} is not measured by runs"
     if number["loss"] not in LOSSES:
-        return f"not tested here: {number['method']} is not among the losses; listed to compare with"
+        return f"{UNTRIED}: {number['method']} is not among the losses; listed to compare with"
     return ""
 
 
@@ -1095,7 +1096,7 @@ def readme_table(decided: pd.DataFrame) -> str:
             spread = f"{row['low']:+.2f} to {row['high']:+.2f}, " if np.isfinite(row["low"]) else ""
             setting = f" with {row['setting']}" if row["setting"] else ""
             main = f"{row['ours']:+.2f} {row['unit']} ({spread}{seeds}, {row['scale']} scale){setting}"
-            ours = "<br>".join([f"**{shown_verdict(row)}**", main, *row["beside"]])
+            ours = "<br>".join([f"**{_badge(row)}**", main, *row["beside"]])
         published = "in words" if np.isnan(row["published"]) else f"{row['published']:.1f} {row['unit']}"
         lines.append(f"| {row['text']} | {published} | {ours} | `python -m elrkit run {plan}` |")
     return "\n".join(lines)
@@ -1103,10 +1104,23 @@ def readme_table(decided: pd.DataFrame) -> str:
 
 def shown_verdict(row: pd.Series) -> str:
     """The verdict of a row of `decide` as readers see it, one of `SHOWN_VERDICTS`: settings that disagree and runs that
-    do not decide yet are told from none at all."""
+    do not decide yet are told from none at all, and what waits for runs from what no plan holds."""
+    if row.note.startswith(UNTRIED):
+        return NOT_AMONG
+    if row.note.startswith(UNPLANNED) and not row.seeds:
+        return NOT_PLANNED
     if row.verdict != "not run yet" or not row.seeds:
         return row.verdict
     return "settings disagree" if row.disagree else "no verdict yet"
+
+
+def _badge(row: pd.Series) -> str:
+    """`shown_verdict`, and whether it speaks for small nets alone."""
+    verdict = shown_verdict(row)
+    return f"{verdict}, small net" if row.scale == "cpu" and verdict in VERDICTS[:3] else verdict
+
+
+SOURCES = {"galatolo2021": "Galatolo et al.", "liu2020": "Liu et al.", "wei2022": "Wei et al."}
 
 
 def _sortable(number: float) -> str:
@@ -1135,13 +1149,13 @@ def ledger_html(decided: pd.DataFrame, chapters: set[str], folder: str = "") -> 
             ours += f" ({row.low:{form}} to {row.high:{form}})"
         spread = "" if np.isnan(row.published_std) else f" ± {row.published_std:{form}}"
         published = "" if np.isnan(row.published) else f"{row.published:{form}}{spread}{unit}"
-        small = html.escape(". ".join(filter(None, (f"{row.source}, {row.where}", row.note))))
+        small = html.escape(". ".join(filter(None, (f"{SOURCES[row.source]}, {row.where}", row.note))))
         if row.run_ids:
             links = (f'<a href="{folder}made.html#run-{run_id}">{run_id}</a>' for run_id in row.run_ids)
             count = f"{len(row.run_ids)} run{'s' * (len(row.run_ids) > 1)}"
             small += f"<details><summary>{count}</summary>{', '.join(links)}</details>"
         cells = (
-            f'<td><span class="verdict verdict-{slug}">{verdict}</span></td>',
+            f'<td><span class="verdict verdict-{slug}">{_badge(row)}</span></td>',
             f"<td>{text}<br><small>{small}</small></td>",
             f'<td data-sort="{_sortable(row.published)}">{published}</td>',
             f'<td data-sort="{_sortable(row.ours)}">{ours}</td>',

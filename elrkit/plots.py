@@ -17,7 +17,10 @@ BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00
 LOSS_NAMES = {"ce": "Cross-entropy", "elr": "ELR", "sce": "Symmetric CE", "nce_rce": "NCE + RCE"}
 
 OUTCOMES = {
-    "right": (("right_correct", "predicted right", BLUE, "-"), ("right_other", "predicted otherwise", GREY, ":")),
+    "right": (
+        ("right_correct", "predicted as the true class", BLUE, "-"),
+        ("right_other", "predicted otherwise", GREY, ":"),
+    ),
     "wrong": (
         ("wrong_correct", "predicted as the true class", BLUE, "-"),
         ("wrong_memorized", "predicted as labelled: memorized", VERMILION, "--"),

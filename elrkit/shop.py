@@ -492,8 +492,10 @@ def leakage_answer(table: pd.DataFrame, published: float) -> str:
     mine = table[table["arm"] == arm]
     without = mine[(mine["split"] == split) & (mine["leak"] < leak)]
 
+    single = mine["seed"].nunique() == 1
+
     def measured(rows: pd.DataFrame, column: str) -> str:
-        return interval_text(100 * rows[column], "{:.1f} %")
+        return interval_text(100 * rows[column], "{:.1f} %", one="" if single else " (1 seed)")
 
     def shared(rows: pd.DataFrame) -> str:
         return f"{100 * rows['near_duplicates'].mean():.0f} %"
@@ -512,6 +514,7 @@ def leakage_answer(table: pd.DataFrame, published: float) -> str:
             f"{split}, with a near-duplicate of {shared(best)} of the test products in training; the accuracy there is "
             f"{measured(best, 'accuracy')}"
         )
+    text = f"one seed, no finding yet: {text}" if single else text
     parts = best[["agreement_leaked", "agreement_apart"]].mean()
     if parts.notna().all():
         text += (

@@ -138,14 +138,14 @@ for scale, table in shown.items():
         print(sentence)
 
 # %% [markdown]
-# Each way has the score that its tool would use; the two lines below the table take one score for both. Where the first
+# Each way has the score that its tool would use; the two printed lines take one score for both. Where the first
 # line's interval holds 0, what ELR's list has over the loss of CE at its best epoch is the score's doing, and cross-entropy
 # stopped in time would do as well, if one knew when that is.
 
 # %% [markdown]
 # ## Which list of ELR's
 #
-# Liu et al.'s natural list takes each label that differs from the most probable class. Ours asks that another class be
+# Liu et al.'s list (*natural* in the table) takes each label that differs from the most probable class. Ours (*suspect*) asks that another class be
 # more than twice as probable; the factor was settled on 20,000 images of *random1* and *worst* (one seed), which share images
 # with the studies here, so that F1 at these two levels is a little flattered; *aggregate* had no part in it. F1, precision and recall of the lists from the same ELR targets,
 # and of cleanlab's from them:

@@ -137,7 +137,7 @@ for place, rate in enumerate(noise_rates):
 # The paper's own figure is for CIFAR-10 at 20 % noise. The figures below show the runs of the plan `early-learning`
 # whose records are in the store: at `cpu` scale a small net (`small_resnet`) trained for 30 epochs without augmentation,
 # at `paper` scale the paper's ResNet-34 and 120 epochs. Curves count predictions on the training batches, as the
-# paper's code did, so that their ends differ a little from shares counted after the epoch. The runs of {doc}`sam` with
+# paper's code did, and so does the sentence at the top; shares counted after the epoch, as those of the digits above, differ a little. The runs of {doc}`sam` with
 # sharpness-aware minimization, as far as they are there, stand beside them. Uprights mark where the learning rate falls:
 # the two phases of a curve and the two steps of the schedule come together, so that only what happens between the uprights
 # is the network's own. The digits above have a constant rate.

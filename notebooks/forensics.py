@@ -16,8 +16,8 @@
 #
 # **So far:** {glue:text}`ledger.ipynb::found_forensics:s`.
 #
-# Table 1 of {cite:t}`galatolo2021` gives 83.84 % for cross-entropy on clean CIFAR-10, far below what a ResNet-34 reaches
-# with fresh crops and flips. The paper's text explains no such gap. Its
+# Table 1 of {cite:t}`galatolo2021` gives 83.84 % for cross-entropy on clean CIFAR-10; at 20 % noise {cite:t}`liu2020` list
+# 86.98 % for it, so that the clean cell lies below another table's noisy one. The paper's text explains no such gap. Its
 # [code](https://github.com/YinengWang/Supervised-Image-Classification-with-Noisy-Labels-Using-Deep-Learning) is public,
 # though, and differs from the text in ways that can each be switched on and off here. This chapter climbs from the recipe
 # as the paper describes it to the recipe as the code ran it, one change a rung, and asks which rung moves the number.
@@ -38,8 +38,8 @@
 # | ELR, in its final form, clamps the probabilities to $[10^{-4}, 1 - 10^{-4}]$, averages them rescaled to sum 1 into the targets, and only then takes $\lambda \log(1 - \langle p, t\rangle)$. | `loss.py` since [1a04fec](https://github.com/YinengWang/Supervised-Image-Classification-with-Noisy-Labels-Using-Deep-Learning/commit/1a04fec) (17 May 2021) | as here and in the code of {cite:t}`liu2020` |
 # | SAM steps at ρ = 0.05 over SGD with **learning rate 0.1 and no weight decay**, no float16; both passes move the batch-norm statistics and, with ELR, the targets. 50 epochs, cosine restarts, λ = 3, β = 0.7, no seed. | `main.py`, `sam.py` on branch `sam-test` (21 May 2021) | the second ladder |
 #
-# That the crops are frozen cannot be the whole story: the paper's 75.34 % for cross-entropy on clean CIFAR-100 is out of
-# reach without fresh ones, so that part of the table must come from another state of the code.
+# That the crops are frozen need not be the whole story: the paper's 75.34 % for cross-entropy on clean CIFAR-100 is hard to
+# believe without fresh ones (no run here tests it), so that part of the table may come from another state of the code.
 
 # %%
 # %matplotlib inline
@@ -52,7 +52,8 @@ from IPython.display import display
 #
 # At *paper scale* a run is the paper's: ResNet-34, 120 epochs. At *CPU scale* it is a small net on 20,000 images for
 # 40 epochs, with the rung's own augmentation and precision; its level is no comparison with the paper's, the steps
-# between its rungs are the finding. A CPU computes the float16 rung in float32 and rounds every result and gradient to
+# between its rungs are the finding. All rungs but the float16 one compute in bfloat16, on processors without its instructions
+# in float32 that is rounded ({doc}`made` has which did where). A CPU computes the float16 rung in float32 and rounds every result and gradient to
 # float16, which is what a GPU's tensor cores do. `digits` runs the whole ladder on scikit-learn's digits, which have no fresh crops,
 # so that its first rung is without augmentation.
 
@@ -81,7 +82,8 @@ there = [scale for scale in planned if records[scale]]
 #
 # Filled dots climb from the described recipe to the code's; the number at a dot is its difference to the rung before, in
 # points, between runs of the same seed: same images, same wrong labels, same initial weights and order. Hollow dots below
-# the line change one thing alone. Bars are 95 % t intervals over seeds; those of two seeds are wide and may run off the
+# the line change one thing alone, and their number is the difference to the recipe as described, or to the rung that their
+# name begins with. Bars are 95 % t intervals over seeds; those of two seeds are wide and may run off the
 # panel. The dashed line, at paper scale alone, is the published cell with
 # the tolerance of the {doc}`ledger <ledger>` around it, which depends on the spread of a rung's seeds.
 
@@ -243,7 +245,9 @@ pd.DataFrame(
 # the recipe of Section 5.2; and its two passes a step moved the batch-norm statistics and ELR's targets twice. Figure 5's
 # caption names the multi-step schedule, the branch has cosine restarts. The second ladder changes one of these at a time,
 # on CIFAR-10 in place of the shop's images. Below the line each change stands alone; the double updates are compared with
-# SAM at the described settings, which the chapter {doc}`SAM <sam>` repeats over seeds.
+# SAM at the described settings. At CPU scale that is not what the chapter {doc}`SAM <sam>` repeats over seeds: there all
+# images train without augmentation, here 20,000 with crops and flips drawn anew, under which this net memorizes little, and what SAM adds has another
+# sign.
 #
 # A learning rate *times 5* is the code's 0.1 for the paper's 0.02. The code's 50 epochs are 20 at CPU scale, where
 # the others have 40.

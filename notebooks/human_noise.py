@@ -16,8 +16,8 @@
 #
 # **So far:** {glue:text}`ledger.ipynb::found_human_noise:s`.
 #
-# The paper ends with an open question: the shop estimates that 10 to 20 % of its products are misfiled, and there were
-# no clean labels to test on {cite:p}`galatolo2021`. CIFAR-10N {cite:p}`wei2022` closes the gap. Three people labelled
+# The shop of the paper estimates that 10 to 20 % of its products are misfiled, and there were no clean labels to test on
+# {cite:p}`galatolo2021`. CIFAR-10N {cite:p}`wei2022` has them, for other images: three people labelled
 # each training image of CIFAR-10, whose true classes are known. *Aggregate* is their majority vote, *random1* the first
 # person's label, *worst* a wrong label wherever one of the three gave one.
 #
@@ -81,8 +81,8 @@ human_noise.leaderboard(paper.load_published(), tables).style.hide(axis="index")
 # %% [markdown]
 # ### What each means adds
 #
-# Each row but the last changes one thing and holds the rest equal, seed by seed, in points of test accuracy. The average costs no
-# training of its own: both networks come from one run.
+# A row changes what it names and holds the rest equal, seed by seed, in points of test accuracy. Averaged weights cost no
+# training of their own: both networks come from one run.
 
 # %% tags=["nbval-ignore-output", "hide-input"]
 for scale in shown:
@@ -168,8 +168,8 @@ if not shown:
     print("not run yet")
 
 # %% [markdown]
-# How much of what ELR predicts as labelled is memory? In the training batches of the last epoch, means over seeds; what
-# nets predict that have not seen the images ({doc}`audit` trains them) is none:
+# How much of what ELR predicts as labelled is memory? In the training batches of the last epoch, means over seeds. What a
+# net predicts of images that it has not seen ({doc}`audit` trains such nets) cannot be memory:
 
 # %% tags=["nbval-ignore-output"]
 studies = findings.studies()

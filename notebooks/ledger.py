@@ -26,8 +26,12 @@
 # number is *reproduced* when our mean lies within the tolerance of it: the deviations of both sides added; where a single
 # run was published, as far as 95 % of single runs of ours would lie from our mean; at least half a point. *Reproduced only with the code's
 # recipe* means that the recipe which the paper describes does not give the number and the recipe which its code ran does.
-# *Untestable* says why in its note. A verdict from small-scale runs says `cpu` under *Scale* and speaks for that scale
-# alone; *tables*, *counted* and *linear model* are decided without training.
+# *Untestable* says why in its note. A verdict from small-scale runs says *small net*, and `cpu` under *Scale*: it speaks for
+# that scale alone. *Tables*, *counted* and *linear model* are decided without training. Numbers of other papers stand here to
+# compare with; *not planned* are those in settings that no plan of this report has, *other method* those of methods that
+# it does not have.
+#
+# **So far:** {glue:text}`numbers:s`.
 
 # %%
 from pathlib import Path
@@ -100,6 +104,8 @@ for name, text in said:
 # %% tags=["nbval-ignore-output", "remove-cell"]
 # And these: how many are decided on what, and what ELR adds under each way to crop.
 glue("numbers", findings.numbers(decided), display=False)
+for name, text in findings.short_answer().items():
+    glue(f"short_{name}", text, display=False)
 for name, part in (
     ("verdicts", findings.verdicts(decided)),
     ("answer", findings.answer()),

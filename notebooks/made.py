@@ -110,30 +110,36 @@ frame.rename(columns=names).style.hide(axis="index").format(
 # %% [markdown]
 # ## All runs
 #
-# `python -m elrkit runs --csv` prints this table with any column of a record. Labels of a shop and labels by people are wrong
+# Sorted by their settings, the seed last. `python -m elrkit runs --csv` prints this table with any column of a record. Labels of a shop and labels by people are wrong
 # before the run sees them, so that the former's noise reads *none*.
 
 # %% tags=["nbval-ignore-output", "full-width", "hide-input"]
 columns = [
     "run_id",
     "dataset",
-    "model",
+    "scale",
     "noise",
     "noise_rate",
+    "noise_convention",
+    "split",
     "loss",
-    "schedule",
-    "sam_rho",
+    "beta",
     "lam",
+    "sam_rho",
+    "schedule",
     "lr",
+    "weight_decay",
+    "augmentation",
+    "precision",
     "train_images",
     "epochs",
     "seed",
-    "scale",
-    "status",
 ]
+if (table["status"] != "finished").any():
+    columns.append("status")
 shown = table.reindex(
     columns=[*columns, "test_top1", "wrong_memorized", "seconds"]
-).sort_values(["dataset", "scale", "noise_rate", "loss"])
+).sort_values([*columns[1:], "run_id"])
 shown["train_images"] = shown["train_images"].map("{:,}".format)
 shown["seconds"] = shown["seconds"].map("{:,.0f}".format)
 anchor = '<span id="run-{0}">{0}</span>'.format  # what the ledger links to
@@ -146,6 +152,8 @@ shown.rename(columns=lambda name: name.replace("_", " ")).style.hide(
         "sam rho": "{:g}",
         "lr": "{:g}",
         "lam": "{:g}",
+        "beta": "{:g}",
+        "weight decay": "{:g}",
     },
     precision=3,
     na_rep="",

@@ -14,6 +14,8 @@
 # %% [markdown]
 # # The networks
 #
+# **In short:** the paper's counts of blocks and layers are right.
+#
 # The paper {cite}`galatolo2021` trains ResNet-34 {cite}`he2016` on images of 32 by 32 pixels and draws its smaller
 # sibling, ResNet-18 with 63 outputs, one per subcategory of the shop. Here both are drawn and counted from the modules
 # that the report trains, and the counts are held against the paper's description.

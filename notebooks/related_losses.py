@@ -59,16 +59,33 @@ for scale, configs in wanted.items():
 # Every loss is trained under the paper's recipe, where only the loss differs: these runs answer which loss is better,
 # all else equal. But a loss is tuned together with its training, so SCE and NCE+RCE are also trained as their authors'
 # code trains them (`train_models.py` of {cite:t}`wang2019`, `configs/cifar10/sym` of {cite:t}`ma2020`), as far as our
-# networks allow. A run's settings at the first of the scales shown, without those that all share:
+# networks allow. The settings at each scale, without those that all share:
 
 # %%
-first = {}
-for c in next(iter(wanted.values())):
-    own = "its authors'" if c.weight_decay != 1e-3 else "the paper's"
-    first.setdefault((plots.LOSS_NAMES[c.loss], own), c.model_dump())
-settings = pd.DataFrame(first).drop(index=["seed", "noise_seed", "noise_rate"])
-settings = settings[settings.map(repr).nunique(axis=1) > 1].drop(index="loss")
-settings.map(lambda value: "" if value is None else f"{value}")
+words = {
+    "lam": "λ", "beta": "ELR's β", "loss_alpha": "α", "loss_beta": "β of the reverse term", "lr": "learning rate",
+    "gamma": "factor at a milestone", "eta_min": "lowest learning rate", "restart_epochs": "epochs to a restart",
+    "weight_decay": "weight decay", "batch_size": "batch size",
+}  # fmt: skip
+for scale, configs in wanted.items():
+    first = {}
+    for c in configs:
+        own = "its authors'" if c.weight_decay != 1e-3 else "the paper's"
+        first.setdefault((plots.LOSS_NAMES[c.loss], own), c.model_dump())
+    settings = pd.DataFrame(first).drop(index=["seed", "noise_seed", "noise_rate"])
+    settings = settings[settings.map(repr).nunique(axis=1) > 1].drop(index="loss")
+    settings = settings.map(
+        lambda value: (
+            ", ".join(map(str, value))
+            if isinstance(value, tuple)
+            else ""
+            if value is None
+            else f"{value:.4g}"
+            if isinstance(value, float)
+            else f"{value}"
+        )
+    )
+    display(settings.rename(words).style.set_caption(f"{scale} scale"))
 
 # %% [markdown]
 # What still differs from the authors' training:
@@ -143,7 +160,7 @@ shown = pd.DataFrame(
 shown.style.hide(axis="index").format(precision=2, na_rep="")
 
 # %% [markdown]
-# The highest mean at the last epoch so far; the intervals above say whether the lead is real.
+# Which has the highest mean at the last epoch so far; only intervals that keep apart make a lead real.
 
 # %% tags=["nbval-ignore-output"]
 for (scale, rate), group in rows.groupby(["scale", "noise_rate"], sort=False):

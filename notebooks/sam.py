@@ -20,7 +20,8 @@
 # {cite:t}`foret2021`): with ELR on the shop's images, 78.8 % after training with SGD, 93.4 % with SAM. Their Figure 5 shows
 # cross-entropy (CE) and ELR with SGD and with SAM, four runs each. Along with SAM, though, the published code changed the
 # learning rate, the weight decay and the schedule ({doc}`forensics`). Here nothing changes but SAM, on CIFAR-10 with
-# symmetric noise in place of the shop's images, which are not public.
+# symmetric noise in place of the shop's images, which are not public. (At CPU scale all images train, without augmentation.
+# {doc}`forensics` has SAM added to 20,000 images under crops drawn anew, where the small net memorizes little and SAM does not help.)
 #
 # SAM takes the gradient not at the weights $w$ but at the worst point near them,
 #

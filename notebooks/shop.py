@@ -26,7 +26,8 @@
 # of CIFAR-100 as subcategories, one XML file per main category (the superclasses), thumbnails of about 80 pixels, 15 % of
 # the products misfiled among the siblings of their subcategory. `import_feed` reads them as it would read the real one.
 # Part of the products are another size or colour of an article, as in any shop; split by product, as the paper did, many
-# test products then have a near-duplicate in training, label and all.
+# test products then have a near-duplicate in training. We assume that the variants of a misfiled article are misfiled with
+# it; that is what lets a network agree with wrong labels that it has memorized.
 #
 # Training has Section 5.3's cosine annealing, β = 0.9 and λ = 7, and no augmentation, as the published code (the text
 # speaks of crops and flips as for CIFAR). The paper's 93.4 % is from Section 5.4, with tuned settings and SAM.
@@ -157,7 +158,7 @@ if not galleries:
 # %% [markdown]
 # ## How good is the list on products?
 #
-# {doc}`audit` measures the list of labels to look at on photos of ten classes. Here it is on the shops' training products:
+# The chapter on {doc}`the list of labels to look at <audit>` measures it on photos of ten classes. Here it is on the shops' training products:
 # of ELR's targets, with the truth of each shop. Percent of misfiled products among all, among the first 1, 5 and 10 % of the
 # list; the products to look at until half of the misfiled ones are found, in percent of those in any order. Of the list
 # that the tool writes: its length in percent of all products, the share of it that is misfiled, and the share of all

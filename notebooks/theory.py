@@ -14,6 +14,9 @@
 # %% [markdown]
 # # Why it works
 #
+# **In short:** ELR opposes a wrong label for as long as its target remembers the true class. In the linear model λ must
+# exceed 2 for that to last; in a network that alone does not suffice ({doc}`forensics`).
+#
 # The paper leaves the gradient of early-learning regularization (ELR) and the theorem behind it to {cite:t}`liu2020`.
 # This chapter works them out: the gradient step by step, each step checked by automatic differentiation; what its sign
 # does to a wrong label; the linear model in which early learning and memorization are proved; and a condition on

@@ -158,9 +158,9 @@ def test_cells_are_kept_apart():
 def test_early_learning_needs_both_losses():
     other = {**ELR, "noise_rate": 0.4, "test": 90}
     assert findings.early_learning(
-        rows({**CE, "seeds": (0,)}, {**ELR, "seeds": (0,), "wrong_memorized": 0.1}, other)
+        rows({**CE, "seeds": (0,)}, {**ELR, "seeds": (0,), "batches_wrong_memorized": 0.1}, other)
     ) == (
-        "CIFAR-10 with 20 % of the labels redrawn: cross-entropy ends with 50.0 % (1 seed) of the wrong labels "
+        "CIFAR-10 with 20 % of the labels redrawn: cross-entropy ends with 40.0 % (1 seed) of the wrong labels "
         "memorized and 60.0 % (1 seed) test accuracy; ELR ends with 10.0 % (1 seed) of the wrong labels memorized and "
         "70.0 % (1 seed) test accuracy"
     )
@@ -168,11 +168,11 @@ def test_early_learning_needs_both_losses():
 
 
 def test_sam_beside_the_sgd_that_costs_as_much():
-    sharp = {**ELR, "sam_rho": 0.05, "test": 73, "best": 71, "seeds": (0,), "wrong_memorized": 0.2}
+    sharp = {**ELR, "sam_rho": 0.05, "test": 73, "best": 71, "seeds": (0,), "batches_wrong_memorized": 0.2}
     assert findings.sam(rows(ELR, sharp)) == (
         "Points of test accuracy that SAM adds, all else equal: at the last epoch +3.0 (1 seed) to ELR, where the "
         "paper has 14.6; at the best epochs +1.0 (1 seed) to ELR. It costs twice as much; SGD for twice the epochs, "
-        "its fair rival, is not run yet. Wrong labels memorized, in points: -30.0 (1 seed) with ELR"
+        "its fair rival, is not run yet. Wrong labels memorized, in points: -20.0 (1 seed) with ELR"
     )
     longer = {**ELR, "epochs": 60, "test": 72}
     assert "+3.0 (1 seed) to ELR (twice the epochs with SGD: +2.0 (+2.0 to +2.0)), where" in (
@@ -186,15 +186,18 @@ def test_peoples_labels_by_level():
     table = rows({**CE, **people}, {**ELR, **people}, {**ELR, **people, "sam_rho": 0.05, "test": 99})
     text = findings.human_labels(table)
     assert text == (
-        "Points of test accuracy, on worst (40 % wrong). ELR minus cross-entropy on people's labels: +10.0 (+10.0 to "
-        "+10.0)"
+        "On people's labels, worst (40 % wrong), ELR ends +10.0 (+10.0 to +10.0) points of test accuracy above "
+        "cross-entropy"
     )
     redrawn = {**ELR, "noise_rate": 0.4021}
     both = rows({**CE, **people}, {**ELR, **people}, redrawn, {**CE, "noise_rate": 0.4021, "test": 55, "best": 53})
     assert findings.human_labels(both) == (
-        f"{text}. People's labels less as many redrawn ones: +5.0 (+5.0 to +5.0) with cross-entropy, of which at the "
-        "best epochs +7.0 (+7.0 to +7.0) are left; +0.0 (+0.0 to +0.0) with ELR"
+        f"{text}. On people's labels rather than as many redrawn ones cross-entropy ends +5.0 points higher, of which "
+        "at the best epochs +7.0 are left, and ELR +0.0"
     )
+    third = [{**CE, **people}, {**ELR, **people, "test": 68}, redrawn, {**CE, "noise_rate": 0.4021, "test": 55}]
+    uneven = pd.concat([both, rows(*({**arm, "seeds": (2,)} for arm in third))])
+    assert findings.human_labels(uneven).endswith("and ELR -0.7: no clear difference")  # 0, 0 and -2: t of three
 
 
 def test_an_empty_store_says_so(monkeypatch, tmp_path):
@@ -238,15 +241,16 @@ def test_looks_finder_by_finder():
         ]
     )  # fmt: skip
     head = (
-        "To find half of the wrong labels, of 1,000 with 17 / 40 % wrong, a person who goes down a list looks at so "
-        "much of what it takes in any order (ELR's score was chosen on these studies; each of cleanlab's five nets "
-        "trained for a quarter of ELR's epochs)"
+        "Of 1,000 labels 17 / 40 % are wrong; to find half of these takes so much of the looking that any order takes"
     )
+    tail = "ELR's score was chosen on these studies, and each of cleanlab's five nets trained for a quarter of ELR's "
+    tail += "epochs"
     assert findings.looks(rows[rows["seed"] == 0]) == (
-        f"{head}, 1 seed. ELR targets: 50 / 50 %; cleanlab, out-of-fold CE: 60 / 60 %"
+        f"{head}, 1 seed: ELR targets 50 / 50 %; cleanlab, out-of-fold CE 60 / 60 %. {tail}"
     )
     assert findings.looks(rows) == (
-        f"{head}. ELR targets: 50 (1 seed) / 50 (50 to 50) %; cleanlab, out-of-fold CE: 60 (1 seed) / 60 (60 to 60) %"
+        f"{head}: ELR targets 50 (1 seed) / 50 (50 to 50) %; cleanlab, out-of-fold CE 60 (1 seed) / 60 (60 to 60) %. "
+        f"{tail}"
     )
 
 
@@ -298,7 +302,8 @@ def test_the_ladder_in_words():
         rung("only: held out", [70.0], -6.7, 1, single=True), rung("counted on noisy test labels", [50.0], -8.0, 1),
     ]  # fmt: skip
     assert findings.ladder(pd.DataFrame(lone)) == (
-        "Points of test accuracy, 1 seed. At 20 % noise the step 'drawn once' moves: -14.70 with cross-entropy"
+        "Points of test accuracy, 1 seed. At 20 % noise the rung 'drawn once' moves: -14.70 with cross-entropy. Beside "
+        "the ladder 'only: held out' moves most: -6.70 with cross-entropy"
     )
     more = [
         rung("as described", [80.0, 81.0], nan, 0, loss="elr"),
@@ -306,14 +311,15 @@ def test_the_ladder_in_words():
     ]  # fmt: skip
     table = pd.DataFrame(lone + more)
     assert findings.ladder(table) == (
-        "Points of test accuracy. At 20 % noise the step 'drawn once' moves: -14.70 (1 seed) with "
-        "cross-entropy, -1.50 (-2.00 to -1.00) with ELR. ELR minus cross-entropy goes with it from +3.30 (1 seed) to "
+        "Points of test accuracy. At 20 % noise the rung 'drawn once' moves: -14.70 (1 seed) with "
+        "cross-entropy, -1.50 (-2.00 to -1.00) with ELR. Beside the ladder 'only: held out' moves most: -6.70 (1 seed) "
+        "with cross-entropy. ELR minus cross-entropy goes with it from +3.30 (1 seed) to "
         "+16.50 (1 seed), where Table 1 has +12.55"
     )
     further = pd.concat([table, pd.DataFrame([rung("float16 again", [61.0], -1.0, 1)])])
     said = findings.ladder(further)
-    assert "the step that moves most is 'drawn once': -14.70" in said
-    assert "with ELR; no other one that changes the training moves more than 1.00. ELR minus" in said
+    assert "the rung that moves most is 'drawn once': -14.70" in said
+    assert "with ELR; no other rung that changes the training moves more than 1.00. Beside" in said
     assert findings.ladder(table.assign(change_seeds=0)) == ""
 
 
@@ -324,16 +330,16 @@ def test_what_a_label_kept_from_memory_goes_with():
     found.loc[0, ["labels", "wrong"]] = "none", 0.0
     found.loc[1, ["augmentation", "best_gain"]] = "frozen", 7.0
     text = findings.memory(found)
-    assert "it keeps from being memorized, ELR gains 1.00 (1.00 to 1.00) points of test accuracy at the last" in text
+    assert "gain in test accuracy rises by 1.00 (1.00 to 1.00) points with each percent of all labels that it" in text
     best = stats.linregress([0, 5, 10, 20], [0.5, 7, 5.5, 10.5])
-    assert f"and {best.slope:.2f} (" in text
-    assert "over 4 settings of small nets, 4 of them a single seed; 95 % intervals over settings)" in text
+    assert f"chosen on the test images, by {best.slope:.2f} (" in text
+    assert text.startswith("Across 4 settings of small nets, 4 of them a single seed, ELR's gain")
     assert (
         "Where labels are wrong, ELR ends above cross-entropy stopped at its best epoch in 2 of 3 settings, by +2.0 "
-        "points in the middle. Where no label is wrong it adds +1.0 to +1.0"
+        "points in the middle. Where no label is wrong ELR's last epoch differs by +1.0 to +1.0"
     ) in text
     twice = pd.concat([found, found[1:2]])
-    assert ", 3 of them a single seed;" in findings.memory(twice)
+    assert ", 3 of them a single seed," in findings.memory(twice)
     assert "small nets and ResNet-34" in findings.memory(found.assign(scale=["cpu", "cpu", "cpu", "paper"]))
     assert findings.memory(found[:2]) == "not run yet"
     assert findings.memory_details(found[:2]) == []

@@ -844,9 +844,9 @@ def test_related_losses_of_nothing_and_their_picture(published):
 
 def test_a_number_that_no_plan_holds_says_so(published):
     planned = number(published, name="liu2020-table1-cifar10-symmetric-20-elr")
-    assert not planned["note"].startswith(paper.NOT_PLANNED)
+    assert not planned["note"].startswith(paper.UNPLANNED)
     alone = number(published, name="liu2020-table1-cifar10-asymmetric-40-elr")
-    assert (alone["verdict"], alone["note"].startswith(paper.NOT_PLANNED)) == ("not run yet", True)
+    assert (alone["verdict"], alone["note"].startswith(paper.UNPLANNED)) == ("not run yet", True)
 
 
 def test_a_number_without_a_schedule_is_decided_under_ours(published):
