@@ -159,9 +159,7 @@ def load_claims(path: Path = PAPER_FOLDER / "claims.csv") -> pd.DataFrame:
         if claim["rule"] not in RULES:
             raise LedgerError(f"{path}: {claim['id']} has the rule {claim['rule']!r}; allowed are {', '.join(RULES)}")
         names = {name.split(".", 1)[-1] for name in parse(claim["arguments"], f"{path}: {claim['id']}")}
-        known = {*RunConfig.model_fields, *PUBLISHED_COLUMNS, "measure", "bound", "number"}
-        if (claim["rule"] == "near") != ("number" in names):
-            raise LedgerError(f"{path}: {claim['id']}: the rule near, and it alone, takes number=ID of published.csv")
+        known = {*RunConfig.model_fields, *PUBLISHED_COLUMNS, "measure", "bound"}
         if claim["rule"] in COMPARING and (unknown := names - known):
             raise LedgerError(
                 f"{path}: {claim['id']} has the argument {min(unknown)!r}, which no run and no number has"
@@ -378,9 +376,7 @@ def _claim_row(claim: pd.Series, published: pd.DataFrame, runs: pd.DataFrame) ->
     arguments = parse(claim["arguments"], claim["id"])
     found, verdict = RULES[claim["rule"]](claim, arguments, published, runs)
     theirs = nan
-    if claim["rule"] == "near":
-        theirs = _published_mean(claim, arguments, "number", published)
-    elif claim["rule"] in DIFFERENCES or claim["rule"].startswith("published_"):
+    if claim["rule"] in DIFFERENCES or claim["rule"].startswith("published_"):
         shown = {name: (value,) for name, value in found.cell} if found.seeds else arguments
         theirs = _published_difference(claim, shown, published).ours
     where = f"Section {claim['section']}" if claim["section"][0].isdigit() else claim["section"]
@@ -413,14 +409,8 @@ def _against(rule: str, low: float, high: float, tolerance: float) -> bool:
 def _by_difference(
     claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame
 ) -> tuple[Finding, str]:
-    """Rules greater, not_greater, within: the paired difference a - b of a measure, in every case that is listed.
-
-    Rule near: the difference is within the tolerance of the published number whose id is the argument `number`.
-    """
-    rule, around = claim["rule"], 0.0
-    if rule == "near":
-        rule, around = "within", _published_mean(claim, arguments, "number", published)
-        arguments = {name: values for name, values in arguments.items() if name != "number"}
+    """Rules greater, not_greater, within: the paired difference a - b of a measure, in every case that is listed."""
+    rule = claim["rule"]
 
     def case(fixed: dict, recipe: dict, scale: str) -> Finding:
         arms = [_arm(fixed, side) for side in "ab"]
@@ -444,18 +434,14 @@ def _by_difference(
         def of_pair(a: pd.DataFrame, b: pd.DataFrame) -> Finding:
             difference = 100 * (a[measures[0]].to_numpy(dtype=float) - b[measures[1]].to_numpy(dtype=float))
             ids = tuple(dict.fromkeys([*a["run_id"], *b["run_id"]]))
-            mean, low, high = t_interval(difference)
-            found = Finding("open", note, mean, low - around, high - around, len(a), scale, ids)
-            found = _interval_state(found, rule, claim["tolerance"])
-            return replace(found, low=found.low + around, high=found.high + around)
+            found = Finding("open", note, *t_interval(difference), len(a), scale, ids)
+            return _interval_state(found, rule, claim["tolerance"])
 
         def told(pairs: list[tuple[pd.DataFrame, pd.DataFrame]]) -> list[tuple[str, Finding]]:
             return [(_setting_text(pair[0].iloc[0], "schedule" not in fixed), of_pair(*pair)) for pair in pairs]
 
         (setting, found), *others = told(pairs)
         coded = []
-        if scale == "cpu" and claim["rule"] == "near":
-            found = replace(found, state="open", note=_join("runs of cpu scale decide no size", found.note))
         if scale == "cpu":
             found = replace(found, note=_join(setting, found.note), setting=setting)
             if recipe is DESCRIBED:
@@ -463,7 +449,7 @@ def _by_difference(
         return _beside_other_settings(
             found,
             others,
-            lambda mean: not _against(rule, mean - around, mean - around, claim["tolerance"]),
+            lambda mean: not _against(rule, mean, mean, claim["tolerance"]),
             coded,
         )
 
@@ -477,19 +463,23 @@ def _beside_other_settings(
     coded: Sequence[tuple[str, Finding]] = (),
 ) -> Finding:
     """`found`, told of each other setting of the cell, with "but" where its mean lies on the other side of the bound
-    (`meets` tells the sides); undecided where such a setting decides against it. Those of `coded` are told alone: they
-    are not as described."""
-    told, disagree = [], False
+    (`meets` tells the sides); undecided where such a setting decides against it, or where one with the crops and flips
+    that the papers describe does not decide it. Those of `coded` are told alone: they are not as described."""
+    told, disagree, undescribed = [], False, False
     for number, (setting, other) in enumerate([*others, *coded]):
         contrary = meets(other.ours) != meets(found.ours)
         decides = number < len(others) and found.state != "open" and other.state not in ("open", found.state)
         disagree |= contrary and decides
+        undescribed |= number < len(others) and other.state == "open" and AUGMENTATIONS["fresh"] in setting
         spread = " (1 seed)" if other.seeds == 1 else f" ({other.low:+.2f} to {other.high:+.2f}, {other.seeds} seeds)"
         undecided = other.state == "open" and other.seeds >= ENOUGH_SEEDS
         how = "but" if contrary else "undecided:" if undecided else "and"
         told.append(f"{how} {other.ours:+.2f}{spread} with {setting}")
     if disagree:
         found = replace(found, state="open", margin=-inf, disagree=True)
+    elif undescribed and found.state != "open":
+        note = f"undecided with {AUGMENTATIONS['fresh']}, as described"
+        found = replace(found, state="open", margin=-inf, note=_join(note, found.note))
     return replace(found, beside=tuple(told))
 
 
@@ -612,6 +602,8 @@ def _over_scales(
             larger = [f"at {f.scale} scale {f.ours:+.2f}, {f.seeds} seeds, undecided" for f in open_findings if f.seeds]
             only = "at cpu scale only" if scale == "cpu" else ""
             return replace(found, note=_join(only, *larger, found.note)), verdict
+        if found.seeds >= ENOUGH_SEEDS:  # as many as the plans have: a smaller scale does not overrule them
+            return found, verdict
         open_findings.append(found)
     return max(open_findings, key=lambda finding: finding.seeds), VERDICTS[4]
 
@@ -740,14 +732,13 @@ def _untestable(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs
     return Finding("open"), VERDICTS[3]
 
 
-DIFFERENCES = ("greater", "not_greater", "within", "near")
+DIFFERENCES = ("greater", "not_greater", "within")
 # Rules that choose rows.
 COMPARING = (*DIFFERENCES, "at_least", "at_most", "effort", "published_greater")
 RULES = {
     "greater": _by_difference,
     "not_greater": _by_difference,
     "within": _by_difference,
-    "near": _by_difference,
     "at_least": _by_level,
     "at_most": _by_level,
     "effort": _by_effort,
@@ -1081,7 +1072,7 @@ README_CLAIMS = {  # claim -> the plan that redoes it
     "elr-memorizes-less": "early-learning",
     "elr-beats-ce-cifar10-multistep": "table1",
     "elr-beats-ce-cifar100-multistep": "table1",
-    "sam-gain-size": "sam",
+    "sam-helps-elr": "sam",
 }
 
 

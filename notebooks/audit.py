@@ -47,7 +47,7 @@
 
 # %%
 from elrkit import audit_study, config, plots
-from IPython.display import display
+from IPython.display import Markdown, display
 
 # %matplotlib inline
 
@@ -106,11 +106,12 @@ if not shown:
 # ## The saving in plain words
 
 # %% tags=["nbval-ignore-output"]
-for scale, table in shown.items():
-    for sentence in audit_study.saving(table):
-        print(f"{scale} scale, {sentence}")
-if not shown:
-    print("not run yet")
+sentences = [
+    f"- {scale} scale, {sentence}"
+    for scale, table in shown.items()
+    for sentence in audit_study.saving(table)
+]
+Markdown("\n".join(sentences) or "not run yet")
 
 # %% [markdown]
 # ## In numbers

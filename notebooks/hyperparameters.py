@@ -220,7 +220,12 @@ for (scale, name), table in found.items():
             f"{scale} scale, {name}: best in {sweeps.wins(by_lam)} of {len(by_lam)} rows"
         )
         best = by_lam.style.highlight_max(axis=1, props="font-weight: bold")
-        display(best.format(precision=2))
+        best = best.format(precision=2).format_index("{:g}", axis=1)
+        display(
+            best.format_index(
+                lambda value: f"{value:g}" if isinstance(value, float) else value
+            )
+        )
 
 # %% [markdown]
 # ## The best settings beside the paper's

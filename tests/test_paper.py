@@ -322,9 +322,9 @@ def test_longer_training_does_not_take_the_place_of_the_cell(published):
 
 def test_another_setting_that_gives_the_opposite_is_told(published):
     """One seed of it is a word in the note; an interval on the other side leaves the claim open, for good."""
-    other = CPU | {"augmentation": "fresh", "train_size": 20_000, "epochs": 40}
+    other = CPU | {"augmentation": "flip", "train_size": 20_000, "epochs": 40}
     row = claim(published, *usual(), run(0, test_top1=0.1, **other), ce(0, test_top1=0.15, **other))
-    setting = "20,000 images, 40 epochs, crops and flips drawn anew, multi-step"
+    setting = "20,000 images, 40 epochs, flips alone, multi-step"
     assert (row["verdict"], row["disagree"]) == ("reproduced", False)
     assert f"but -5.00 (1 seed) with {setting}" in row["note"]
     more = [*(run(s, test_top1=0.1 + s / 100, **other) for s in SEEDS),
@@ -674,11 +674,27 @@ def test_the_codes_hyper_parameters_are_not_the_described_recipe_at_cpu_scale(pu
     assert (row["verdict"], row["seeds"], row["beside"]) == ("reproduced", 3, ())
 
 
-def test_what_the_larger_scale_has_is_told_where_the_smaller_decides(published):
+def test_the_smaller_scale_does_not_overrule_a_whole_plan_of_the_larger(published):
     larger = [*(run(s, test_top1=0.55 + s / 10) for s in SEEDS), *(ce(s, test_top1=0.8) for s in SEEDS)]
     row = claim(published, *usual(), *larger)
+    assert (paper.shown_verdict(row), row["scale"], row["ours"]) == ("no verdict yet", "paper", pytest.approx(-15))
+    row = claim(published, *usual(), *(one for one in larger if one["seed"]))  # two of three seeds
     assert (row["verdict"], row["scale"]) == ("reproduced", "cpu")
-    assert "at paper scale -15.00, 3 seeds, undecided" in row["note"]
+    assert "at paper scale -10.00, 2 seeds, undecided" in row["note"]
+
+
+def test_a_small_net_decides_nothing_that_it_leaves_open_under_the_described_crops(published):
+    """Without augmentation +10 points, three seeds; with crops drawn anew one seed, or three that spread around 0."""
+    cpu = {"scale": "cpu", "model": "small_resnet", "train_size": 20_000}
+    plain = usual()
+    spread = [run(s, augmentation="fresh", test_top1=0.7 + s / 10, **cpu) for s in SEEDS]
+    spread += [ce(s, augmentation="fresh", test_top1=0.8, **cpu) for s in SEEDS]
+    for fresh in (spread, [one for one in spread if one["seed"] == 0]):
+        row = claim(published, *plain, *fresh)
+        assert paper.shown_verdict(row) == "no verdict yet"
+        assert "undecided with crops and flips drawn anew, as described" in row["note"]
+    agreeing = [f(s, augmentation="fresh", **cpu) for s in SEEDS for f in (run, ce)]
+    assert claim(published, *plain, *agreeing)["verdict"] == "reproduced"
 
 
 def test_ceiling_argues_from_the_published_numbers(published, claims):
@@ -857,40 +873,6 @@ def test_a_number_without_a_schedule_is_decided_under_ours(published):
     cosine = [run(seed, **human, schedule="cosine", test_top1=theirs - 0.1) for seed in SEEDS]
     assert number(published, *multistep, *cosine, name=name)["verdict"] == "reproduced"
     assert number(published, *cosine, name=name)["verdict"] == "not run yet"
-
-
-@pytest.mark.parametrize(
-    ("gains", "verdict"),
-    [
-        ([0.146, 0.147, 0.148], "not reproduced"),
-        ([0.02, 0.021, 0.022], "not reproduced"),
-        ([0.072, 0.073, 0.074], "reproduced"),
-    ],
-)
-def test_a_gain_is_held_to_the_published_one_on_both_sides(published, gains, verdict, tmp_path):
-    chosen = published.assign(mean=published["mean"].where(published["id"] != "galatolo2021-text-cdon-sam-gain", 7.3))
-    sharp = [run(seed, sam_rho=0.05, test_top1=0.8 + gain) for seed, gain in enumerate(gains)]
-    plain = [run(seed, test_top1=0.8) for seed in range(len(gains))]
-    arguments = "dataset=cifar10 noise=symmetric noise_rate=0.2 loss=elr measure=test_top1 a.sam_rho=0.05 b.sam_rho=0"
-    one = {"id": "c", "source": "galatolo2021", "text": "t", "section": "5", "rule": "near", "tolerance": 2.0}
-    one |= {"arguments": f"{arguments} number=galatolo2021-text-cdon-sam-gain", "chapter": "x", "note": ""}
-    row = paper.decide(pd.DataFrame([one]), chosen, table(*sharp, *plain)).iloc[0]
-    assert (row["verdict"], row["published"]) == (verdict, 7.3)
-    assert row["ours"] == pytest.approx(100 * sum(gains) / 3)
-    assert row["low"] < row["ours"] < row["high"]
-    small = [{**each, "scale": "cpu", "augmentation": "none", "model": "small_resnet"} for each in (*sharp, *plain)]
-    row = paper.decide(pd.DataFrame([one]), chosen, table(*small)).iloc[0]
-    assert (row["verdict"], paper.shown_verdict(row)) == ("not run yet", "no verdict yet")
-    assert row["ours"] == pytest.approx(100 * sum(gains) / 3)
-    assert "runs of cpu scale decide no size" in row["note"]
-    for rule, changed in (("near", arguments), ("within", one["arguments"])):
-        path = tmp_path / "claims.csv"
-        pd.DataFrame([one | {"rule": rule, "arguments": changed}]).to_csv(path, index=False)
-        with pytest.raises(paper.LedgerError, match="c: the rule near, and it alone, takes number="):
-            paper.load_claims(path)
-    one["arguments"] = f"{arguments} number=nobody"
-    with pytest.raises(paper.LedgerError, match=r"c: published\.csv has no id nobody; number must name one"):
-        paper.decide(pd.DataFrame([one]), chosen, table())
 
 
 def test_what_the_codes_recipe_gives_is_told_beside_a_described_one_that_does_not_decide(published):
