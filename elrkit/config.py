@@ -1,7 +1,8 @@
 """RunConfig: all that decides the outcome of one training, validated, hashed to a run id; and the papers' recipes.
 
-A run is one question. Two configs that ask the same question are equal and share one id: fields that a choice makes
-meaningless (beta without ELR, milestones without multi-step) are reset to their defaults on construction.
+A run is one question, and equal configs share one id: fields that a choice makes meaningless by itself (beta without
+ELR, milestones without multi-step) are reset to their defaults on construction. What only values make so is not
+(milestones after the last epoch).
 
     >>> config = RunConfig(dataset="cifar10", noise_rate=0.2, loss="elr")
     >>> config.beta, config.lam

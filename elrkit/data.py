@@ -74,6 +74,13 @@ class Dataset:
             digest.update(np.ascontiguousarray(part.numpy()).reshape(-1).view(np.uint8))
         return digest.hexdigest()[:16]
 
+    def truth_fingerprint(self) -> str | None:
+        """As `fingerprint`, of the true test labels, which accuracy is counted against; None where they are the test
+        labels."""
+        if torch.equal(self.test_truth, self.test_labels):
+            return None
+        return hashlib.sha256(np.ascontiguousarray(self.test_truth.numpy())).hexdigest()[:16]
+
 
 def data_root(root: str | Path | None = None) -> Path:
     """Where datasets are kept: `root`, else the environment's ELRKIT_DATA, else ~/.cache/elrkit."""
@@ -98,10 +105,20 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
     if name == "cifar100":
         archive = root / "cifar100.npz"
         if archive.exists() and not (root / "cifar-100-python").exists():
-            return _npz(archive, "cifar100", CIFAR100_MEAN, CIFAR100_STD)
+            return _checked_cifar100(_npz(archive, "cifar100", CIFAR100_MEAN, CIFAR100_STD), archive)
         return _cifar100(root)
     path = own_path(name, root)
     return _folders(path, name) if path.is_dir() else _npz(path, name)
+
+
+def _checked_cifar100(dataset: Dataset, path: Path) -> Dataset:
+    parts = [(len(images), *images.shape[1:]) for images in (dataset.train_images, dataset.test_images)]
+    if parts != [(50_000, 32, 32, 3), (10_000, 32, 32, 3)] or dataset.num_classes != 100:
+        raise DataError(
+            f"{path}: {parts[0][0]:,} and {parts[1][0]:,} images of {parts[0][1:]} in {dataset.num_classes} classes; "
+            "CIFAR-100 has 50,000 and 10,000 of (32, 32, 3) in 100. Give data of your own another name"
+        )
+    return dataset
 
 
 def state_on_disk(name: str, root: str | Path | None = None) -> tuple[int, ...]:

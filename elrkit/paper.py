@@ -48,7 +48,7 @@ VERDICTS = (
 NOT_PLANNED, NOT_AMONG = "not planned", "other method"  # of numbers of other papers that are listed to compare with
 SHOWN_VERDICTS = (*VERDICTS[:3], "settings disagree", "no verdict yet", *VERDICTS[3:], NOT_PLANNED, NOT_AMONG)
 NUMBER_TOLERANCE = 0.5  # percentage points
-ENOUGH_SEEDS = len(plans.SEEDS)
+ENOUGH_SEEDS = len(plans.SEEDS)  # of most plans; that of SAM has one more, which a verdict does not wait for
 FINISHED = "finished"  # the status of a run that counts
 PAPER_FOLDER = Path(__file__).resolve().parents[1] / "paper"
 

@@ -25,7 +25,7 @@ def table1(
     noise_rates: Sequence[float] = (0.2, 0.0, 0.1, 0.15),
     schedules: Sequence[str] = ("multistep", "cosine"),
 ) -> list[RunConfig]:
-    """Table 1: seeds outermost, so that every cell has a first run before any has a second.
+    """Table 1: of each dataset and schedule every cell has a first run before any has a second.
 
     Last the cells of the first noise rate, which Liu et al. have too, their way: a tenth held out with noisy labels.
     """

@@ -354,12 +354,15 @@ def _find_for_same_data(config: RunConfig) -> dict | None:
     if record is None or config.dataset in BUILT_IN_TRAIN_SIZES:
         return record
     try:
-        now = dataset(config.dataset).fingerprint()
+        here = dataset(config.dataset)
     except data.DataError:
         return record
-    if now != record["data"].get("fingerprint"):
+    now, then = here.fingerprint(), record["data"]
+    other_truth = "test_truth" in then and then["test_truth"] != here.truth_fingerprint()
+    if now != then.get("fingerprint") or other_truth:
+        what = "its true test labels are" if now == then.get("fingerprint") else f"its content ({now}) is"
         raise data.DataError(
-            f"{config.dataset}: its content ({now}) is not what run {config.run_id} was trained on; "
+            f"{config.dataset}: {what} not what run {config.run_id} was trained on; "
             f"give the new data another name, or remove {record_path(config)}"
         )
     return record

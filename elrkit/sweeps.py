@@ -119,10 +119,11 @@ def selection(runs: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.Da
     """The setting that each way of choosing picks, and what it costs; one row per way of `CHOICES`, last epochs.
 
     Columns: chosen_by, run_id, its accuracy by that measure (chosen_at) and on the test images (test); regret: how far
-    that lies below the best test accuracy of the sweep; optimism: by how much the measure's noise alone flatters its
-    winner. For that the measured accuracies stand for the true ones, and `resamples` draws of a binomial number of
-    right images (as many as there were) choose a winner each; low, high: 95 % of the regrets of these winners. Errors
-    on the same images are shared by the settings, which this ignores: optimism and spread are upper estimates.
+    that lies below the best test accuracy of the sweep, which is measured too and has its own luck in it; optimism: by
+    how much the measure's noise alone flatters its winner. For that `resamples` draws of a binomial number of right
+    images (as many as there were) choose a winner each among settings as good as `_less_noise` has them; low, high:
+    95 % of the regrets of these winners. Errors on the same images are shared by the settings, which this ignores, and
+    which makes the noise between them smaller.
 
     Raises ValueError without a finished run that held images out.
     """
@@ -137,11 +138,22 @@ def selection(runs: pd.DataFrame, resamples: int = 2000, seed: int = 0) -> pd.Da
         by = runs[measure].to_numpy(dtype=float)
         best = int(by.argmax())
         size = sizes[measure].to_numpy(dtype=int)
-        repeated = rng.binomial(size, by, size=(resamples, len(runs))) / size
+        good = _less_noise(by, size)
+        repeated = rng.binomial(size, good, size=(resamples, len(runs))) / size
         winners = repeated.argmax(axis=1)
         low, high = np.percentile(test.max() - test[winners], [2.5, 97.5])
-        optimism = (repeated.max(axis=1) - by[winners]).mean()
+        optimism = (repeated.max(axis=1) - good[winners]).mean()
         numbers = [by[best], test[best], test.max() - test[best], low, high, optimism]
         rows.append((name, runs["run_id"][best], *(100 * float(number) for number in numbers)))
     columns = ["chosen_by", "run_id", "chosen_at", "test", "regret", "low", "high", "optimism"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _less_noise(measured: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Accuracies (n,), measured on `size` images each, drawn together until their variance is what is left of it
+    without that of counting finitely many images: the spread that the settings themselves have."""
+    if len(measured) < 2 or not measured.var():
+        return measured
+    counting = (measured * (1 - measured) / size).mean()
+    kept = max(0.0, 1 - counting / measured.var(ddof=1)) ** 0.5
+    return measured.mean() + kept * (measured - measured.mean())

@@ -263,6 +263,7 @@ class _Trainer:
     ):
         self.config, self.problem, self.device = config, problem, device
         self.fingerprint = dataset.fingerprint()
+        self.truth_fingerprint = dataset.truth_fingerprint()
         padding = dataset.train_images.shape[1] // 8  # 4 pixels for 32, as both papers
         crops = config.augmentation in ("fresh", "frozen")
         chosen = torch.from_numpy(problem.index)
@@ -379,10 +380,13 @@ class _Trainer:
         if self.averaged is not None:
             taken = self.epoch * self.steps + self.step_in_epoch
             move_average(self.averaged, self.model, config.weight_average, taken)
-        self.loss_sum += loss * len(index)
         self.batch_predictions[index] = logits.argmax(dim=1)
-        bad = torch.where(loss.isfinite(), self.steps, self.step_in_epoch)
-        torch.minimum(self.first_bad_step, bad, out=self.first_bad_step)
+        if scaler is None:
+            bad = torch.where(loss.isfinite(), self.steps, self.step_in_epoch)
+            torch.minimum(self.first_bad_step, bad, out=self.first_bad_step)
+        else:  # it has skipped the batch, and the training goes on, as the paper's code did
+            loss = torch.where(loss.isfinite(), loss, 0.0)
+        self.loss_sum += loss * len(index)
         self.step_in_epoch += 1
 
     def start_epoch(self) -> None:
@@ -444,6 +448,7 @@ class _Trainer:
         return {
             "config": self.config.to_json(),
             "fingerprint": self.fingerprint,
+            "test_truth": self.truth_fingerprint,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "elr": self.elr.state_dict() if self.elr else None,
@@ -455,7 +460,8 @@ class _Trainer:
         # Not their texts: fields that a later version adds are missing there, and are their defaults.
         if RunConfig.from_json(state["config"]) != self.config:
             raise ValueError("it belongs to another config")
-        if state.get("fingerprint", self.fingerprint) != self.fingerprint:
+        data_then = state.get("fingerprint", self.fingerprint), state.get("test_truth", self.truth_fingerprint)
+        if data_then != (self.fingerprint, self.truth_fingerprint):
             raise ValueError("it belongs to other data of the same name")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -668,6 +674,11 @@ def measure_pace(config: RunConfig, shape: tuple[int, int, int], threads: int) -
 def _diverged(trainer: _Trainer) -> dict | None:
     step = int(trainer.first_bad_step)
     if step >= trainer.steps:
+        # A loss scaler skips single batches; what it cannot keep out are activations that overflow into the statistics.
+        scaled = trainer.config.precision == "float16_fresh_scaler"
+        if scaled and not all(bool(value.isfinite().all()) for value in trainer.model.state_dict().values()):
+            reason = "weights or batch-norm statistics were not finite numbers"
+            return {"epoch": trainer.epoch + 1, "step": trainer.steps, "reason": reason}
         return None
     return {"epoch": trainer.epoch + 1, "step": step + 1, "reason": "the training loss was not a finite number"}
 
@@ -688,6 +699,7 @@ def _record(trainer: _Trainer, dataset: data.Dataset, diverged: dict | None, job
         "config": config.model_dump(mode="json"),
         "data": {
             "fingerprint": trainer.fingerprint,
+            "test_truth": trainer.truth_fingerprint,
             "train_images": len(problem.index),
             "held_out_images": len(problem.held_out_index),
             "test_images": len(dataset.test_labels),

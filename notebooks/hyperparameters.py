@@ -256,9 +256,10 @@ pd.DataFrame(rows).set_index("setting").T.style.format(
 # expectation, compressed. What is lost is precision, because fewer images are held out than tested.
 #
 # *Regret* is how far the chosen setting's test accuracy lies below the best of the sweep; its interval holds 95 % of
-# the regrets that other images, as many, would have led to. Choosing by test accuracy has none, by construction, and that is its flaw: the number that
+# the regrets that other images, as many, would have led to; that the best one was measured too, and has luck of its own, is
+# part of it. Choosing by test accuracy has none, by construction, and that is its flaw: the number that
 # chose is then reported. *Optimism* is by how much the winner of such a contest is flattered by the noise of finitely
-# many images alone, an upper estimate (`elrkit.sweeps.selection` says how it is made).
+# many images alone, an estimate (`elrkit.sweeps.selection` says how it is made).
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Held-out accuracy on noisy labels against test accuracy, a point a run, the two chosen settings ringed."}}
 for key, table in found.items():
@@ -279,7 +280,7 @@ for key, table in chosen.items():
     print(
         f"{key[0]} scale, {key[1]}: the run chosen by noisy labels is {honest.regret:.2f} points "
         f"below the best one (other images: {honest.low:.2f} to {honest.high:.2f}); "
-        f"choosing by test accuracy overstates the winner by up to {tested.optimism:.2f}"
+        f"choosing by test accuracy overstates the winner by about {tested.optimism:.2f}"
     )
 if not chosen:
     print("not run yet")

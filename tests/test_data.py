@@ -117,6 +117,23 @@ def test_fingerprint_tells_files_apart(tmp_path):
     assert a != b
 
 
+def test_truth_that_accuracy_is_counted_against_has_a_fingerprint_of_its_own(tmp_path):
+    given = arrays()
+    np.savez(tmp_path / "a.npz", **given)
+    np.savez(tmp_path / "b.npz", **given, test_truth=given["test_labels"])
+    np.savez(tmp_path / "c.npz", **given, test_truth=(given["test_labels"] + 1) % 3)
+    a, b, c = (data.load(str(tmp_path / name)) for name in ("a.npz", "b.npz", "c.npz"))
+    assert a.fingerprint() == b.fingerprint() == c.fingerprint()
+    assert a.truth_fingerprint() is b.truth_fingerprint() is None
+    assert len(c.truth_fingerprint()) == 16
+
+
+def test_another_file_is_not_taken_for_cifar100(tmp_path):
+    np.savez(tmp_path / "cifar100.npz", **arrays())
+    with pytest.raises(data.DataError, match=r"cifar100\.npz: 20 and .* CIFAR-100 has 50,000 and 10,000"):
+        data.load("cifar100", tmp_path)
+
+
 def test_relative_paths_are_found_here_then_below_the_root(tmp_path, monkeypatch):
     np.savez(tmp_path / "shop.npz", **arrays())
     assert len(data.load("shop.npz", root=tmp_path).train_labels) == 20

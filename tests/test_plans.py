@@ -32,7 +32,7 @@ def test_paper_scale_is_the_papers_training():
             assert (config.beta, config.lam) == {"cifar10": (0.7, 3), "cifar100": (0.9, 7)}[config.dataset]
 
 
-def test_table1_has_a_run_of_every_cell_before_any_has_a_second():
+def test_table1_has_a_run_of_every_cell_of_a_schedule_before_any_has_a_second():
     half = [c for c in plans.plan("table1") if c.dataset == "cifar10" and c.schedule == "multistep"]
     assert [(c.split, c.seed) for c in half[:24]] == [("all", seed) for seed in (0, 1, 2) for _ in range(8)]
     assert {(c.split, c.noise_rate) for c in half[24:]} == {("held_out", 0.2)}

@@ -314,6 +314,9 @@ def test_a_record_is_loaded_unless_its_data_have_changed(tmp_path, digits, monke
     record = runs.train_one(config)
     monkeypatch.setattr(train, "fit", None)  # nothing is trained again
     assert comparable(runs.train_one(config)) == comparable(record)
+    np.savez(path, **arrays, class_names=range(10), test_truth=arrays["test_labels"][::-1])
+    with pytest.raises(data.DataError, match=r"its true test labels are not what run [0-9a-f]{12} was trained on"):
+        runs.missing([config])
     arrays["test_labels"] = arrays["test_labels"][::-1]
     np.savez(path, **arrays, class_names=range(10))
     with pytest.raises(data.DataError, match=r"is not what run [0-9a-f]{12} was trained on"):

@@ -92,6 +92,22 @@ def test_optimism_of_the_best_of_equals_is_the_expected_maximum():
     assert by_test.optimism == pytest.approx(expected * np.sqrt(0.16 / 40_000), rel=0.06)
 
 
+@pytest.mark.parametrize(("settings", "spread"), [(112, 0.0), (20, 0.005), (20, 0.05)])
+def test_optimism_is_estimated_from_accuracies_that_have_noise_themselves(settings, spread):
+    """Settings whose true accuracies are known: what their measured winner really lacks, in the mean of many sweeps."""
+    rng = np.random.default_rng(0)
+    really, estimated = [], []
+    for _ in range(60):
+        true = 0.7 + spread * rng.standard_normal(settings)
+        measured = rng.binomial(1000, true) / 1000
+        really.append(100 * (measured.max() - true[measured.argmax()]))
+        estimated.append(sweeps.selection(pairs(true, measured, images=1000), resamples=200).iloc[0]["optimism"])
+    error = np.std(really) / np.sqrt(len(really))
+    assert np.mean(estimated) == pytest.approx(np.mean(really), abs=4 * error)
+    if spread < 0.05:  # what measured accuracies in place of the true ones would give is well below
+        assert np.mean(estimated) > 0.85 * np.mean(really)
+
+
 def test_selection_needs_held_out_images():
     for runs in (pairs([], []), pairs([0.5], [np.nan]), pairs([0.5], [0.5]).drop(columns="held_out_top1_noisy")):
         with pytest.raises(ValueError, match="finished runs that held out images"):

@@ -69,7 +69,7 @@ def test_the_record_holds_what_it_promises(digits, tmp_path):
     assert record["diverged"] is None
     assert RunConfig(**record["config"]) == config
     assert record["data"] == {
-        "fingerprint": digits.fingerprint(), "train_images": 190, "held_out_images": 0, "test_images": 450,
+        "fingerprint": digits.fingerprint(), "test_truth": None, "train_images": 190, "held_out_images": 0, "test_images": 450,
         "classes": 10, "image_shape": [1, 8, 8], "realized_noise_rate": set_up(config, digits).realized_rate,
     }  # fmt: skip
     assert record["versions"].keys() == {"elrkit", "python", "torch", "torchvision", "numpy"}
@@ -514,6 +514,30 @@ def test_the_record_says_at_which_step(digits, monkeypatch, tmp_path, bad):
     assert seldom["diverged"] == {"epoch": 2, "step": 2, "reason": "the training loss was not a finite number"}
     assert seldom["curves"]["epoch"] == [1]
     assert comparable(record(0.0)) == comparable(seldom)
+
+
+def test_a_loss_scaler_skips_a_batch_whose_loss_is_not_finite_and_goes_on(digits, monkeypatch):
+    inner, calls = losses.cross_entropy, iter(range(1000))
+
+    def spoiled(logits, labels):
+        loss = inner(logits, labels)
+        return loss * math.inf if logits.requires_grad and next(calls) == 4 else loss
+
+    config = tiny(precision="float16_fresh_scaler", epochs=3)
+    plain = fit(config, dataset=digits)["curves"]
+    monkeypatch.setattr(losses, "cross_entropy", spoiled)
+    record = fit(config, dataset=digits)
+    assert record["status"] == "finished"
+    curves = record["curves"]
+    assert curves["skipped_steps"][1] == plain["skipped_steps"][1] + 1
+    assert curves["skipped_steps"][0] == plain["skipped_steps"][0]
+    assert all(math.isfinite(loss) for loss in curves["train_loss"])
+
+
+def test_a_loss_scaler_does_not_hide_weights_that_are_lost(digits):
+    record = fit(tiny(precision="float16_fresh_scaler", lr=1e30, epochs=5), dataset=digits)
+    assert record["status"] == "diverged"
+    assert runs.check(record, "record") is record
 
 
 def no_cuda_memory(self):
