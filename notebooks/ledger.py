@@ -24,7 +24,8 @@
 # yet. Where a cell has runs under several settings the note gives them all, with *but* before those that say the opposite;
 # where one of these decides it the other way, the verdict is *settings disagree*, and more seeds would not change that. A
 # number is *reproduced* when our mean lies within the tolerance of it: the deviations of both sides added; where a single
-# run was published, as far as 95 % of single runs of ours would lie from our mean; at least half a point. *Reproduced only with the code's
+# run was published, as far as 95 % of single runs of ours would lie from our mean, at least half a point; but more than a point
+# away from a single run that decides nothing, since the noisier ours are the further that reaches. *Reproduced only with the code's
 # recipe* means that the recipe which the paper describes does not give the number and the recipe which its code ran does.
 # *Untestable* says why in its note. A verdict from small-scale runs says *small net*, and `cpu` under *Scale*: it speaks for
 # that scale alone. *Tables*, *counted* and *linear model* are decided without training. Numbers of other papers stand here to

@@ -231,7 +231,11 @@ def test_number_exactly_at_tolerance(published):
     assert of_mean(0.8435, 0, 0, 0)["verdict"] == "reproduced"  # 0.5 points below 84.85
     assert of_mean(0.8434, 0, 0, 0)["verdict"] == "not reproduced"
     # Deviation 1, one published run: t(0.975, 2) sqrt(1 + 1/3) = 4.302653 * 1.154701 = 4.968275.
-    assert of_mean(0.8485 + 0.0496, -1, 0, 1)["verdict"] == "reproduced"
+    far = of_mean(0.8485 + 0.0496, -1, 0, 1)  # so wide that it decides nothing more than a point away
+    assert paper.shown_verdict(far) == "no verdict yet"
+    assert "as far as single runs of ours would lie" in far["note"]
+    assert of_mean(0.8485 + 0.01, -1, 0, 1)["verdict"] == "reproduced"
+    assert paper.shown_verdict(of_mean(0.8485 + 0.0101, -1, 0, 1)) == "no verdict yet"
     row = of_mean(0.8485 + 0.0498, -1, 0, 1)
     assert (row["verdict"], row["tolerance"]) == ("not reproduced", pytest.approx(4.968275))
 
