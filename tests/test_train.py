@@ -70,7 +70,8 @@ def test_the_record_holds_what_it_promises(digits, tmp_path):
     assert RunConfig(**record["config"]) == config
     assert record["data"] == {
         "fingerprint": digits.fingerprint(), "test_truth": None, "train_images": 190, "held_out_images": 0,
-        "test_images": 450, "classes": 10, "image_shape": [1, 8, 8], "realized_noise_rate": set_up(config, digits).realized_rate,
+        "test_images": 450, "classes": 10, "image_shape": [1, 8, 8],
+        "realized_noise_rate": set_up(config, digits).realized_rate,
     }  # fmt: skip
     assert record["versions"].keys() == {"elrkit", "python", "torch", "torchvision", "numpy"}
     assert record["device"]["type"] == "cpu"
