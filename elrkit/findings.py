@@ -30,7 +30,7 @@ def sentences() -> list[tuple[str, str]]:
     return [
         ("early_learning", _first(early_learning, "early-learning")),
         ("table1", _first(table1, "table1")),
-        ("forensics", _first(ladder, "forensics", partial(compare.compare, arms=compare.LADDER))),
+        ("forensics", forensics()),
         ("sam", _first(sam, "sam")),
         ("human_noise", _first(human_labels, "human-noise")),
         ("audit", audit()),
@@ -528,12 +528,6 @@ def ladder(rows: pd.DataFrame) -> str:
         part = f"At {100 * rate:g} % noise {which}: {', '.join(changes)}"
         if len(others):
             part += f"; no other rung that changes the training moves more than {others.max():.2f}"
-        beside = rows[rows["single"] & (rows["change_seeds"] > 0) & (rows["noise_rate"] == rate)]
-        beside = beside[~beside["arm"].isin(noisy)]
-        if len(beside):
-            most = beside.loc[beside["change"].abs().idxmax()]
-            change = points(most, "change", "change_seeds")
-            part += f". Beside the ladder '{most['arm']}' moves most: {change} with {NAMES[most['loss']]}"
         of_rate = gains[gains["noise_rate"] == rate].set_index("arm", drop=False)
         arms = list(dict.fromkeys(cell["arm"]))
         before = arms[arms.index(largest) - 1]
@@ -542,10 +536,52 @@ def ladder(rows: pd.DataFrame) -> str:
             was = f"goes with it from {added[before]} to" if before in added else "is then"
             published = of_rate["published"].iloc[0]
             part += f". ELR minus cross-entropy {was} {added[largest]}, where Table 1 has {published:+.2f}"
+        beside = rows[rows["single"] & (rows["change_seeds"] > 0) & (rows["noise_rate"] == rate)]
+        beside = beside[~beside["arm"].isin(noisy)]
+        if len(beside):
+            most = beside.loc[beside["change"].abs().idxmax()]
+            change = points(most, "change", "change_seeds")
+            part += f". Beside the ladder '{most['arm']}' moves most: {change} with {NAMES[most['loss']]}"
         parts.append(part)
     if not parts:
         return ""
     return f"Points of test accuracy{', 1 seed' if single else ''}. {'. '.join(parts)}"
+
+
+def sam_ladder(rows: pd.DataFrame) -> str:
+    """What each change moves between SGD as the paper describes it and SAM as its code ran it, in points, and what
+    SAM's second update of ELR's targets does alone; `rows` of `compare.compare` with the arms `SAM_LADDER`. Empty until
+    every rung is there."""
+    rungs = rows[~rows["single"]]
+    if rungs.empty or not rungs["seeds"].all():
+        return ""
+    single = rows["seeds"].drop(rungs.index[0]).max() == 1
+    one = "" if single else " (1 seed)"
+
+    def points(row: pd.Series, name: str) -> str:
+        return compare.change_text(row, name) + (one if row[f"{name}_seeds"] == 1 else "")
+
+    steps = ", ".join(f"{points(row, 'change')} {row['arm']}" for _, row in rungs.iloc[1:].iterrows())
+    text = (
+        "Between ELR with SGD as described and with SAM as the code ran it lie "
+        f"{points(rungs.iloc[-1], 'total')} points{', 1 seed' if single else ''}: {steps}"
+    )
+    alone = rows[(rows["arm"] == "SAM, targets moved twice") & (rows["change_seeds"] > 0)]
+    if len(alone):
+        text += f". Of SAM as described, moving ELR's targets twice a step moves {points(alone.iloc[0], 'change')}"
+    return text
+
+
+def forensics() -> str:
+    """The two ladders, from the recipe as described to what the code ran; each at the larger scale that has it."""
+    first = _first(ladder, "forensics", partial(compare.compare, arms=compare.LADDER))
+
+    def of_elr(planned: Sequence[RunConfig], records: Sequence[dict]) -> pd.DataFrame:
+        cell = [config for config in planned if (config.noise_rate, config.loss) == (planned[0].noise_rate, "elr")]
+        return compare.compare(cell, records, compare.SAM_LADDER)
+
+    second = _first(sam_ladder, "forensics", of_elr)
+    return first if second == NONE else f"{first}. {second}"
 
 
 def human_labels(table: pd.DataFrame) -> str:

@@ -312,15 +312,38 @@ def test_the_ladder_in_words():
     table = pd.DataFrame(lone + more)
     assert findings.ladder(table) == (
         "Points of test accuracy. At 20 % noise the rung 'drawn once' moves: -14.70 (1 seed) with "
-        "cross-entropy, -1.50 (-2.00 to -1.00) with ELR. Beside the ladder 'only: held out' moves most: -6.70 (1 seed) "
-        "with cross-entropy. ELR minus cross-entropy goes with it from +3.30 (1 seed) to "
-        "+16.50 (1 seed), where Table 1 has +12.55"
+        "cross-entropy, -1.50 (-2.00 to -1.00) with ELR. ELR minus cross-entropy goes with it from +3.30 (1 seed) to "
+        "+16.50 (1 seed), where Table 1 has +12.55. Beside the ladder 'only: held out' moves most: -6.70 (1 seed) with "
+        "cross-entropy"
     )
     further = pd.concat([table, pd.DataFrame([rung("float16 again", [61.0], -1.0, 1)])])
     said = findings.ladder(further)
     assert "the rung that moves most is 'drawn once': -14.70" in said
-    assert "with ELR; no other rung that changes the training moves more than 1.00. Beside" in said
+    assert "with ELR; no other rung that changes the training moves more than 1.00. ELR minus" in said
     assert findings.ladder(table.assign(change_seeds=0)) == ""
+
+
+def test_the_sam_ladder_in_words():
+    nan = float("nan")
+
+    def rung(arm, seeds, change=nan, total=nan, single=False, ends=(nan, nan)):
+        row = {"arm": arm, "single": single, "seeds": seeds, "change": change, "total": total, "change_seeds": seeds}
+        row |= {"change_low": ends[0], "change_high": ends[1]}
+        return row | {"total_low": nan, "total_high": nan, "total_seeds": seeds}
+
+    rows = [rung("SGD", 3), rung("no weight decay", 1, -0.5, -0.5), rung("SAM", 1, 1.25, 0.75)]
+    rows += [rung("SAM, targets moved twice", 1, -4.0, -3.0, single=True)]
+    text = (
+        "Between ELR with SGD as described and with SAM as the code ran it lie +0.75 points, 1 seed: -0.50 no weight "
+        "decay, +1.25 SAM"
+    )
+    assert findings.sam_ladder(pd.DataFrame(rows[:3])) == text
+    assert findings.sam_ladder(pd.DataFrame(rows)) == (
+        f"{text}. Of SAM as described, moving ELR's targets twice a step moves -4.00"
+    )
+    two = pd.DataFrame([*rows[:2], rung("SAM", 2, 1.0, 0.5, ends=(0.0, 2.0))])
+    assert findings.sam_ladder(two).endswith("+0.50 points: -0.50 (1 seed) no weight decay, +1.00 (+0.00 to +2.00) SAM")
+    assert findings.sam_ladder(pd.DataFrame([*rows[:2], rung("SAM", 0)])) == ""
 
 
 def test_what_a_label_kept_from_memory_goes_with():
