@@ -35,10 +35,18 @@ def execute(name: str) -> None:
     jupytext.write(jupytext.read(ROOT / "notebooks" / f"{name}.py"), source)
     running = target.with_suffix(".running.ipynb")
     print(f"notebook {name}", flush=True)
-    papermill.execute_notebook(
-        source, running, cwd=ROOT / "notebooks", kernel_name="python3", progress_bar=False,
-        stdout_file=sys.stdout, stderr_file=sys.stderr,
-    )  # fmt: skip
+    for last_try in (False, True):
+        try:
+            papermill.execute_notebook(
+                source, running, cwd=ROOT / "notebooks", kernel_name="python3", progress_bar=False,
+                stdout_file=sys.stdout, stderr_file=sys.stderr,
+            )  # fmt: skip
+            break
+        except RuntimeError as error:
+            # Of two kernels that start at the same time the later one may have been given the other's port.
+            if last_try or "Kernel died before replying" not in str(error):
+                raise
+            print(f"notebook {name}: its kernel did not start, once more", flush=True)
     running.replace(target)
 
 
