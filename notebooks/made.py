@@ -138,8 +138,15 @@ columns = [
 if (table["status"] != "finished").any():
     columns.append("status")
 shown = table.reindex(
-    columns=[*columns, "test_top1", "wrong_memorized", "seconds"]
+    columns=[
+        "run_id",
+        "test_top1",
+        "batches_wrong_memorized",
+        *columns[1:],
+        "seconds",
+    ]
 ).sort_values([*columns[1:], "run_id"])
+shown = shown.rename(columns={"batches_wrong_memorized": "memorized"})
 shown["train_images"] = shown["train_images"].map("{:,}".format)
 shown["seconds"] = shown["seconds"].map("{:,.0f}".format)
 anchor = '<span id="run-{0}">{0}</span>'.format  # what the ledger links to
