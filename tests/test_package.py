@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from packaging.requirements import Requirement
 
@@ -84,3 +85,17 @@ def test_readme_shows_what_the_committed_records_say(monkeypatch):
     monkeypatch.setenv("ELRKIT_RESULTS", str(ROOT / "results" / "runs"))
     decided = findings.ledger()
     assert f"\n{findings.readme(decided)}\n" in (ROOT / "README.md").read_text(), "python book/build.py readme"
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/elr.md"])
+def test_the_loop_that_is_shown_trains(page):
+    """The Python block of the page, with a data set, a model and an optimizer of one's own."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    images = torch.randn(300, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
+    names = {"train_set": [(image, number % 10) for number, image in enumerate(images)], "model": model}
+    names |= {"device": "cpu", "optimizer": torch.optim.SGD(model.parameters(), lr=0.1)}
+    exec(code, names)
+    assert names["loss"].isfinite()
+    sums = names["loss_fn"].targets.sum(dim=1)  # each moved once from zero, by 1 - beta
+    assert torch.allclose(sums, torch.full((300,), 0.3))
