@@ -3,6 +3,7 @@
 Each sentence is computed at the larger scale that has runs, and names it; a chapter without runs says so.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from html import escape
@@ -50,7 +51,7 @@ def numbers(decided: pd.DataFrame) -> str:
 
 
 def _numbers(rows: pd.DataFrame, whose: str) -> str:
-    count = rows.apply(paper.shown_verdict, axis=1).value_counts() if len(rows) else {}
+    count = Counter(map(paper.shown_verdict, rows.itertuples()))
     said = {
         "reproduced": "reproduced",
         paper.VERDICTS[2]: "reproduced with the recipe of the published code alone",
@@ -82,7 +83,8 @@ def verdicts(decided: pd.DataFrame) -> pd.DataFrame:
     claims = decided[decided["kind"] == "claim"]
     of_scale = {scale: evidence for evidence, scales in EVIDENCE.items() for scale in scales}
     evidence = claims["scale"].map(of_scale)
-    table = pd.crosstab(evidence, claims.apply(paper.shown_verdict, axis=1))
+    shown = pd.Series(map(paper.shown_verdict, claims.itertuples()), claims.index, dtype=object)
+    table = pd.crosstab(evidence, shown)
     table = table.reindex(index=list(EVIDENCE), columns=paper.SHOWN_VERDICTS, fill_value=0)
     kept = [name for name in paper.SHOWN_VERDICTS if table[name].any() or name in ("reproduced", "not reproduced")]
     return table[kept].rename_axis(index="claims, by evidence", columns=None).reset_index()

@@ -37,6 +37,7 @@
 # %%
 from pathlib import Path
 
+import pandas as pd
 from elrkit import findings, paper
 from IPython.display import HTML
 
@@ -62,7 +63,8 @@ print(
 )
 
 # %% tags=["nbval-ignore-output"]
-shown = decided.apply(paper.shown_verdict, axis=1).rename("verdict")
+shown = [paper.shown_verdict(row) for row in decided.itertuples()]
+shown = pd.Series(shown, decided.index, name="verdict")
 decided.groupby(["kind", shown]).size().unstack(fill_value=0)
 
 # %% tags=["nbval-ignore-output", "remove-cell"]
