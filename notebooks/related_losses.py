@@ -61,7 +61,7 @@ for scale, configs in wanted.items():
 # code trains them (`train_models.py` of {cite:t}`wang2019`, `configs/cifar10/sym` of {cite:t}`ma2020`), as far as our
 # networks allow. The settings at each scale, without those that all share:
 
-# %%
+# %% tags=["nbval-ignore-output"]
 words = {
     "lam": "λ", "beta": "ELR's β", "loss_alpha": "α", "loss_beta": "β of the reverse term", "lr": "learning rate",
     "gamma": "factor at a milestone", "eta_min": "lowest learning rate", "restart_epochs": "epochs to a restart",
