@@ -126,7 +126,8 @@ for scale in dict.fromkeys(rows.scale):
 # %% [markdown]
 # Means over seeds in percent with 95 % t intervals in brackets; one seed has none and is no finding. *Gain* is the test
 # accuracy less that of cross-entropy under the paper's recipe, seed by seed, in points. *Best* is the best epoch's test
-# accuracy, which nobody could have chosen without the test labels. *Liu et al.* is Table 1 of {cite:t}`liu2020`:
+# accuracy, which nobody could have chosen without the test labels. *Memorized* and *seen through* are counted after the last
+# epoch, on the images without their batch's statistics, a few percent from the count in the batches that the front page has. *Liu et al.* is Table 1 of {cite:t}`liu2020`:
 # ResNet-34, the epoch chosen on held-out images; their cross-entropy row is taken from {cite:t}`zhang2018`. It compares
 # with the `paper` scale alone.
 
