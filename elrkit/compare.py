@@ -426,13 +426,12 @@ def kept_from_memory(table: pd.DataFrame) -> pd.DataFrame:
     table  `elrkit.runs.table`; a run of ELR and one of CE that differ in the loss alone are a pair. Both finished.
 
     Columns: scale, dataset, precision, labels (a key of `LABELS`), augmentation, schedule, sam (bool), beta, split,
-    noise_convention, seed; wrong:
-    percent of the training labels; ce_memorized, elr_memorized: wrong labels predicted as labelled in the batches of
-    the last epoch, as the paper's code counted (in the image as augmented, where it was learnt), in percent of all
-    training labels; kept: the first less the second; gain: ELR's test accuracy on true labels less CE's at the last
-    epoch, in points, best_gain: each at the epoch where it is highest, over_best: ELR's at the last epoch less CE's at
-    its best one; setting: what is common to runs that differ in
-    the seed alone; run_ids (CE, ELR).
+    noise_convention, seed; wrong: percent of the training labels; ce_memorized, elr_memorized: wrong labels
+    predicted as labelled in the batches of the last epoch, as the paper's code counted (in the image as augmented,
+    where it was learnt), in percent of all training labels; kept: the first less the second; gain: ELR's test
+    accuracy on true labels less CE's at the last epoch, in points, best_gain: each at the epoch where it is
+    highest, over_best: ELR's at the last epoch less CE's at its best one; setting: what is common to runs that
+    differ in the seed alone; run_ids (CE, ELR).
     """
     rows = []
     for run, other, setting in _differing_in("loss", table, "elr", "ce"):

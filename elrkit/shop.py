@@ -491,7 +491,6 @@ def leakage_answer(table: pd.DataFrame, published: float) -> str:
     best = cells.get_group((split, leak, arm))
     mine = table[table["arm"] == arm]
     without = mine[(mine["split"] == split) & (mine["leak"] < leak)]
-
     single = mine["seed"].nunique() == 1
 
     def measured(rows: pd.DataFrame, column: str) -> str:
