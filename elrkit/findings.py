@@ -16,7 +16,7 @@ from elrkit.config import RunConfig
 from elrkit.paper import interval_text
 
 SCALES = ("paper", "cpu")
-NAMES = {"ce": "cross-entropy", "elr": "ELR"}
+NAMES = {"ce": "cross-entropy", "elr": "ELR", "sce": "symmetric cross-entropy", "nce_rce": "NCE + RCE"}
 NONE = "not run yet"
 
 
@@ -33,6 +33,7 @@ def sentences() -> list[tuple[str, str]]:
         ("table1", _first(table1, "table1")),
         ("forensics", forensics()),
         ("sam", _first(sam, "sam")),
+        ("related_losses", _first(related_losses, "related-losses")),
         ("human_noise", _first(human_labels, "human-noise")),
         ("audit", audit()),
         ("shop", shops()),
@@ -118,17 +119,22 @@ def answer() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+PAPERS_SHOP = "to ELR, the paper's shop"
+
+
 def differences() -> pd.DataFrame:
     """What ELR adds to cross-entropy, and SAM to SGD, within a seed and all else equal: a row per scale and cell that
     the chapters ask about, whether it is run or not, in the order of the front page's figure.
 
     Columns: about: which comparison; cell; scale; seeds; last, last_low, last_high: points of test accuracy at the last
     epoch, mean and 95 % t interval over seeds; best, best_low, best_high: each run at the epoch where it is highest;
-    published, liu: the same at the last epoch in the two papers. NaN where there is none.
+    published, liu: the same at the last epoch in the two papers, NaN where there is none; none: why there may be no
+    seed.
     """
     rows = [row for scale in SCALES for row in _of_scale(scale)]
     measures = [f"{at}{end}" for at in ("last", "best") for end in ("", "_low", "_high")]
     table = pd.DataFrame(rows, columns=["about", "cell", "scale", "seeds", *measures, "published", "liu"])
+    table["none"] = np.where(table["cell"] == PAPERS_SHOP, "not public", NONE)
     order = (
         table.drop_duplicates("about")["about"].to_list(),
         table.drop_duplicates(["about", "cell"])["cell"].to_list(),
@@ -144,24 +150,18 @@ def _of_scale(scale: str) -> Iterable[tuple]:
     sam_theirs = published.set_index("id")["mean"]["galatolo2021-text-cdon-sam-gain"]
 
     def cells(planned: Iterable[RunConfig], name: Callable[[RunConfig], str], second: Callable[[RunConfig], bool]):
-        """(name of the cell, its first run, the seven columns from seeds on) of runs that differ in `second`."""
-        arms: dict[str, dict[bool, dict[int, RunConfig]]] = {}
+        """(name of the cell, one of its runs, the seven columns from seeds on) of runs that differ in `second`."""
+        groups: dict[str, list[RunConfig]] = {}
         for config in planned:
-            arms.setdefault(name(config), {False: {}, True: {}})[second(config)][config.seed] = config
-        for cell, arm in arms.items():
-            if arm[False] and arm[True]:
-                yield cell, next(iter(arm[True].values())), _gains(arm[True], arm[False])
-
-    def is_elr(config: RunConfig) -> bool:
-        return config.loss == "elr"
-
-    def is_sam(config: RunConfig) -> bool:
-        return config.sam_rho > 0
+            groups.setdefault(name(config), []).append(config)
+        for cell, group in groups.items():
+            if {second(config) for config in group} == {False, True}:
+                yield cell, group[0], _gains(group, second)
 
     table1 = [config for config in plans.plan("table1", scale) if config.split == "all"]
     table1.sort(key=lambda c: (c.dataset, c.schedule != "multistep", c.noise_rate))
     for cell, config, gains in cells(
-        table1, lambda c: f"{paper.DATASETS[c.dataset]}, {paper.SCHEDULES[c.schedule]}, {_rate(c)} redrawn", is_elr
+        table1, lambda c: f"{paper.DATASETS[c.dataset]}, {paper.SCHEDULES[c.schedule]}, {_rate(c)} redrawn", _is_elr
     ):
         yield (
             "ELR - CE, Table 1",
@@ -171,39 +171,69 @@ def _of_scale(scale: str) -> Iterable[tuple]:
             *theirs.loc[(config.dataset, config.schedule, config.noise_rate)],
         )
     crops = list(_as_table1(plans.plan("forensics", scale), (0.2, 0.0)))
-    for cell, _, gains in cells(crops, lambda c: f"{paper.AUGMENTATIONS[c.augmentation]}, {_rate(c)} redrawn", is_elr):
+    for cell, _, gains in cells(crops, lambda c: f"{paper.AUGMENTATIONS[c.augmentation]}, {_rate(c)} redrawn", _is_elr):
         yield "ELR - CE, CIFAR-10 with crops, multi-step", cell, scale, *gains, np.nan, np.nan
     people = [c for c in plans.plan("human-noise", scale) if c.split == "all" and c.schedule == "multistep"]
-    plain = [config for config in people if not is_sam(config)]
-    for cell, _, gains in cells(plain, _whose, is_elr):
+    plain = [config for config in people if not _is_sam(config)]
+    for cell, _, gains in cells(plain, _whose, _is_elr):
         yield "ELR - CE, labels by people, or as many wrong", cell, scale, *gains, np.nan, np.nan
     names = {made.dataset: _shop_name(made) for made in shop.shops(scale)}
     shops = [config for made in shop.shops(scale) for config in shop.configs(made).values()]
-    plain = [config for config in shops if not is_sam(config)]
-    for cell, _, gains in cells(plain, lambda c: names[c.dataset], is_elr):
+    plain = [config for config in shops if not _is_sam(config)]
+    for cell, _, gains in cells(plain, lambda c: names[c.dataset], _is_elr):
         yield "ELR - CE, shops with misfiled products", cell, scale, *gains, np.nan, np.nan
     of_sam = plans.plan("sam", scale)
     nothing = (0, *[np.nan] * 6)
-    yield "SAM - SGD", "to ELR, the paper's shop, not public", scale, *nothing, sam_theirs, np.nan
+    yield "SAM - SGD", PAPERS_SHOP, scale, *nothing, sam_theirs, np.nan
     short = [config for config in of_sam if config.epochs == of_sam[0].epochs]
-    for cell, _, gains in cells(short, lambda c: f"to {NAMES[c.loss]}, {_rate(c)} of CIFAR-10 redrawn", is_sam):
+    for cell, _, gains in cells(short, lambda c: f"to {NAMES[c.loss]}, {_rate(c)} of CIFAR-10 redrawn", _is_sam):
         yield "SAM - SGD", cell, scale, *gains, np.nan, np.nan
     described = _as_described(plans.plan("forensics", scale))
-    for cell, _, gains in cells(described, lambda c: f"to ELR, {paper.AUGMENTATIONS[c.augmentation]}", is_sam):
+    for cell, _, gains in cells(described, lambda c: f"to ELR, {paper.AUGMENTATIONS[c.augmentation]}", _is_sam):
         yield "SAM - SGD", cell, scale, *gains, np.nan, np.nan
     for planned, name in ((people, _whose), (shops, lambda c: names[c.dataset])):
-        for cell, _, gains in cells(filter(is_elr, planned), lambda c, name=name: f"to ELR, {name(c)}", is_sam):
+        for cell, _, gains in cells(filter(_is_elr, planned), lambda c, name=name: f"to ELR, {name(c)}", _is_sam):
             yield "SAM - SGD", cell, scale, *gains, np.nan, np.nan
 
 
-def _gains(arm: dict[int, RunConfig], base: dict[int, RunConfig]) -> tuple[float, ...]:
-    """Seeds that both have finished, then mean, low and high of `arm` less `base` in points at the last epoch, and at
-    the best ones."""
-    pairs = [(runs.find(arm[seed]), runs.find(base[seed])) for seed in arm.keys() & base.keys()]
-    done = [pair for pair in pairs if all(record and record["status"] == "finished" for record in pair)]
-    curves = [[record["curves"]["test_top1"] for record in pair] for pair in done]
-    last, best = (np.array([100 * (pick(a) - pick(b)) for a, b in curves]) for pick in (lambda curve: curve[-1], max))
-    return len(done), *paper.t_interval(last), *paper.t_interval(best)
+def _is_elr(config: RunConfig) -> bool:
+    return config.loss == "elr"
+
+
+def _is_sam(config: RunConfig) -> bool:
+    return config.sam_rho > 0
+
+
+def _gains(planned: Iterable[RunConfig], second: Callable[[RunConfig], bool]) -> tuple[float, ...]:
+    """Seeds that both arms have finished, then mean, low and high of the second less the first in points at the last
+    epoch, and at the best ones."""
+    arms = _paired(planned, second)
+    gains = (b - a for a, b in zip(*map(_ends, arms), strict=True))
+    return len(arms[0]), *(figure for gain in gains for figure in paper.t_interval(gain))
+
+
+def _paired(
+    planned: Iterable[RunConfig], second: Callable[[RunConfig], bool] = _is_elr
+) -> tuple[list[dict], list[dict]]:
+    """The curves of the finished runs of which `second` is false, and of which it is true: a run of each per seed that
+    both have."""
+    arms: tuple[dict[int, dict], dict[int, dict]] = ({}, {})
+    for config in planned:
+        if (record := runs.find(config)) and record["status"] == "finished":
+            arms[second(config)][config.seed] = record["curves"]
+    seeds = sorted(arms[0].keys() & arms[1].keys())
+    return [arms[0][seed] for seed in seeds], [arms[1][seed] for seed in seeds]
+
+
+def _ends(curves: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """Test accuracy of each run in percent: at its last epoch, and at its best one."""
+    tests = [100 * np.array(one["test_top1"]) for one in curves]
+    return np.array([test[-1] for test in tests]), np.array([test.max() for test in tests])
+
+
+def _at_last(curves: Sequence[dict], name: str) -> float:
+    """The mean over runs, in percent, at the last epoch."""
+    return 100 * np.mean([one[name][-1] for one in curves])
 
 
 def _shop_name(made: shop.Shop) -> str:
@@ -237,21 +267,16 @@ def short_answer() -> dict[str, str]:
 
 
 def _short_answer(planned: Sequence[RunConfig]) -> str:
-    done = _curves(planned)
-    if not (seeds := sorted(done["ce"].keys() & done["elr"].keys())):
+    ce, elr = _paired(planned)
+    if not ce:
         return ""
-    memorized = {
-        loss: f"{100 * np.mean([done[loss][seed]['batches_wrong_memorized'][-1] for seed in seeds]):.0f} %"
-        for loss in done
-    }
-    last, best = (
-        np.array([100 * (done["elr"][seed]["test_top1"][-1] - pick(done["ce"][seed]["test_top1"])) for seed in seeds])
-        for pick in (lambda curve: curve[-1], max)
-    )
+    memorized = [f"{_at_last(curves, 'batches_wrong_memorized'):.0f} %" for curves in (ce, elr)]
+    last = _ends(elr)[0]
+    gain, over_best = (interval_text(last - end, "{:+.1f}") for end in _ends(ce))
     return (
-        f"cross-entropy ends with {memorized['ce']} of the wrong labels memorized, ELR with {memorized['elr']}; ELR's "
-        f"test accuracy less cross-entropy's is {interval_text(last, '{:+.1f}')} points at the last epoch, and "
-        f"{interval_text(best, '{:+.1f}')} where cross-entropy was stopped at its best one"
+        f"cross-entropy ends with {memorized[0]} of the wrong labels memorized, ELR with {memorized[1]}; ELR's "
+        f"test accuracy less cross-entropy's is {gain} points at the last epoch, and {over_best} where cross-entropy "
+        "was stopped at its best one"
     )
 
 
@@ -357,32 +382,18 @@ def _cells_at_20(scale: str) -> dict[str, list[RunConfig]]:
     return {name: planned for name, planned in cells.items() if planned}
 
 
-def _curves(planned: Sequence[RunConfig]) -> dict[str, dict[int, dict]]:
-    """Loss -> seed -> curves of the finished runs."""
-    done: dict[str, dict[int, dict]] = {"ce": {}, "elr": {}}
-    for config in planned:
-        record = runs.find(config)
-        if record and record["status"] == "finished":
-            done[config.loss][config.seed] = record["curves"]
-    return done
-
-
 def _answer_row(name: str, planned: Sequence[RunConfig]) -> tuple[str, ...]:
-    done = _curves(planned)
-    seeds = sorted(done["ce"].keys() & done["elr"].keys())
-    if not seeds:
+    ce, elr = _paired(planned)
+    if not ce:
         return name, NONE, "", "", "", "", "", "", ""
-    last, best = (
-        {loss: np.array([100 * pick(done[loss][seed]["test_top1"]) for seed in seeds]) for loss in done}
-        for pick in (lambda curve: curve[-1], max)
-    )
-    gains = (end["elr"] - start["ce"] for end, start in ((last, last), (best, best), (last, best)))
+    (ce_last, ce_best), (elr_last, elr_best) = _ends(ce), _ends(elr)
+    gains = (elr_last - ce_last, elr_best - ce_best, elr_last - ce_best)
     fits = (
-        " / ".join(f"{100 * np.mean([done[loss][s][f'batches_{what}'][-1] for s in seeds]):.0f}" for loss in done)
+        " / ".join(f"{_at_last(curves, f'batches_{what}'):.0f}" for curves in (ce, elr))
         for what in ("right_correct", "wrong_memorized")
     )
-    texts = (*(("{:+.2f}", gain) for gain in gains), ("{:.2f}", last["ce"]), ("{:.2f}", last["elr"]))
-    return name, *(interval_text(values, form, one="") for form, values in texts), *fits, str(len(seeds))
+    texts = (*(("{:+.2f}", gain) for gain in gains), ("{:.2f}", ce_last), ("{:.2f}", elr_last))
+    return name, *(interval_text(values, form, one="") for form, values in texts), *fits, str(len(ce))
 
 
 def as_html(found: Iterable[tuple[str, str]], titles: dict[str, str], folder: str = "") -> str:
@@ -500,6 +511,27 @@ def sam(table: pd.DataFrame) -> str:
         f"has 14.6; at the best epochs {', '.join(best)}. It costs twice as much{missing}{elsewhere}. Wrong labels "
         f"memorized, in points: {', '.join(memorized)}"
     )
+
+
+def related_losses(table: pd.DataFrame) -> str:
+    """What ELR and the losses that the paper cites beside it add to cross-entropy, the paper's recipe for all; empty
+    before one of them is run."""
+    table = table[table["weight_decay"].map(paper.whose_recipe) == "the paper's"]
+    parts = []
+    for rate, cell in table.groupby("noise_rate"):
+        last, best = (
+            {loss: gain for loss in NAMES if (gain := _points(cell, "loss", loss, "ce", measure)) and loss != "ce"}
+            for measure in ("test_top1", "test_top1_best")
+        )
+        if last.keys() - {"elr"}:
+            gains = ", ".join(f"{NAMES[loss]} {gain}" for loss, gain in last.items())
+            parts.append(f"at {100 * rate:g} % noise {gains}, and at the best epochs {', '.join(best.values())}")
+            if missing := [name for loss, name in NAMES.items() if loss not in {"ce", *last}]:
+                parts[-1] += f"; {' and '.join(missing)} not run yet"
+    if not parts:
+        return ""
+    text = "Points of test accuracy above cross-entropy at the last epoch, CIFAR-10, the paper's recipe for every loss"
+    return f"{text}: {'. '.join(parts)}"
 
 
 def ladder(rows: pd.DataFrame) -> str:

@@ -1163,6 +1163,11 @@ def ledger_html(decided: pd.DataFrame, chapters: set[str], folder: str = "") -> 
     )
 
 
+def whose_recipe(weight_decay: float) -> str:
+    """Whose recipe a run of the plan `related-losses` follows: "the paper's" or "its authors'" (of the loss)."""
+    return "the paper's" if weight_decay == cifar10_recipe().weight_decay else "its authors'"
+
+
 def related_losses(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Losses side by side: one row per scale, noise rate, loss and recipe; accuracies and shares in percent.
 
@@ -1177,7 +1182,7 @@ def related_losses(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     cell = ["scale", "noise_rate", "loss", "recipe"]
     spans = [f"{name}{end}" for name in measures for end in ("", "_low", "_high")]
     runs = runs[runs["status"] == FINISHED]
-    runs = runs.assign(recipe=np.where(runs["weight_decay"] == 1e-3, "the paper's", "its authors'"))
+    runs = runs.assign(recipe=runs["weight_decay"].map(whose_recipe))
     pair = ["scale", "noise_rate", "seed"]
     ce = runs[runs["loss"] == "ce"][[*pair, "test_top1"]].rename(columns={"test_top1": "ce"})
     runs = runs.merge(ce, on=pair, how="left")

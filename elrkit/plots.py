@@ -172,7 +172,7 @@ def differences(table: pd.DataFrame) -> Figure:
 
     table  `elrkit.findings.differences`. Marks with a line are means with their 95 % interval over seeds, hollow ones a
            single seed; filled squares: paper scale, triangles: cpu scale, another question whose level cannot be
-           compared; diamonds and stars: the papers'. A cell without a mark of ours is not run yet.
+           compared; diamonds and stars: the papers'. A cell without a mark of ours says why.
 
     Raises ValueError when the table is empty.
     """
@@ -188,7 +188,8 @@ def differences(table: pd.DataFrame) -> Figure:
     own = {"paper": (BLUE, "s", "ours, paper scale"), "cpu": (BLUE, "^", "ours, cpu scale")}
     theirs = {"published": (VERMILION, "D", "Galatolo et al."), "liu": (ORANGE, "*", "Liu et al.")}
     y = np.array([places[key] for key in zip(table["about"], table["cell"], strict=True)])
-    run = table.groupby(["about", "cell"], sort=False)["seeds"].sum()
+    cells = table.groupby(["about", "cell"], sort=False)
+    none = cells["none"].first()[cells["seeds"].sum() == 0]
     for ax, at, title in zip(axes, ("last", "best"), ("at the last epoch", "at the best epochs"), strict=True):
         ax.axvline(0, color=GREY, linewidth=0.8)
         for name, (colour, mark, label) in theirs.items() if at == "last" else ():
@@ -204,10 +205,9 @@ def differences(table: pd.DataFrame) -> Figure:
                         middle, y[rows], xerr=None if single else np.array(bars), fmt=mark, color=colour, ms=5, lw=1.4,
                         mfc="white" if single else colour, label=label + (", one seed" if single else ""),
                     )  # fmt: skip
-        for key, seeds in run.items():
-            if not seeds and "not public" not in key[1]:
-                ax.text(0.99, places[key], "not run yet", transform=ax.get_yaxis_transform(), ha="right", va="center",
-                        fontsize="x-small", color=GREY)  # fmt: skip
+        for key, why in none.items():
+            ax.text(0.99, places[key], why, transform=ax.get_yaxis_transform(), ha="right", va="center",
+                    fontsize="x-small", color=GREY)  # fmt: skip
         ax.set(title=title, xlabel="points of test accuracy", ylim=(-len(lines) + 0.2, 0.8))
         _light(ax, "x")
     axes[0].set_yticks(list(places.values()), [about if name is None else name for about, name in lines])

@@ -92,6 +92,7 @@ titles = {
     "table1": "Table 1",
     "forensics": "What the code did",
     "sam": "Sharpness-aware minimization",
+    "related_losses": "The related losses",
     "human_noise": "Labels that people got wrong",
     "audit": "The list of labels to look at",
     "shop": "A shop whose truth is known",

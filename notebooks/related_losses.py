@@ -14,6 +14,8 @@
 # %% [markdown]
 # # The related losses
 #
+# **So far:** {glue:text}`ledger.ipynb::found_related_losses:s`.
+#
 # ELR is one of several losses made for wrong labels. {cite:t}`galatolo2021` cite two more: symmetric cross-entropy
 # (SCE, {cite:t}`wang2019`, who call training with it SL) and NCE+RCE {cite:p}`ma2020`. Neither remembers anything, as
 # ELR's targets do; both bound what a single image can do to the loss. With $p$ the predicted probabilities and $y$ the
@@ -70,8 +72,8 @@ words = {
 for scale, configs in wanted.items():
     first = {}
     for c in configs:
-        own = "its authors'" if c.weight_decay != 1e-3 else "the paper's"
-        first.setdefault((plots.LOSS_NAMES[c.loss], own), c.model_dump())
+        whose = paper.whose_recipe(c.weight_decay)
+        first.setdefault((plots.LOSS_NAMES[c.loss], whose), c.model_dump())
     settings = pd.DataFrame(first).drop(index=["seed", "noise_seed", "noise_rate"])
     settings = settings[settings.map(repr).nunique(axis=1) > 1].drop(index="loss")
     settings = settings.map(

@@ -121,27 +121,30 @@ def test_kept_from_memory_has_a_mark_for_each_setting():
         plots.kept_from_memory(pairs[:0])
 
 
-def cell_row(about, cell, scale, seeds, last=float("nan"), half=float("nan"), published=float("nan")):
+def cell_row(
+    about, cell, scale, seeds, last=float("nan"), half=float("nan"), published=float("nan"), none="not run yet"
+):
     around = [last, last - half, last + half]
-    return [about, cell, scale, seeds, *around, *around, published, float("nan")]
+    return [about, cell, scale, seeds, *around, *around, published, float("nan"), none]
 
 
 def test_differences_tell_intervals_single_seeds_and_what_is_not_run():
     columns = ["about", "cell", "scale", "seeds", "last", "last_low", "last_high", "best", "best_low", "best_high"]
+    columns += ["published", "liu", "none"]
     rows = [
         cell_row("ELR - CE", "a", "cpu", 3, 14.0, 2.0, 12.5),
         cell_row("ELR - CE", "a", "paper", 0),
         cell_row("ELR - CE", "b", "cpu", 1, 5.0),
         cell_row("ELR - CE", "c", "cpu", 0, published=7.5),
-        cell_row("SAM - SGD", "the paper's shop, not public", "cpu", 0, published=14.6),
+        cell_row("SAM - SGD", "the paper's shop", "cpu", 0, published=14.6, none="not public"),
     ]
-    figure = plots.differences(pd.DataFrame(rows, columns=[*columns, "published", "liu"]))
+    figure = plots.differences(pd.DataFrame(rows, columns=columns))
     last, best = figure.axes
     names = [text.get_text() for text in last.get_yticklabels()]
-    assert names == ["ELR - CE", "a", "b", "c", "SAM - SGD", "the paper's shop, not public"]
+    assert names == ["ELR - CE", "a", "b", "c", "SAM - SGD", "the paper's shop"]
     places = dict(zip(names, last.get_yticks(), strict=True))
-    assert texts(last) == texts(best) == ["not run yet"]
-    assert last.texts[0].get_position()[1] == places["c"]
+    assert texts(last) == texts(best) == ["not run yet", "not public"]
+    assert [text.get_position()[1] for text in last.texts] == [places["c"], places["the paper's shop"]]
     bars = {container.get_label(): container for container in last.containers}
     assert set(bars) == {"ours, cpu scale", "ours, cpu scale, one seed"}
     (line,) = bars["ours, cpu scale"].lines[2][0].get_segments()
@@ -150,6 +153,6 @@ def test_differences_tell_intervals_single_seeds_and_what_is_not_run():
     assert not bars["ours, cpu scale, one seed"].lines[2]
     published = next(line for line in last.get_lines() if line.get_label() == "Galatolo et al.")
     drawn = [tuple(point) for point in published.get_xydata() if point[0] == point[0]]
-    assert drawn == [(12.5, places["a"]), (7.5, places["c"]), (14.6, places["the paper's shop, not public"])]
+    assert drawn == [(12.5, places["a"]), (7.5, places["c"]), (14.6, places["the paper's shop"])]
     with pytest.raises(ValueError, match="no cell to draw"):
-        plots.differences(pd.DataFrame(columns=[*columns, "published", "liu"]))
+        plots.differences(pd.DataFrame(columns=columns))
