@@ -14,6 +14,8 @@
 # %% [markdown]
 # # A real feed, imported
 #
+# **In short:** {glue:text}`feed_in_short:s`.
+#
 # The paper filters a shop's products, keeps subcategories with enough of them, scales the thumbnails to 32 by 32 pixels and
 # splits them 9:1 {cite:p}`galatolo2021`. Here the same is done to a real feed before the reader's eyes: a sample of
 # the open clothing dataset by A. Grigorev (CC0), 20 CSV files with what people photographed and how they filed it. Nobody
@@ -62,6 +64,16 @@ with tempfile.TemporaryDirectory() as folder:
         shop = dict(archive)
     full = json.loads(out.with_suffix(".manifest.json").read_text())
 print(catalogue.summary(manifest))
+
+# %% tags=["nbval-ignore-output", "remove-cell"]
+from myst_nb import glue
+
+counts = manifest["counts"]
+in_short = (
+    f"of {counts['read']} products in {len(manifest['source']['feeds'])} files {counts['kept']} in "
+    f"{len(manifest['classes'])} subcategories can be trained on; of each of the others it is said why not"
+)
+glue("feed_in_short", in_short, display=False)
 
 # %% [markdown]
 # ## What was dropped, and why
