@@ -219,11 +219,12 @@ def sam_gain(rows: pd.DataFrame) -> pd.DataFrame:
 
 def cost_text(rows: pd.DataFrame) -> pd.DataFrame:
     """What the arms of `compare` cost in training, beside their accuracy, as a person reads it. Seconds are set in
-    proportion only where no run shared its device: those of runs side by side do not compare."""
+    proportion only where no run shared its device: those of runs side by side do not compare; without any that column
+    is left out."""
     first = rows.groupby(["noise_rate", "loss"])[["tflop", "seconds", "alone"]].transform(lambda column: column.iloc[0])
     ratio = rows[["tflop", "seconds"]] / first[["tflop", "seconds"]]
     ratio["seconds"] = ratio["seconds"].where(rows["alone"] & first["alone"])
-    return pd.DataFrame(
+    text = pd.DataFrame(
         {
             "noise": (100 * rows["noise_rate"]).map("{:g} %".format),
             "loss": rows["loss"].map(LOSS_NAMES),
@@ -236,6 +237,7 @@ def cost_text(rows: pd.DataFrame) -> pd.DataFrame:
             "seeds": [seeds or "" for seeds in rows["seeds"]],
         }
     )
+    return text if ratio["seconds"].notna().any() else text.drop(columns="times SGD's ")
 
 
 def _points(mean: float, low: float, high: float, sign: str = "+") -> str:

@@ -7,6 +7,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 
 from elrkit import compare, paper
@@ -764,6 +765,7 @@ def _ladder_panel(ax, panel: pd.DataFrame, arms: list[str], of_rate: set[str]) -
                 (7, 4),
                 textcoords="offset points",
                 fontsize="small",
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],  # the line of the rungs runs behind it
             )
     for y, arm in enumerate(arms):
         here = panel[panel["arm"] == arm]
