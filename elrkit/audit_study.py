@@ -492,6 +492,21 @@ def same_score(rows: pd.DataFrame) -> list[str]:
     return sentences
 
 
+def test_accuracy(wanted: Sequence[Study]) -> str:
+    """In words: how good the nets behind the lists are on clean test images, a part per level; "" without a record.
+    That of the folds' nets is in no record."""
+    by_level: dict[str, list[dict]] = {}
+    for study in wanted:
+        if record := find(study):
+            by_level.setdefault(study.level, []).append(record["test_top1"])
+
+    def percent(found: list[dict], net: str) -> str:
+        return interval_text((100 * one[net] for one in found), "{:.1f}")
+
+    parts = [f"{level} {percent(found, 'elr')} and {percent(found, 'ce_best')}" for level, found in by_level.items()]
+    return f"test accuracy in percent, ELR and CE at its best epoch: {', '.join(parts)}" if parts else ""
+
+
 def differences(rows: pd.DataFrame, measures: Sequence[str] = ("average_precision", "f1")) -> pd.DataFrame:
     """The finders that have ELR in them less each rival (cleanlab, the loss of CE), within a seed, so on the same
     images, labels and folds: a row per level, finder, rival and measure.

@@ -538,11 +538,11 @@ def ladder(rows: pd.DataFrame) -> str:
     """Which step moves most, between the recipe as the paper describes it and the recipe as its code ran it, and what
     ELR adds to cross-entropy before and after it.
 
-    rows: of `compare.compare`. Empty where no step between two rungs is known. Left out is the rung that counts on
-    noisy test labels, which is no training: the paper's table can hardly have been counted so (the chapter shows why).
+    rows: of `compare.compare`. Empty where no step between two rungs is known. Left out is what counts on noisy test
+    labels: it is no training, and the code did not count so (the chapter shows it).
     """
     noisy = {arm.name for arm in compare.LADDER if arm.measure == "test_top1_noisy"}
-    rungs = rows[~rows["single"] & ~rows["arm"].isin(noisy)]
+    rungs = rows[~rows["single"]]
     gains = compare.elr_gain(rungs, paper.load_published())
     single = max(rungs["change_seeds"].max(), gains["seeds"].max() if len(gains) else 0) <= 1
     parts = []
@@ -554,14 +554,17 @@ def ladder(rows: pd.DataFrame) -> str:
         steps = cell[cell["change_seeds"] > 0]
         if steps.empty:
             continue
-        sizes = steps["change"].abs().groupby(steps["arm"], sort=False).max()
-        largest, others = sizes.idxmax(), sizes.drop(sizes.idxmax())
+        sizes = steps.assign(size=steps["change"].abs())
+        largest = sizes.loc[sizes["size"].idxmax(), "arm"]
+        others = sizes[sizes["arm"] != largest]
         which = f"the rung that moves most is '{largest}'" if len(others) else f"the rung '{largest}' moves"
         taken = (row for _, row in steps[steps["arm"] == largest].iterrows())
         changes = [f"{points(row, 'change', 'change_seeds')} with {NAMES[row['loss']]}" for row in taken]
         part = f"At {100 * rate:g} % noise {which}: {', '.join(changes)}"
         if len(others):
-            part += f"; no other rung that changes the training moves more than {others.max():.2f}"
+            next_largest = others.loc[others["size"].idxmax()]
+            one = " (1 seed)" if next_largest["change_seeds"] == 1 and not single else ""
+            part += f"; no other moves more than {next_largest['size']:.2f}{one}"
         of_rate = gains[gains["noise_rate"] == rate].set_index("arm", drop=False)
         arms = list(dict.fromkeys(cell["arm"]))
         before = arms[arms.index(largest) - 1]
@@ -603,6 +606,11 @@ def sam_ladder(rows: pd.DataFrame) -> str:
     alone = rows[(rows["arm"] == "SAM, targets moved twice") & (rows["change_seeds"] > 0)]
     if len(alone):
         text += f". Of SAM as described, moving ELR's targets twice a step moves {points(alone.iloc[0], 'change')}"
+    values = rows.set_index("arm")["values"]
+    ran, sgd = rungs.iloc[-1]["values"], values.get(compare.SGD_BESIDE_SAM, {})
+    if both := ran.keys() & sgd.keys():
+        less = interval_text((ran[seed] - sgd[seed] for seed in both), "{:+.2f}", one=one)
+        text += f". With all else as that code has it, SAM less SGD is {less}, where the paper has 14.6 on its shop"
     return text
 
 
@@ -632,12 +640,12 @@ def human_labels(table: pd.DataFrame) -> str:
     if set(found["level"]) == set(map(human_noise.level_of, by_rate)):
         parts = [found[found["level"] == human_noise.level_of(rate)] for rate in by_rate]
 
-        def means(column: str) -> str:
-            return " / ".join(f"{part[column].mean():+.1f}" for part in parts)
+        def points(column: str) -> str:
+            return " / ".join(interval_text(part[column], "{:+.1f}") for part in parts)
 
         text += (
-            f". On people's labels rather than as many redrawn ones cross-entropy ends {means('CE')} points higher, of "
-            f"which at the best epochs {means('CE, best epochs')} are left, and ELR {means('ELR')}"
+            f". On people's labels rather than as many redrawn ones cross-entropy ends {points('CE')} points higher, "
+            f"at the best epochs {points('CE, best epochs')}, and ELR {points('ELR')}"
         )
         spans = [paper.t_interval(part["ELR"].to_numpy(dtype=float)) for part in parts]
         if all(low < 0 < high for _, low, high in spans):

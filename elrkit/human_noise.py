@@ -40,7 +40,7 @@ def finished(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def methods(runs: pd.DataFrame) -> pd.DataFrame:
-    """Last-epoch test accuracy of each training: level, seed, method, test_top1.
+    """Test accuracy of each training: level, seed, method, test_top1 (last epoch), test_top1_best (NaN if averaged).
 
     A run whose weights were averaged counts twice: its network as trained, and the averaged one. Methods on symmetric
     noise in place of people's labels end in ``, symmetric``.
@@ -53,32 +53,35 @@ def methods(runs: pd.DataFrame) -> pd.DataFrame:
         name += ", cosine" if run["schedule"] == "cosine" else ""
         name += "" if run["people"] else ", symmetric"
         cell = {"level": run["level"], "seed": run["seed"]}
-        rows.append({**cell, "method": name, "test_top1": run["test_top1"]})
+        rows.append({**cell, "method": name, "test_top1": run["test_top1"], "test_top1_best": run["test_top1_best"]})
         if run["weight_average"]:
             rows.append({**cell, "method": f"{name}, averaged", "test_top1": run["test_top1_averaged"]})
-    return pd.DataFrame(rows, columns=["level", "seed", "method", "test_top1"])
+    return pd.DataFrame(rows, columns=["level", "seed", "method", "test_top1", "test_top1_best"])
 
 
 def leaderboard(published: pd.DataFrame, by_scale: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Test accuracy in percent: the published rows of Wei et al. (mean ± standard deviation), then ours by scale.
 
-    published: `paper.load_published`; by_scale: scale -> runs. Columns: whose, method, and a text for each level: mean,
-    95 % t interval over seeds, seeds.
+    published: `paper.load_published`; by_scale: scale -> runs. Columns: whose, method, epoch (last, or the best one by
+    the test images, as theirs; unknown of averaged weights), and a text for each level: mean, 95 % t interval over
+    seeds, seeds.
     """
     rows = []
-    theirs = published[(published["source"] == "wei2022") & (published["quantity"] == "test_top1")]
+    theirs = published[(published["source"] == "wei2022") & (published["quantity"] == "test_top1_best")]
     for method, part in theirs.groupby("method", sort=False):
         cells = {level_of(r.noise_rate): f"{r.mean:.2f} ± {r.std:.2f}" for r in part.itertuples(index=False)}
-        rows.append({"whose": "Wei et al.", "method": method, **cells})
+        rows.append({"whose": "Wei et al.", "method": method, "epoch": "best", **cells})
     order = ("CE", "CE with SAM", "ELR", *(better for _, better, _ in MEANS[:-1]), "ELR with SAM, cosine", MEANS[-1][1])
     for scale, runs in by_scale.items():
         ours = methods(runs)
         ours = ours[~ours["method"].str.endswith(", symmetric")]
         for method in sorted(set(ours["method"]), key=order.index):
             part = ours[ours["method"] == method]
-            cells = {level: _text(100 * group["test_top1"], "{:.2f}") for level, group in part.groupby("level")}
-            rows.append({"whose": f"ours, {scale} scale", "method": method, **cells})
-    return pd.DataFrame(rows, columns=["whose", "method", *LEVELS], dtype=object).fillna("not run yet")
+            for epoch, measure in (("last", "test_top1"), ("best", "test_top1_best")):
+                known = part.dropna(subset=[measure]).groupby("level")[measure]
+                if cells := {level: _text(100 * values, "{:.2f}") for level, values in known}:
+                    rows.append({"whose": f"ours, {scale} scale", "method": method, "epoch": epoch, **cells})
+    return pd.DataFrame(rows, columns=["whose", "method", "epoch", *LEVELS], dtype=object).fillna("not run yet")
 
 
 def gains(runs: pd.DataFrame) -> pd.DataFrame:
@@ -174,7 +177,7 @@ def agreement(runs: pd.DataFrame) -> pd.DataFrame:
             rows.append(cell | {"labels": "held-out", **held, "predicted_wrong": run["held_out_wrong_memorized"]})
             continue
         rows.append(cell | {"labels": "training", **seen})
-        if run["noise"] != "human":  # people have labelled no test images
+        if run["noise"] != "human":  # CIFAR-10N labels no test images
             tested = {"agreement": run["test_top1_noisy"], "accuracy": run["test_top1"]}
             rows.append(cell | {"labels": "test", **tested})
     columns = ["level", "people", "loss", "seed", "labels", "agreement", "accuracy", "test_accuracy", "wrong"]
@@ -199,6 +202,12 @@ def agreement_text(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, "agreement minus accuracy", "right training labels"])
 
 
+def _seeds(fewest: int, most: int) -> str:
+    if most == 1:
+        return "1 seed each"
+    return f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
+
+
 def ranking(table: pd.DataFrame) -> list[str]:
     """Whether agreement ranks CE and ELR as their accuracy on true test labels does: a sentence per kind of noise and
     set of labels. Counted over levels, by the mean difference within seeds, from the result of `agreement`.
@@ -214,8 +223,7 @@ def ranking(table: pd.DataFrame) -> list[str]:
         same = int((np.sign(means["agreement"]) == np.sign(means["test_accuracy"])).sum())
         sentences.append(
             f"{'people' if people else 'symmetric'}, {labels} labels: agreement puts CE and ELR in the order of their "
-            f"test accuracy at {same} of {len(means)} levels"
-            + (" (1 seed each)" if seeds.max() == 1 else f" ({seeds.min()} to {seeds.max()} seeds)")
+            f"test accuracy at {same} of {len(means)} levels" + f" ({_seeds(seeds.min(), seeds.max())})"
         )
     return sentences
 

@@ -118,6 +118,7 @@ LOSSES = ("ce", "elr", "sce", "nce_rce")
 DATASETS = {"digits": "digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "cdon": "the shop's images"}
 SCHEDULES = {"multistep": "multi-step", "cosine": "cosine"}
 QUANTITIES = {
+    "test_top1_best": "best epoch",
     "test_top1_variance": "variance of the test accuracy",
     "test_top1_gain": "gain in test accuracy",
     "combinations": "settings tried",

@@ -137,11 +137,12 @@ for scale, table in shown.items():
     display(difference.style.hide(axis="index").format(precision=3, na_rep=""))
     for sentence in audit_study.same_score(table):
         print(sentence)
+    print(audit_study.test_accuracy(wanted[scale]))
 
 # %% [markdown]
-# Each way has the score that its tool would use; the two printed lines take one score for both. Where the first
-# line's interval holds 0, what ELR's list has over the loss of CE at its best epoch is the score's doing, and cross-entropy
-# stopped in time would do as well, if one knew when that is.
+# Each way has the score that its tool would use; the first two printed lines take one score for both. Where an
+# interval of the first line holds 0, these seeds show no difference between the probabilities: what ELR's list has there over the
+# loss of CE at its best epoch may be the score's doing. To stop cross-entropy at that epoch one would have to know when it is.
 
 # %% [markdown]
 # ## Which list of ELR's

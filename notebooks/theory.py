@@ -214,8 +214,9 @@ courses = {
 theory.figure_course(courses)
 
 # %% [markdown]
-# The left panel is the mechanism. Under cross-entropy the rightly labelled examples fall silent after a few steps, and
-# what remains of the gradient is the wrong labels' noise, orthogonal to $v$. ELR keeps the right examples pushing along
+# The left panel is the mechanism. Under cross-entropy the push of the rightly labelled examples shrinks and that of the wrongly
+# labelled ones grows at first. After some ten steps the two nearly cancel along $v$, and what is left of the gradient lies
+# mostly across it (a cosine of 0.2): from there on descent fits single examples. ELR keeps the right examples pushing along
 # $v$, until the beliefs are firm. (From there on its curves are means over many steps: outputs are clamped to
 # $[10^{-4}, 1 - 10^{-4}]$ as in training, and the regularizer goes out and on again at that bound.)
 #
@@ -252,8 +253,9 @@ theory.figure_multiples(table)
 # * With few dimensions (left) no linear classifier can separate the noisy labels, and cross-entropy memorizes only the
 #   part that it can. Its test accuracy suffers all the same.
 # * Inside the theorem's range (at 10 % on its edge) and beyond (middle, right) cross-entropy memorizes everything, ELR next to nothing.
-# * Bottom right ELR fails too: with many dimensions and 40 % wrong labels the first step, long as it is, already fits most
-#   of the given labels, and targets that average over the past keep them.
+# * Bottom right ELR fails too: with many dimensions and 40 % wrong labels most of the given labels are predicted after the
+#   first step, whatever its length (from $\Theta = 0$ its direction alone decides). A long step makes these predictions firm
+#   before the targets have seen others, and targets that average over the past keep them.
 #
 # Is that failure in the data? The same draws with targets that do not look back ($\beta = 0$), and with steps a tenth as
 # long, ten times as many; means over the seeds:
@@ -300,9 +302,9 @@ theory.figure_threshold(threshold, [steps // 2, steps, 5 * steps])
 
 # %% [markdown]
 # Below 2 the regularizer only delays memorization; from just above 2 on, no length of descent that was tried brings it
-# about. {cite:t}`liu2020` chose $\lambda = 3$ for CIFAR-10 and 7 for CIFAR-100 by search, both above 2. The random
-# search of {cite:t}`galatolo2021` drew $\lambda$ log-uniformly between $e^{-2.3}$ and $e^{1.09}$ according to its
-# published configuration, so most of its draws lie below:
+# about. {cite:t}`liu2020` chose $\lambda = 3$ for CIFAR-10 and 7 for CIFAR-100 by search, both above 2. The first random
+# search with ranges of {cite:t}`galatolo2021` (later ones reach 4.95, {doc}`hyperparameters`) drew $\lambda$ log-uniformly
+# between $e^{-2.3}$ and $e^{1.09}$, so most of its draws lie below:
 
 # %%
 low, high = -2.3, 1.09

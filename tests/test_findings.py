@@ -194,12 +194,13 @@ def test_peoples_labels_by_level():
     redrawn = {**ELR, "noise_rate": 0.4021}
     both = rows({**CE, **people}, {**ELR, **people}, redrawn, {**CE, "noise_rate": 0.4021, "test": 55, "best": 53})
     assert findings.human_labels(both) == (
-        f"{text}. On people's labels rather than as many redrawn ones cross-entropy ends +5.0 points higher, of which "
-        "at the best epochs +7.0 are left, and ELR +0.0"
+        f"{text}. On people's labels rather than as many redrawn ones cross-entropy ends +5.0 (+5.0 to +5.0) points "
+        "higher, at the best epochs +7.0 (+7.0 to +7.0), and ELR +0.0 (+0.0 to +0.0)"
     )
     third = [{**CE, **people}, {**ELR, **people, "test": 68}, redrawn, {**CE, "noise_rate": 0.4021, "test": 55}]
     uneven = pd.concat([both, rows(*({**arm, "seeds": (2,)} for arm in third))])
-    assert findings.human_labels(uneven).endswith("and ELR -0.7: no clear difference")  # 0, 0 and -2: t of three
+    # 0, 0 and -2: t of three
+    assert findings.human_labels(uneven).endswith("and ELR -0.7 (-3.5 to +2.2): no clear difference")
 
 
 def test_an_empty_store_says_so(monkeypatch, tmp_path):
@@ -314,7 +315,8 @@ def test_the_ladder_in_words():
 
     lone = [
         rung("as described", [76.7], nan, 0), rung("drawn once", [62.0], -14.7, 1), rung("float16", [], nan, 0),
-        rung("only: held out", [70.0], -6.7, 1, single=True), rung("counted on noisy test labels", [50.0], -8.0, 1),
+        rung("only: held out", [70.0], -6.7, 1, single=True),
+        rung("only: counted on noisy test labels", [50.0], -8.0, 1, single=True),
     ]  # fmt: skip
     assert findings.ladder(pd.DataFrame(lone)) == (
         "Points of test accuracy, 1 seed. At 20 % noise the rung 'drawn once' moves: -14.70 with cross-entropy. Beside "
@@ -334,7 +336,7 @@ def test_the_ladder_in_words():
     further = pd.concat([table, pd.DataFrame([rung("float16 again", [61.0], -1.0, 1)])])
     said = findings.ladder(further)
     assert "the rung that moves most is 'drawn once': -14.70" in said
-    assert "with ELR; no other rung that changes the training moves more than 1.00. ELR minus" in said
+    assert "with ELR; no other moves more than 1.00 (1 seed). ELR minus" in said
     assert findings.ladder(table.assign(change_seeds=0)) == ""
 
 
@@ -343,7 +345,7 @@ def test_the_sam_ladder_in_words():
 
     def rung(arm, seeds, change=nan, total=nan, single=False, ends=(nan, nan)):
         row = {"arm": arm, "single": single, "seeds": seeds, "change": change, "total": total, "change_seeds": seeds}
-        row |= {"change_low": ends[0], "change_high": ends[1]}
+        row |= {"change_low": ends[0], "change_high": ends[1], "values": {seed: 70.0 + seed for seed in range(seeds)}}
         return row | {"total_low": nan, "total_high": nan, "total_seeds": seeds}
 
     rows = [rung("SGD", 3), rung("no weight decay", 1, -0.5, -0.5), rung("SAM", 1, 1.25, 0.75)]
@@ -355,6 +357,10 @@ def test_the_sam_ladder_in_words():
     assert findings.sam_ladder(pd.DataFrame(rows[:3])) == text
     assert findings.sam_ladder(pd.DataFrame(rows)) == (
         f"{text}. Of SAM as described, moving ELR's targets twice a step moves -4.00"
+    )
+    beside = rung("no weight decay, cosine restarts, SGD", 1, -1.0, -1.5, single=True) | {"values": {0: 72.5}}
+    assert findings.sam_ladder(pd.DataFrame([*rows[:3], beside])) == (
+        f"{text}. With all else as that code has it, SAM less SGD is -2.50, where the paper has 14.6 on its shop"
     )
     two = pd.DataFrame([*rows[:2], rung("SAM", 2, 1.0, 0.5, ends=(0.0, 2.0))])
     assert findings.sam_ladder(two).endswith("+0.50 points: -0.50 (1 seed) no weight decay, +1.00 (+0.00 to +2.00) SAM")

@@ -52,17 +52,25 @@ def test_an_averaged_run_counts_as_two_networks():
 
 
 def test_leaderboard_sets_ours_below_the_published_rows():
-    ours = table(row(test_top1=0.8), row(seed=1, test_top1=0.82), row(level="random1", test_top1=0.9))
+    ours = table(
+        row(test_top1=0.8, test_top1_best=0.85), row(seed=1, test_top1=0.82, test_top1_best=0.85),
+        row(level="random1", test_top1=0.9, test_top1_best=0.95),
+    )  # fmt: skip
     board = human_noise.leaderboard(paper.load_published(), {"cpu": ours, "paper": runs.table([])})
     theirs = board[board["whose"] == "Wei et al."].set_index("method")
     assert theirs.loc["ELR", list(human_noise.LEVELS)].tolist() == ["92.38 ± 0.64", "91.46 ± 0.38", "83.58 ± 1.13"]
     assert len(theirs) == 5
-    (mine,) = board[board["whose"] != "Wei et al."].to_dict("records")
+    assert set(theirs["epoch"]) == {"best"}
+    last, best = board[board["whose"] != "Wei et al."].to_dict("records")
     # 80 and 82: mean 81, half width t(0.975, 1) sqrt(2) / sqrt(2) = 12.706
-    assert mine == {
-        "whose": "ours, cpu scale", "method": "ELR", "aggregate": "not run yet", "random1": "90.00 (1 seed)",
-        "worst": "81.00 (68.29 to 93.71), 2 seeds",
+    assert last == {
+        "whose": "ours, cpu scale", "method": "ELR", "epoch": "last", "aggregate": "not run yet",
+        "random1": "90.00 (1 seed)", "worst": "81.00 (68.29 to 93.71), 2 seeds",
     }  # fmt: skip
+    assert best == last | {"epoch": "best", "random1": "95.00 (1 seed)", "worst": "85.00 (85.00 to 85.00), 2 seeds"}
+    averaged = table(row(**COSINE, test_top1_averaged=0.9))
+    averaged = human_noise.leaderboard(paper.load_published(), {"cpu": averaged}).set_index("method").iloc[5:]
+    assert averaged["epoch"].to_dict() == {"ELR, cosine": "best", "ELR, cosine, averaged": "last"}
 
 
 def test_gains_are_paired_by_seed():

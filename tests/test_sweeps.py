@@ -56,7 +56,7 @@ def test_the_values_of_one_hyper_parameter_side_by_side():
     table = sweeps.by_value(runs, "lam")
     assert table.to_numpy().tolist() == [pytest.approx([40, 30]), pytest.approx([50, 60])]
     assert table.columns.tolist() == [1, 3]
-    assert sweeps.wins(table) == "1: 1, 3: 1"
+    assert sweeps.wins(table) == "1 in 1, 3 in 1"
 
 
 def test_forest_needs_runs():
