@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn.metrics import average_precision_score, f1_score
 
 from elrkit import __main__, audit, audit_study, train
@@ -253,6 +254,18 @@ def test_the_same_score_in_words():
         "both by balanced, ELR targets less those of cleanlab, out-of-fold CE: +0.110 (-0.017 to +0.237) on worst",
     ]
     assert audit_study.same_score(pd.DataFrame(rows)[:4]) == []
+
+
+def test_how_good_the_nets_are_in_words(monkeypatch):
+    worst = audit_study.studies("cpu", [0, 1, 2], ["worst"])
+    made = {worst[0]: {"elr": 0.6, "ce_best": 0.58}, worst[1]: {"elr": 0.62, "ce_best": 0.58}}
+    monkeypatch.setattr(audit_study, "find", lambda study: {"test_top1": made[study]} if study in made else None)
+    half = stats.t.ppf(0.975, 1)  # of 60 and 62: deviation sqrt(2), over sqrt(2)
+    assert audit_study.test_accuracy(worst) == (
+        "test accuracy in percent, ELR and CE at its best epoch: worst "
+        f"61.0 ({61 - half:.1f} to {61 + half:.1f}) and 58.0 (58.0 to 58.0)"
+    )
+    assert audit_study.test_accuracy(worst[2:]) == ""
 
 
 def test_the_interval_of_a_share_ends_where_shares_do():
