@@ -58,7 +58,7 @@ def _train(
     if not todo:
         return 0
     if announced:
-        runs.announce(todo, options["jobs"])
+        runs.announce(todo, options["jobs"], options.get("threads"))
     last: dict[str, str] = {}
 
     def tell(left: list[RunConfig]) -> int:

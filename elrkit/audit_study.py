@@ -196,13 +196,18 @@ def _trained(
     """Record and outcome of one part, from its folder or by training it; the folder is named by all that decides it."""
     state = folder / f"{config.run_id}-{dataset.fingerprint()}"
     path = state / "record.json"
-    if not (path.exists() and (state / "outcome.pt").exists()):
-        record = train.fit(config, dataset=dataset, state_dir=state, should_stop=should_stop)
-        if record["status"] != "finished":
-            raise data.DataError(f"{config.describe()}: diverged ({record['diverged']}); the study cannot go on")
-        runs.write_text(path, json.dumps(record))
-        train.Checkpoints(state).discard()
-    return json.loads(path.read_text()), train.load_outcome(state)
+    try:
+        return json.loads(path.read_text("utf-8")), train.load_outcome(state)
+    except FileNotFoundError:
+        pass
+    except ValueError as error:
+        log.warning("%s: not usable (%s); this part is trained again", state, error)
+    record = train.fit(config, dataset=dataset, state_dir=state, should_stop=should_stop)
+    if record["status"] != "finished":
+        raise data.DataError(f"{config.describe()}: diverged ({record['diverged']}); the study cannot go on")
+    runs.write_text(path, json.dumps(record))
+    train.Checkpoints(state).discard()
+    return json.loads(path.read_text("utf-8")), train.load_outcome(state)
 
 
 def _without(dataset: data.Dataset, rows: np.ndarray) -> data.Dataset:

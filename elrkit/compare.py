@@ -94,12 +94,12 @@ def compare(configs: Sequence[RunConfig], records: Sequence[dict], arms: Sequenc
 
     configs  a plan at one scale, of which the first run of each noise rate, loss and seed is the plain one
 
-    Columns: scale, noise_rate, loss, arm, single, planned (runs), seeds (finished), diverged; mean, low, high: accuracy
-    at the last epoch and its 95 % t interval over seeds (NaN for one seed); values (seed -> accuracy); change,
+    Columns: scale, noise_rate, loss, arm, single, planned (runs), seeds (finished), epochs, diverged; mean, low, high:
+    accuracy at the last epoch and its 95 % t interval over seeds (NaN for one seed); values (seed -> accuracy); change,
     change_low, change_high, change_seeds: to the arm before; total, total_low, total_high, total_seeds: to the plain
     run, and at_best, at_best_low, at_best_high: total with each run at its best epoch; all within a seed. skipped:
     steps that the loss scaler skipped, per run (NaN without a scaler); seconds and tflop of one training, means over
-    seeds; alone: whether no run shared its device; run_ids (tuple).
+    seeds; alone: whether no run's command trained another beside it; run_ids (tuple).
 
     The arm on noisy test labels is left out where no label is wrong. Raises ValueError for configs of several scales.
     """
@@ -140,6 +140,7 @@ def compare(configs: Sequence[RunConfig], records: Sequence[dict], arms: Sequenc
                 {
                     "scale": next(iter(scales)), "noise_rate": rate, "loss": loss, "arm": arm.name,
                     "single": arm.single, "planned": len(found), "seeds": len(done),
+                    "epochs": next(iter(planned[arm.changes].values())).epochs,
                     "diverged": sum(record["status"] == "diverged" for record in found.values() if record),
                     "mean": mean, "low": low, "high": high, "values": mine,
                     **dict(zip(("change", "change_low", "change_high", "change_seeds"), change, strict=True)),
@@ -172,20 +173,22 @@ def _mean(values) -> float:
 def beside_published(rows: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """`rows` of `compare` with the cell of the paper's Table 1 (CIFAR-10, multi-step) beside each at paper scale.
 
-    Adds published, tolerance (of the ledger, `elrkit.paper.tolerance`) and lands: whether the mean lies within it, None
-    where the ledger waits for seeds or the scale is another, whose level is no comparison.
+    Adds published, tolerance (of the ledger, `elrkit.paper.tolerance`) and lands: the ledger's answer
+    (`elrkit.paper.against_number`), None where that is open. Nothing where the scale is another or the training has not
+    the paper's length, so that its level is no comparison.
     """
     cells = _table1_cells(published)
     rows = rows.assign(published=nan, tolerance=nan, lands=None)
     for index, row in rows.iterrows():
         number = cells.get((row["noise_rate"], row["loss"]))
-        if row["scale"] != "paper" or number is None:
+        comparable = row["scale"] == "paper" and row["epochs"] in paper.PAPER_DATASET["cifar10"]["epochs"]
+        if not comparable or number is None:
             continue
         rows.at[index, "published"] = number.mean
         if row["seeds"] >= paper.ENOUGH_SEEDS:
-            tolerance = paper.tolerance(list(row["values"].values()), number.std)
+            state, _, tolerance = paper.against_number(list(row["values"].values()), number.mean, number.std)
             rows.at[index, "tolerance"] = tolerance
-            rows.at[index, "lands"] = bool(abs(row["mean"] - number.mean) <= tolerance + 1e-9)
+            rows.at[index, "lands"] = {"yes": True, "no": False}.get(state)
     return rows
 
 
@@ -485,7 +488,7 @@ def _differing_in(
     def setting(run: pd.Series) -> tuple:
         values = (tuple(value) if isinstance(value, list) else value for value in run[same])
         # A made shop is a dataset of its own for each seed, shop/NAME-SEED.npz, with labels wrong from the start.
-        dataset = re.sub(r"-\d+\.npz$", "", run["dataset"])
+        dataset = re.sub(r"^(shop/.+)-\d+\.npz$", r"\1", run["dataset"])
         return (dataset, *(None if value != value else value for value in values))  # a missing value is one, not NaN
 
     def which(run: pd.Series) -> tuple:

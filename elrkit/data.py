@@ -247,6 +247,12 @@ def _folders(path: Path, name: str) -> Dataset:
     base = path / "train" if split else path
     folders = [p for p in base.iterdir() if p.is_dir() and not p.name.startswith(".")]
     class_names = sorted(p.name for p in folders if next(_images_in(p), None))
+    if split:
+        tested = {p.name for p in (path / "test").iterdir() if p.is_dir() and next(_images_in(p), None)}
+        if unknown := sorted(tested.difference(class_names)):
+            raise DataError(
+                f"{path / 'test'}: {', '.join(unknown[:5])}: no such class in {path / 'train'}; name both alike"
+            )
     if len(class_names) < 2:
         raise DataError(
             f"{path}: {len(class_names)} class folders with images ({', '.join(sorted(IMAGE_SUFFIXES))}); put the "

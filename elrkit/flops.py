@@ -114,8 +114,8 @@ def totals(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """What groups of runs cost in all: `runs` is `elrkit.runs.table` with the columns of `of_runs` beside it.
 
     Columns: by, runs, PFLOP, hours (of runs, side by side or not), TFLOP/s (of one run), kWh. The energy is what the
-    device counted while a run ran, divided by the runs that shared it; NaN unless both are known of every run of a
-    group.
+    device counted while a run ran, divided by the runs that its command trained side by side; NaN unless both are known
+    of every run of a group.
     """
     energy = pd.to_numeric(runs["joules"]) / pd.to_numeric(runs["jobs"]) / 3.6e6
     pflop = runs["training_pflop"] + runs["evaluation_pflop"]

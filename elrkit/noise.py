@@ -1,4 +1,4 @@
-"""Label noise: transition matrices, flipping under the papers' conventions by name, and human labels.
+"""Label noise: labels flipped under the papers' conventions by name, counted, and human labels.
 
 Symmetric noise, convention `all`: the new label is uniform over all classes, the true one included, as the code of both
 papers does it, so that only rate (C-1)/C of the labels end wrong; `others`: uniform over the other classes.
@@ -40,33 +40,6 @@ HUMAN_COLUMNS = {
     "random3": ("random3", "random_label3"),
     "worst": ("worst", "worse_label"),
 }
-
-
-def transition_matrix(kind: str, rate: float, num_classes: int, convention: str | None = None) -> np.ndarray:
-    """T (num_classes, num_classes) float64: T[i, j] is the probability that a label of true class i becomes j.
-
-    kind        none (the identity: rate and convention change nothing), symmetric or asymmetric
-    rate        in [0, 1], the share of labels that are redrawn (symmetric) or flipped (asymmetric)
-    convention  symmetric: all or others; asymmetric: intended or reference (see the module's text)
-
-    Rows sum to 1. Raises ValueError for an argument that is not allowed.
-    """
-    _validate(kind, rate, num_classes, convention)
-    matrix = np.eye(num_classes)
-    if kind == "symmetric":
-        if convention == "all":
-            return (1 - rate) * matrix + rate / num_classes
-        off = rate / (num_classes - 1)
-        return np.where(matrix == 1, 1 - rate, off)
-    if kind == "asymmetric":
-        for source, target in _flips(num_classes, convention).items():
-            matrix[source, source] -= rate
-            matrix[source, target] += rate
-        if convention == "reference" and num_classes == 10:
-            cat, dog = 3, 5
-            matrix[cat, dog] = rate * (1 - rate)
-            matrix[cat, cat] = 1 - rate * (1 - rate)
-    return matrix
 
 
 def flip_labels(

@@ -361,17 +361,26 @@ def _number(number: pd.Series, runs: pd.DataFrame, recipe: dict) -> tuple[Findin
     chosen = max(groups, key=_preference)
     values = 100 * chosen[number["quantity"]].to_numpy(dtype=float)
     mean, low, high = t_interval(values)
-    allowed = tolerance(values, number["std"])
-    margin = allowed - abs(mean - number["mean"])
     if len(groups) > 1:
         note = _join(note, f"{len(groups) - 1} other settings of this cell left out")
-    state = "yes" if margin >= -1e-9 else "no"
-    if state == "yes" and np.isnan(number["std"]) and abs(mean - number["mean"]) > SINGLE_RUN_CAP + 1e-9:
-        far = f"more than {SINGLE_RUN_CAP:g} point from the published run, but as far as single runs of ours would lie"
-        state, note = "open", _join(far, note)
-    if len(values) < ENOUGH_SEEDS:
-        state, note = "open", _join(_too_few(len(values)), note)
+    state, why, allowed = against_number(values, number["mean"], number["std"])
+    margin = allowed - abs(mean - number["mean"])
+    note = _join(why, note)
     return Finding(state, note, mean, low, high, len(values), "paper", tuple(chosen["run_id"]), margin), allowed
+
+
+def against_number(values: np.ndarray, published: float, std: float = nan) -> tuple[str, str, float]:
+    """Whether the mean over our runs, `values` (n,) in the number's unit, reproduces a published one: yes, no or open;
+    why it is open; and the `tolerance`. `std`: their deviation, NaN of a single run."""
+    allowed, distance = tolerance(values, std), abs(np.mean(values) - published)
+    if len(values) < ENOUGH_SEEDS:
+        return "open", _too_few(len(values)), allowed
+    if distance > allowed + 1e-9:
+        return "no", "", allowed
+    if np.isnan(std) and distance > SINGLE_RUN_CAP + 1e-9:
+        far = f"more than {SINGLE_RUN_CAP:g} point from the published run, but as far as single runs of ours would lie"
+        return "open", far, allowed
+    return "yes", "", allowed
 
 
 # Claims

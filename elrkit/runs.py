@@ -4,9 +4,12 @@ A record is one small JSON file, ``results/runs/<dataset>/<run_id>.json``, writt
 Checkpoints and outcomes live elsewhere (see `state_root`), one folder a run, with a lock that dies with its holder.
 """
 
+import bz2
 import fcntl
+import gzip
 import json
 import logging
+import lzma
 import math
 import multiprocessing
 import os
@@ -18,8 +21,9 @@ import tarfile
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -216,7 +220,7 @@ def read_all() -> list[dict]:
 
 
 def scale(config: RunConfig) -> str:
-    """`paper`: the paper's network, all images, a training of its lengths (120 and 150 epochs; 50 in its SAM code);
+    """`paper`: the paper's network, all images, at least 50 epochs (its code that ran SAM has 50, all else more);
     `cpu`: the small net on CIFAR; `digits`; or `other`."""
     if config.dataset not in ("cifar10", "cifar100"):
         return "digits" if config.dataset == "digits" else "other"
@@ -436,8 +440,8 @@ def train_missing(
     require("threads", threads, 1, whole=True, optional=True)
     todo = missing(configs)
     if todo:
-        _check_writable(results_root(), "ELRKIT_RESULTS")
-        _check_writable(state_root(), "ELRKIT_STATE")
+        check_writable(results_root(), "ELRKIT_RESULTS")
+        check_writable(state_root(), "ELRKIT_STATE")
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
     jobs = max(1, min(jobs, len(todo)))
     options = {**options, "jobs": jobs}
@@ -462,7 +466,7 @@ def train_missing(
     return missing(configs)
 
 
-def _check_writable(folder: Path, variable: str) -> None:
+def check_writable(folder: Path, variable: str) -> None:
     """Raises OSError, now and not at the end of a training, where a folder cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -565,11 +569,13 @@ def import_tar(path: Path) -> tuple[list[str], list[str], list[str]]:
     """Add the records in a tar to the store: (run ids added, run ids known already, reasons of what was refused).
 
     Each member is checked as a record (schema, run_id equal to the config's hash, versions); nothing is unpacked to the
-    disk but records under their own names. Where a run is known already, the record that is here stays; one with
-    other results on the same device and versions is refused, because one of the two must be wrong.
+    disk but records under their own names. Of a tar that was cut off, what comes before is taken; of a compressed one
+    whose checksum does not hold, nothing. Where a run is known already, the record that is here stays; one with other
+    results on the same kind of CPU with the same versions and threads is refused, because one of the two must be wrong.
     """
     added, known, refused, found = [], [], [], []
     try:
+        _read_to_checksum(path)
         with tarfile.open(path) as archive:
             for member in archive:
                 if not member.isfile() or not member.name.endswith(".json"):
@@ -581,7 +587,7 @@ def import_tar(path: Path) -> tuple[list[str], list[str], list[str]]:
                     refused.append(str(error))
     except FileNotFoundError:
         raise RecordError(f"{path}: no such file; give a tar of records") from None
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         refused.append(f"{path}: not a tar, or damaged after {len(found)} records ({error})")
     for name, record in found:
         here = find(RunConfig(**record["config"]))
@@ -593,6 +599,18 @@ def import_tar(path: Path) -> tuple[list[str], list[str], list[str]]:
         else:
             known.append(record["run_id"])
     return added, known, refused
+
+
+def _read_to_checksum(path: Path) -> None:
+    """Raise what the decompressor raises where a compressed tar is damaged. `tarfile` stops before the checksum, and a
+    changed bit may leave a record that can be read. A file that was cut off passes."""
+    with open(path, "rb") as file:
+        start = file.read(6)
+    for magic, opened in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open)):
+        if start.startswith(magic):
+            with opened(path) as file, suppress(EOFError):
+                while file.read(2**20):
+                    pass
 
 
 def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> dict:
@@ -656,11 +674,11 @@ SMALLER = (
 )
 
 
-def announce(todo: Sequence[RunConfig], jobs: int) -> None:
+def announce(todo: Sequence[RunConfig], jobs: int, threads: int | None = None) -> None:
     """Say on standard error how long these runs will take here and, where that is hours, how to ask for less."""
     from elrkit import progress
 
-    seconds = estimate_seconds(todo, jobs)
+    seconds = estimate_seconds(todo, jobs, threads)
     print(f"{len(todo)} runs to train, about {progress.duration(seconds)}", file=sys.stderr, flush=True)
     if seconds > LONG_SECONDS:
         print(SMALLER, file=sys.stderr, flush=True)
@@ -673,9 +691,11 @@ def gather(configs: Sequence[RunConfig], train: bool = False, jobs: int | None =
     return records
 
 
-def estimate_seconds(configs: Sequence[RunConfig], jobs: int = 1) -> float:
-    """How long these runs will take on this device, from the pace of a few steps of each kind of run, measured now."""
+def estimate_seconds(configs: Sequence[RunConfig], jobs: int = 1, threads: int | None = None) -> float:
+    """How long these runs will take on this device, from the pace of a few steps of each kind of run, measured now;
+    jobs and threads as `train_missing` takes them."""
     require("jobs", jobs, 1, whole=True)
+    jobs = max(1, min(jobs, len(configs)))
     paces: dict[tuple, tuple[float, float]] = {}
     total = 0.0
     for config in configs:
@@ -694,7 +714,7 @@ def estimate_seconds(configs: Sequence[RunConfig], jobs: int = 1) -> float:
             n, tested, shape = len(own.train_images), len(own.test_images), tuple(own.train_images.shape[1:])
         kind = (*kind, shape)
         if kind not in paces:
-            paces[kind] = train.measure_pace(config, shape, threads=_default_threads(configs, jobs))
+            paces[kind] = train.measure_pace(config, shape, threads=threads or _default_threads(configs, jobs))
         trained, evaluated = paces[kind]
         n = config.train_size or n
         evaluations = config.epochs * tested + n * (config.epochs // config.eval_every)

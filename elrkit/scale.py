@@ -52,6 +52,7 @@ def train_missing_on_ray(
     todo = runs.missing(configs)
     if not todo:
         return []
+    runs.check_writable(runs.results_root(), "ELRKIT_RESULTS")
     deadline = None if budget_seconds is None else time.time() + budget_seconds
     environment = {name: os.environ[name] for name in ("ELRKIT_DATA", "ELRKIT_STATE") if name in os.environ}
     options = {"device": "cuda" if gpus_per_run else "cpu", **options}
@@ -83,7 +84,10 @@ def _come_home(ray: Any, done: Any, config: RunConfig) -> runs.Event:
         return runs.Event("failed", config, f"{config.describe()}: no record came back ({reason})")
     if kind != "record":
         return runs.Event(kind, config, value)
-    runs.save(value)
+    try:
+        runs.save(value)
+    except OSError as error:  # a full disk; the outcome may still be in the state folder
+        return runs.Event("failed", config, f"{config.describe()}: its record was not saved ({error})")
     train.Checkpoints(runs.state_dir(config)).discard()  # theirs, where the state folder is shared
     return runs.Event(value["status"], config, value)
 

@@ -107,9 +107,12 @@ def by_value(runs: pd.DataFrame, field: str) -> pd.DataFrame:
 
 
 def wins(table: pd.DataFrame) -> str:
-    """In how many rows of `by_value` each value is best: "3.2 in 4, 3.4 in 1"."""
-    best = table.idxmax(axis=1).value_counts().reindex(table.columns, fill_value=0)
-    return ", ".join(f"{value:g} in {count}" for value, count in best.items())
+    """In how many rows of `by_value` each value alone is best: "3.2 in 4, 3.4 in 1"."""
+    best = table.eq(table.max(axis=1), axis=0)
+    alone = best[best.sum(axis=1) == 1].sum()
+    return ", ".join(
+        f"{value if isinstance(value, str) else f'{value:g}'} in {count}" for value, count in alone.items()
+    )
 
 
 CHOICES = {"held_out_top1_noisy": "held-out images, noisy labels", "test_top1": "test images"}

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -120,7 +122,7 @@ def test_cross_entropy_at_its_best_epoch_is_the_longer_training_stopped_there(ma
     assert all(config.epochs == best for config, _ in trained[5:])
 
 
-def test_a_stopped_study_goes_on_where_it_was(made, monkeypatch):
+def test_a_stopped_study_goes_on_where_it_was_and_a_damaged_part_is_trained_again(made, monkeypatch, caplog):
     calls, inner, stops = [], train.fit, iter([False] * 30 + [True] + [False] * 10_000)
     monkeypatch.setattr(train, "fit", lambda config, **options: calls.append(config) or inner(config, **options))
     with pytest.raises(train.Stopped):
@@ -132,6 +134,12 @@ def test_a_stopped_study_goes_on_where_it_was(made, monkeypatch):
     assert len(calls) - before == len(made[1]) - (before - 1)  # only the part that was stopped is taken up again
     assert audit_study.run(TINY)["rows"] == record["rows"]
     assert len(calls) == len(made[1]) + 1
+    damaged = next(Path(os.environ["ELRKIT_STATE"]).rglob("outcome.pt"))
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    with caplog.at_level("WARNING"):
+        assert audit_study.run(TINY)["rows"] == record["rows"]
+    assert f"{damaged.parent}: not usable" in caplog.text
+    assert len(calls) == len(made[1]) + 2
 
 
 def test_records_survive_the_disk_and_damaged_ones_are_named(made, caplog, capsys):

@@ -172,26 +172,27 @@ def test_three_seeds_alike_land_within_half_a_point_and_fewer_do_not(accuracy, l
         assert cell(rows, 0.2, "elr", "as described")["lands"] is None
 
 
-def test_the_tolerance_is_the_ledgers():
-    """More seeds that scatter: the same tolerance, and the same verdict, as `paper.decide`."""
+@pytest.mark.parametrize(
+    ("accuracies", "verdict", "lands"),
+    [((0.70, 0.73, 0.75), "reproduced", True), ((0.72, 0.74, 0.75), "not run yet", None),
+     ((0.60, 0.61, 0.62), "not reproduced", False)],
+)  # fmt: skip
+def test_the_verdict_is_the_ledgers(accuracies, verdict, lands):
+    """Seeds that scatter, near a single published run, too far from it to say, and off it."""
     configs = plans.plan("forensics", "paper", seeds=[0, 1, 2], noise_rates=[0.2])
     plain = [c for c in configs if c.loss == "ce" and c.augmentation == "fresh" and c.split == "all"]
-    made = [
-        record(c, x) for c, x in zip([c for c in plain if c.noise_convention == "all"], (0.70, 0.73, 0.75), strict=True)
-    ]
+    made = [record(c, x) for c, x in zip([c for c in plain if c.noise_convention == "all"], accuracies, strict=True)]
     rows = compare.beside_published(compare.compare(configs, made, compare.LADDER), PUBLISHED)
     found = cell(rows, 0.2, "ce", "as described")
     table = pd.DataFrame([{**m["config"], "run_id": m["run_id"], "status": "finished", "scale": "paper"} for m in made])
     number = PUBLISHED[PUBLISHED["id"] == "galatolo2021-table1-cifar10-20-multistep-ce"]
-    decided = paper.decide(paper.load_claims().iloc[:0], number, table.assign(test_top1=[0.70, 0.73, 0.75])).iloc[0]
-    assert (
-        found["tolerance"]
-        == pytest.approx(decided["tolerance"])
-        == pytest.approx(
-            4.302653 * np.std([70, 73, 75], ddof=1) * np.sqrt(4 / 3)  # t(0.975, 2)
-        )
-    )
-    assert found["lands"] == (decided["verdict"] == "reproduced")
+    decided = paper.decide(paper.load_claims().iloc[:0], number, table.assign(test_top1=accuracies)).iloc[0]
+    tolerance = 4.302653 * 100 * np.std(accuracies, ddof=1) * np.sqrt(4 / 3)  # t(0.975, 2)
+    assert found["tolerance"] == pytest.approx(decided["tolerance"]) == pytest.approx(tolerance)
+    assert (decided["verdict"], found["lands"]) == (verdict, lands)
+    shorter = plans.plan("forensics", "paper", seeds=[0, 1, 2], noise_rates=[0.2], epochs=60)
+    rows = compare.compare(shorter, [record(c, 0.723) for c in shorter], compare.LADDER)
+    assert compare.beside_published(rows, PUBLISHED)["published"].isna().all()
 
 
 def test_another_scale_has_no_published_cell():
@@ -292,6 +293,9 @@ def test_what_elr_kept_from_memory_beside_what_it_gained():
     # The two shops are one setting with two seeds.
     means = pairs.groupby("setting", sort=False)[["kept", "gain"]].mean().to_numpy()
     assert means.tolist() == [pytest.approx(pair) for pair in ([14.4, 15], [9, 10], [0, 2], [9, 15])]
+    # Two catalogues of one's own whose names end in a number are two settings.
+    own = [ended(run(loss, dataset=f"shop-{n}.npz"), 0.5, 0.5, 0.1) for loss in ("ce", "elr") for n in (2, 3)]
+    assert compare.kept_from_memory(runs.table(own))["setting"].nunique() == 2
     sharp = [
         ended(run("elr", sam_rho=0.05), 0.78, 0.1, 0.18), ended(run("elr", sam_rho=0.05, seed=1), 0.75, 0.1, 0.18),
         ended(run("elr", sam_rho=0.05, beta=0.3), 0.71, 0.4, 0.18), ended(run("ce", sam_rho=0.05), 0.9, 0.9, 0.18),

@@ -288,6 +288,10 @@ def test_folder_errors_name_the_file(tmp_path):
     (tmp_path / "split" / "test").mkdir()
     with pytest.raises(DataError, match=r"no images \(.*\.png.*\) in its class folders"):
         data.load(f"{tmp_path}/split")
+    save_images(tmp_path / "split" / "test" / "A", 2, (255, 0))
+    save_images(tmp_path / "split" / "test" / "b", 2, (255, 0))
+    with pytest.raises(DataError, match=r"split/test: A: no such class in .*split/train; name both alike"):
+        data.load(f"{tmp_path}/split")
 
 
 def test_pictures_of_a_folder_are_read_as_a_feed_s_are(tmp_path):

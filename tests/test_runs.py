@@ -240,7 +240,7 @@ def test_scales():
 
 @pytest.mark.parametrize(("seconds", "way_out"), [(3500, False), (3 * 3600, True)])
 def test_a_plan_of_hours_says_so_and_how_to_make_it_smaller(seconds, way_out, monkeypatch, capsys):
-    monkeypatch.setattr(runs, "estimate_seconds", lambda configs, jobs: seconds)
+    monkeypatch.setattr(runs, "estimate_seconds", lambda configs, jobs, threads: seconds)
     runs.announce([tiny(), tiny(seed=1)], 1)
     said = capsys.readouterr().err
     assert said.startswith("2 runs to train, about ")
@@ -569,6 +569,25 @@ def test_import_of_a_damaged_tar_keeps_what_came_before(record, digits, tmp_path
         runs.import_tar(tmp_path / "gone.tar")
 
 
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_nothing_is_taken_from_a_compressed_tar_whose_checksum_does_not_hold(record, tmp_path, kind):
+    """A changed bit may leave a record that can be read, and tarfile stops before the checksum."""
+    content = json.dumps(record).encode()
+    with tarfile.open(tmp_path / "whole.tar", f"w:{kind}") as archive:
+        member = tarfile.TarInfo(f"{record['run_id']}.json")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    whole = (tmp_path / "whole.tar").read_bytes()
+    for place in range(len(whole) // 4, len(whole), len(whole) // 9):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        (tmp_path / "damaged.tar").write_bytes(damaged)
+        added, known, refused = runs.import_tar(tmp_path / "damaged.tar")
+        assert (added, known, len(refused)) == ([], [], 1)
+        assert "damaged.tar: not a tar, or damaged after 0 records" in refused[0]
+    assert runs.import_tar(tmp_path / "whole.tar") == ([record["run_id"]], [], [])
+
+
 def test_an_estimate_grows_with_the_work(monkeypatch):
     asked = []
     monkeypatch.setattr(train, "measure_pace", lambda config, *a, **k: asked.append(config) or (1000.0, 4000.0))
@@ -577,6 +596,7 @@ def test_an_estimate_grows_with_the_work(monkeypatch):
     assert runs.estimate_seconds([one]) == pytest.approx(seconds)
     assert runs.estimate_seconds([one, one.with_(seed=1)], jobs=2) == pytest.approx(seconds)
     assert len(asked) == 2  # one measurement for each kind of run and call
+    assert runs.estimate_seconds([one], jobs=8) == pytest.approx(seconds)  # there is one job to do
 
 
 @pytest.mark.parametrize(("name", "number"), [("jobs", 0), ("jobs", -2), ("threads", 0), ("threads", -1)])

@@ -57,6 +57,8 @@ def test_the_values_of_one_hyper_parameter_side_by_side():
     assert table.to_numpy().tolist() == [pytest.approx([40, 30]), pytest.approx([50, 60])]
     assert table.columns.tolist() == [1, 3]
     assert sweeps.wins(table) == "1 in 1, 3 in 1"
+    tied = pd.DataFrame({"sgd": [0.5, 0.7], "adam": [0.5, 0.6]})
+    assert sweeps.wins(tied) == "sgd in 1, adam in 0"
 
 
 def test_forest_needs_runs():
