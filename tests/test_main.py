@@ -309,7 +309,7 @@ def test_the_page_has_the_shop_s_own_pictures(tmp_path, capsys):
 
 def test_a_part_of_a_plan_is_listed_and_trained(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ELRKIT_RESULTS", str(tmp_path))
-    monkeypatch.setattr(runs, "estimate_seconds", lambda configs, jobs: 7200.0)
+    monkeypatch.setattr(runs, "estimate_seconds", lambda configs, jobs, threads=None: 7200.0)
     part = ["early-learning", "--scale", "digits", "--seeds", "1", "--noise-rates", "0.3", "--epochs", "2"]
     assert main(["plan", *part]) == 0
     said = capsys.readouterr().out
