@@ -369,7 +369,7 @@ def originals(
 
 
 _MENDS = {  # why products are dropped -> what mends it, where that is an option and not the product
-    "wrong encoding": "--rules.encoding cp1252 or latin-1, if the file is in that",
+    "wrong encoding": "--rules.encoding cp1252 or latin-1, if a CSV is in that; XML names it in its first line",
     "no image": "--rules.columns image NAME, if another column or tag has it",
     "image file missing": "--images names the folder that the feed's paths start from",
     "image on a host not allowed for download": "--download-from names its host, as HOST:PORT where it has a port",
@@ -426,10 +426,14 @@ def summary(manifest: Mapping) -> str:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a CSV in a folder of feeds is what this package wrote about one: dropped products, a list, decisions."""
+    """Whether a CSV in a folder of feeds is what this package wrote about one: dropped products, a list, decisions, the
+    truth of a made feed."""
     with path.open("rb") as file:
         columns = file.readline(500).decode("utf-8-sig", "replace").strip().split(",")
-    return columns in (DROPPED_COLUMNS, DECISION_COLUMNS) or {"suggested_label", "confidence", "reason"} <= {*columns}
+    return columns in (DROPPED_COLUMNS, DECISION_COLUMNS) or any(
+        known <= {*columns}
+        for known in ({"suggested_label", "confidence", "reason"}, {"true_label", "article", "kind"})
+    )
 
 
 def _feed_files(feeds: Sequence[str | Path]) -> list[tuple[str, Path]]:

@@ -1390,7 +1390,7 @@ def test_a_feed_in_another_encoding_is_told(tmp_path, caplog):
         manifest = import_feed([tmp_path / "f.csv"], tmp_path / "a.npz", images=tmp_path, rules=rules)
     assert "f.csv: 10 titles are not in the encoding read, and hold question marks: --rules.encoding" in caplog.text
     assert manifest["classes"].keys() == {"Bad"}
-    assert "10 dropped, wrong encoding (--rules.encoding cp1252 or latin-1, if the file is in that" in summary(manifest)
+    assert "10 dropped, wrong encoding (--rules.encoding cp1252 or latin-1, if a CSV is in that" in summary(manifest)
     rules = rules.model_copy(update={"encoding": "cp1252"})
     manifest = import_feed([tmp_path / "f.csv"], tmp_path / "b.npz", images=tmp_path, rules=rules)
     assert manifest["classes"].keys() == {"Küche", "Bad"}
