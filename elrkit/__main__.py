@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -369,7 +369,17 @@ def _originals(dataset: Dataset, images: Path | None) -> Callable | None:
         return None
     else:
         catalogue.originals(path, (), images)  # now, and not after minutes of training
-    return lambda ids: catalogue.originals(path, ids, images or path)
+
+    def find(ids: Sequence[str]) -> Mapping:
+        found = catalogue.originals(path, ids, images or path)
+        if len(found) < len(ids):
+            print(
+                f"warning: {len(found)} of the page's {len(ids)} pictures found in {images or path}, the others as the "
+                "network sees them; give the folder that import-feed was given"
+            )
+        return found
+
+    return find
 
 
 LEAST_SKILL = 0.25  # of the way from naming the commonest class to agreeing with every held-out label

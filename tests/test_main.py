@@ -296,7 +296,15 @@ def test_the_page_has_the_shop_s_own_pictures(tmp_path, capsys):
     assert "its pictures are 32 pixels wide; --images FOLDER shows the feed's own" in capsys.readouterr().out
     assert main([*command, "--images", feed]) == 0
     assert sizes() == {(160, 160)}
-    assert "pixels wide" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "pixels wide" not in said
+    assert "pictures found" not in said
+    (tmp_path / "other").mkdir()
+    assert main([*command, "--images", str(tmp_path / "other")]) == 0
+    listed = re.search(
+        r"warning: 0 of the page's (\d+) pictures found in .*/other, the others", capsys.readouterr().out
+    )
+    assert int(listed[1]) > 100
     assert main([*command, "--images", f"{feed}/none"]) == 2
     assert "does not exist; name the one that was given to import-feed" in capsys.readouterr().err
     for name in "ab":
