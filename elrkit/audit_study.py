@@ -196,8 +196,12 @@ def _trained(
     """Record and outcome of one part, from its folder or by training it; the folder is named by all that decides it."""
     state = folder / f"{config.run_id}-{dataset.fingerprint()}"
     path = state / "record.json"
-    try:
+
+    def kept() -> tuple[dict, dict]:
         return json.loads(path.read_text("utf-8")), train.load_outcome(state)
+
+    try:
+        return kept()
     except FileNotFoundError:
         pass
     except ValueError as error:
@@ -207,7 +211,7 @@ def _trained(
         raise data.DataError(f"{config.describe()}: diverged ({record['diverged']}); the study cannot go on")
     runs.write_text(path, json.dumps(record))
     train.Checkpoints(state).discard()
-    return json.loads(path.read_text("utf-8")), train.load_outcome(state)
+    return kept()
 
 
 def _without(dataset: data.Dataset, rows: np.ndarray) -> data.Dataset:

@@ -147,7 +147,7 @@ def _of_scale(scale: str) -> Iterable[tuple]:
     """The rows of `differences` at a scale."""
     published = paper.load_published()
     theirs = paper.published_gains(published)
-    sam_theirs = published.set_index("id")["mean"]["galatolo2021-text-cdon-sam-gain"]
+    sam_theirs = _published(SAM_GAIN)
 
     def cells(planned: Iterable[RunConfig], name: Callable[[RunConfig], str], second: Callable[[RunConfig], bool]):
         """(name of the cell, one of its runs, the seven columns from seeds on) of runs that differ in `second`."""
@@ -194,6 +194,13 @@ def _of_scale(scale: str) -> Iterable[tuple]:
     for planned, name in ((people, _whose), (shops, lambda c: names[c.dataset])):
         for cell, _, gains in cells(filter(_is_elr, planned), lambda c, name=name: f"to ELR, {name(c)}", _is_sam):
             yield "SAM - SGD", cell, scale, *gains, np.nan, np.nan
+
+
+SAM_GAIN = "galatolo2021-text-cdon-sam-gain"
+
+
+def _published(number: str) -> float:
+    return paper.load_published().set_index("id")["mean"][number]
 
 
 def _is_elr(config: RunConfig) -> bool:
@@ -508,8 +515,8 @@ def sam(table: pd.DataFrame) -> str:
     missing = "" if rival else "; SGD for twice the epochs, its fair rival, is not run yet"
     return (
         f"Points of test accuracy that SAM adds, all else equal: at the last epoch {', '.join(parts)}, where the paper "
-        f"has 14.6; at the best epochs {', '.join(best)}. It costs twice as much{missing}{elsewhere}. Wrong labels "
-        f"memorized, in points: {', '.join(memorized)}"
+        f"has {_published(SAM_GAIN):g}; at the best epochs {', '.join(best)}. It costs twice as "
+        f"much{missing}{elsewhere}. Wrong labels memorized, in points: {', '.join(memorized)}"
     )
 
 
@@ -610,7 +617,10 @@ def sam_ladder(rows: pd.DataFrame) -> str:
     ran, sgd = rungs.iloc[-1]["values"], values.get(compare.SGD_BESIDE_SAM, {})
     if both := ran.keys() & sgd.keys():
         less = interval_text((ran[seed] - sgd[seed] for seed in both), "{:+.2f}", one=one)
-        text += f". With all else as that code has it, SAM less SGD is {less}, where the paper has 14.6 on its shop"
+        published = f"{_published(SAM_GAIN):g}"
+        text += (
+            f". With all else as that code has it, SAM less SGD is {less}, where the paper has {published} on its shop"
+        )
     return text
 
 
@@ -711,7 +721,7 @@ def strays() -> str:
 
 def shops() -> str:
     """Whether near-duplicates explain the paper's agreement with a shop's labels."""
-    published = paper.load_published().set_index("id")["mean"]["galatolo2021-text-cdon-sam"] / 100
+    published = _published("galatolo2021-text-cdon-sam") / 100
     text = _of_shops(partial(shop.leakage_answer, published=published))
     return f"{text[0].upper()}{text[1:]}" if text != NONE else NONE
 

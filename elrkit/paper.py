@@ -1175,7 +1175,7 @@ def ledger_html(decided: pd.DataFrame, chapters: set[str], folder: str = "") -> 
 
 def whose_recipe(weight_decay: float) -> str:
     """Whose recipe a run of the plan `related-losses` follows: "the paper's" or "its authors'" (of the loss)."""
-    return "the paper's" if weight_decay == cifar10_recipe().weight_decay else "its authors'"
+    return "the paper's" if weight_decay in PAPER_SCALE["weight_decay"] else "its authors'"
 
 
 def related_losses(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

@@ -61,7 +61,7 @@ class Problem:
 
     index (n,) positions in the dataset's training images; given, truth (n,) int64 labels; held_out_index and
     held_out_given, held_out_truth likewise for the held-out images (empty when nothing is held out); test_given (m,)
-    test labels with noise of the same kind, as the paper's code counted accuracy (CIFAR-10N labels no test images:
+    test labels with noise of the same kind, as the paper's code makes them (CIFAR-10N labels no test images:
     there they are the true ones); realized_rate: the share of `given` that is wrong.
     """
 
