@@ -59,6 +59,15 @@ def test_page_loads_with_a_heading_and_text_for_every_image(visit, name):
     assert not re.search(r"\{(glue|doc|cite|numref)[:}]|Traceback", text)
 
 
+@pytest.mark.parametrize("name", ["book/index", "notebooks/theory", "notebooks/sam"])
+def test_wide_figures_and_tables_stay_within_the_window(visit, name):
+    page = visit(name)
+    assert page.locator(".full-width, .tag_full-width").count() > 0
+    for width in (390, 1000, 1190, 1210, 1400):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_equations_are_typeset_without_another_host(visit):
     page = visit("book/elr")
     page.wait_for_selector("mjx-container")
