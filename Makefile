@@ -7,7 +7,7 @@ READY := .venv/.ready
 
 NAMES := $(basename $(notdir $(wildcard notebooks/*.py)))
 EXECUTED := $(NAMES:%=_build/notebooks/%.ipynb)
-PACKAGE := $(wildcard elrkit/*.py elrkit/*.html)
+PACKAGE := $(wildcard elrkit/*.py elrkit/*/*.py elrkit/*/*.html)
 RECORDS := $(filter-out results/runs/digits/% results/audit/digits-% results/shop/digits-%, \
 	$(wildcard results/*.json results/audit/* results/shop/* results/runs/*/*.json paper/*.csv benchmarks/records/*))
 PAGES := _config.yml $(filter-out book/__pycache__,$(wildcard book/*)) $(wildcard book/_static/*)

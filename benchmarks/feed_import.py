@@ -29,9 +29,9 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from elrkit.catalogue import FeedRules, import_feed, read_thumbnail
-from elrkit.feedmaker import make_feed
-from elrkit.groups import near_groups
+from elrkit.catalogue.groups import near_groups
+from elrkit.catalogue.importer import FeedRules, import_feed, read_thumbnail
+from elrkit.catalogue.made_feed import make_feed
 
 RECORDS = Path(__file__).resolve().parent / "records"
 
@@ -74,7 +74,7 @@ class LastDecoded(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.at = 0.0
-        logger = logging.getLogger("elrkit.catalogue")
+        logger = logging.getLogger("elrkit.catalogue.importer")
         logger.setLevel(logging.INFO)
         logger.handlers = [self]
 
@@ -169,7 +169,7 @@ def labels(n: int = 50_000, classes: int = 10, top: int = 1_000) -> None:
     """From stored probabilities of n images to labels.csv and a page of `top` pictures."""
     import torch
 
-    from elrkit import audit
+    from elrkit.catalogue import audit
     from elrkit.data import Dataset
 
     rng = np.random.default_rng(0)

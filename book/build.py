@@ -121,7 +121,7 @@ def with_table(text: str, table: str) -> str:
 
 
 def readme() -> None:
-    from elrkit import findings
+    from elrkit.report import findings
 
     path = ROOT / "README.md"
     path.write_text(with_table(path.read_text(), findings.readme(findings.ledger())))
@@ -130,12 +130,14 @@ def readme() -> None:
 
 def draw_figures(folder: Path) -> None:
     """The figures of the front page and the README, as far as their runs are there."""
-    from elrkit import findings, plans, plots, runs
+    from elrkit import records
+    from elrkit.report import figures as plots
+    from elrkit.report import findings, plans
 
-    records = [runs.find(config) for config in plans.plan("early-learning", "cpu") if config.noise_rate == 0.2]
+    trained = [records.find(config) for config in plans.plan("early-learning", "cpu") if config.noise_rate == 0.2]
     figures = {}
-    if records := [record for record in records if record]:
-        figures["early_learning"] = plots.early_learning(runs.curves(records), "batches")
+    if trained := [record for record in trained if record]:
+        figures["early_learning"] = plots.early_learning(records.curves(trained), "batches")
     if len(pairs := findings.pairs()):
         figures["kept_from_memory"] = plots.kept_from_memory(pairs)
     figures["differences"] = plots.differences(findings.differences())

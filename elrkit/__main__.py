@@ -12,10 +12,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from elrkit import catalogue, plans, progress, runs
+from elrkit import progress, records, runner
+from elrkit.catalogue import importer as catalogue
+from elrkit.catalogue.decisions import read_decisions
 from elrkit.config import BUILT_IN_TRAIN_SIZES, ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig
 from elrkit.data import Dataset
-from elrkit.decisions import read_decisions
+from elrkit.report import plans
 from elrkit.train import predict_test
 
 app = tyro.extras.SubcommandApp()
@@ -53,17 +55,17 @@ def _train(
     """Train what is missing by `train_missing` (of `runs`, or its counterpart of `scale`), with progress and counts;
     `announced`: first say how long it will take here. 1 when a run failed; one that was merely stopped by its budget,
     or that another process trains, is no failure."""
-    todo = runs.missing(configs)
+    todo = runner.missing(configs)
     print(f"{len(configs)} runs, {len(configs) - len(todo)} there, {len(todo)} to train")
     if not todo:
         return 0
     if announced:
-        runs.announce(todo, options["jobs"], options.get("threads"))
+        runner.announce(todo, options["jobs"], options.get("threads"))
     last: dict[str, str] = {}
 
     def tell(left: list[RunConfig]) -> int:
         failed, missing = _still_missing(left, last)
-        print(f"{len(todo) - len(left)} trained, {missing}; records in {runs.results_root()}")
+        print(f"{len(todo) - len(left)} trained, {missing}; records in {records.results_root()}")
         return 1 if failed else 0
 
     try:
@@ -71,16 +73,16 @@ def _train(
             on_event, last = _noting(show)
             left = train_missing(todo, on_event=on_event, **options)
     except KeyboardInterrupt:
-        tell(runs.missing(todo))
+        tell(runner.missing(todo))
         raise
     return tell(left)
 
 
-def _noting(show: Callable[[runs.Event], None]) -> tuple[Callable[[runs.Event], None], dict[str, str]]:
+def _noting(show: Callable[[runner.Event], None]) -> tuple[Callable[[runner.Event], None], dict[str, str]]:
     """A listener that passes each event on to `show`, and what it notes: the last kind of event of each run."""
     last: dict[str, str] = {}
 
-    def on_event(event: runs.Event) -> None:
+    def on_event(event: runner.Event) -> None:
         last[event.config.run_id] = event.kind
         show(event)
 
@@ -114,10 +116,10 @@ def train(
     """
     fields = RunConfig.model_fields
     config = RunConfig(**{k: v for k, v in dataclasses.asdict(flags).items() if v != fields[k].default})
-    status = _train([config], runs.train_missing, threads=threads, budget_seconds=_budget(budget), compiled=compiled)
-    if record := runs.find(config):
+    status = _train([config], runner.train_missing, threads=threads, budget_seconds=_budget(budget), compiled=compiled)
+    if record := records.find(config):
         print(json.dumps({name: column[-1] for name, column in record["curves"].items() if column}, indent=1))
-        print(runs.record_path(config))
+        print(records.record_path(config))
     return status
 
 
@@ -141,14 +143,14 @@ def list_runs(
         columns: what to show, any field of a config or a record
         csv: print comma-separated values
     """
-    table = runs.table(runs.read_all())
+    table = records.table(records.read_all())
     for name, value in (("dataset", dataset), ("loss", loss), ("scale", scale)):
         if value is not None:
             table = table[table[name] == value]
     if unknown := [name for name in columns if len(table) and name not in table]:
         raise ConfigError(f"columns={unknown}: allowed are {', '.join(table.columns)}")
     if table.empty:
-        print(f"no such runs in {runs.results_root()}")
+        print(f"no such runs in {records.results_root()}")
         return 0
     table = table[list(columns)]
     print(table.to_csv(index=False) if csv else table.to_string(index=False), end="" if csv else "\n")
@@ -193,15 +195,15 @@ def plan(
         part: fewer or other runs than the report's
     """
     configs = part.of(name, scale)
-    todo = {config.run_id for config in runs.missing(configs)}
+    todo = {config.run_id for config in runner.missing(configs)}
     for config in configs:
         print("missing" if config.run_id in todo else "there  ", config.run_id, config.describe())
     print(f"{len(configs)} runs, {len(configs) - len(todo)} there, {len(todo)} missing", end="")
     if todo:
-        seconds = runs.estimate_seconds([config for config in configs if config.run_id in todo], jobs)
+        seconds = runner.estimate_seconds([config for config in configs if config.run_id in todo], jobs)
         print(f"; about {progress.duration(seconds)} on this machine, {jobs} at a time", end="")
-        if seconds > runs.LONG_SECONDS:
-            print(f"\n{runs.SMALLER}", end="")
+        if seconds > runner.LONG_SECONDS:
+            print(f"\n{runner.SMALLER}", end="")
     print()
     return 0
 
@@ -234,7 +236,7 @@ def run(
     configs = part.of(name, scale)
     common = {"budget_seconds": _budget(budget), "compiled": compiled}
     if ray is None:
-        return _train(configs, runs.train_missing, announced=True, jobs=jobs, threads=threads, **common)
+        return _train(configs, runner.train_missing, announced=True, jobs=jobs, threads=threads, **common)
     from elrkit.scale import train_missing_on_ray
 
     address = None if ray == "here" else ray
@@ -250,10 +252,12 @@ def import_records(file: Positional[Path]) -> int:
     Args:
         file: a .tar, .tar.gz or .tar.xz of record files
     """
-    added, known, refused = runs.import_tar(file)
+    added, known, refused = records.import_tar(file)
     for reason in refused:
         print(f"refused {reason}", file=sys.stderr)
-    print(f"{len(added)} added, {len(known)} known already, {len(refused)} refused; records in {runs.results_root()}")
+    print(
+        f"{len(added)} added, {len(known)} known already, {len(refused)} refused; records in {records.results_root()}"
+    )
     return 1 if refused else 0
 
 
@@ -284,14 +288,15 @@ def audit(
         images: the folder that was given to import-feed: the page then shows the products' pictures as the shop has
             them, not as small as the network sees them
     """
-    from elrkit import audit, data
+    from elrkit import data
+    from elrkit.catalogue import audit
 
     given = None if probabilities is None else audit.read_probabilities(probabilities)
     decided = [read_decisions(path) for path in decisions]
     is_run = re.fullmatch("[0-9a-f]{12}", run_or_feed)
     if is_run:
-        config = RunConfig(**runs.by_id(run_or_feed)["config"])
-        runs.missing([config])  # refuses a dataset whose content is not what the run was trained on
+        config = RunConfig(**records.by_id(run_or_feed)["config"])
+        runner.missing([config])  # refuses a dataset whose content is not what the run was trained on
         dataset = data.load(config.dataset)
     else:
         dataset = _dataset_to_audit(run_or_feed)
@@ -304,18 +309,18 @@ def audit(
         written = audit.audit_probabilities(given[0], dataset, out, top, given[1], decided, originals)
     else:
         if not is_run:
-            _train([config], runs.train_missing, announced=True, jobs=1)
-            if runs.find(config) is None:
+            _train([config], runner.train_missing, announced=True, jobs=1)
+            if records.find(config) is None:
                 print("error: the training did not finish, see above; the same command goes on", file=sys.stderr)
                 return 1
-        record = runs.find(config)
+        record = records.find(config)
         if record["status"] != "finished":
             raise ConfigError(f"run {config.run_id}: its training diverged, so it says nothing of the labels")
-        outcome = runs.outcome(record)
+        outcome = records.outcome(record)
         if outcome is None:
             raise ConfigError(
-                f"run {config.run_id}: its network is not in {runs.state_dir(config)} (trained elsewhere or on other "
-                f"data of that name, or there was no room for it); remove {runs.record_path(config)} and train it here"
+                f"run {config.run_id}: its network is not in {records.state_dir(config)} (trained elsewhere or on other "
+                f"data of that name, or there was no room for it); remove {records.record_path(config)} and train it here"
             )
         _say_what_the_net_knows(record, dataset)
         if outcome["targets"] is None and not given:
@@ -496,7 +501,7 @@ def make_feed(
         format: the shop's XML, or CSV
         seed: of everything that is drawn
     """
-    from elrkit import feedmaker
+    from elrkit.catalogue import made_feed as feedmaker
 
     truth = feedmaker.make_feed_from(
         dataset, out, classes=classes, products_per_class=products_per_class, misfiled=misfiled, siblings=siblings,
@@ -528,7 +533,7 @@ def audit_study(
         fold_epochs: epochs of each fold's net; ELR trains for four times as many on all images
         budget: stop cleanly after this long, for example 9m
     """
-    from elrkit import audit_study
+    from elrkit.report import list_study as audit_study
 
     wanted = audit_study.studies(scale, seeds, levels, images, fold_epochs)
     todo = [study for study in wanted if audit_study.find(study) is None]
@@ -563,7 +568,7 @@ def shop_command(
         jobs: runs at a time
         budget: stop cleanly after this long, for example 9m
     """
-    from elrkit import shop
+    from elrkit.report import made_shops as shop
 
     chosen = shop.shops(scale, seeds, leaks)
     with progress.display(len(shop.ARMS) * len(chosen)) as show:
@@ -588,7 +593,7 @@ def human_labels(out: Path | None = None) -> int:
     cifar = data.load("cifar10")
     counts = noise.human_label_counts(train.human_labels_file(), cifar.train_labels, cifar.class_names)
     out = out or noise.HUMAN_COUNTS_FILE
-    runs.write_text(out, runs.as_lines(counts))
+    records.write_text(out, records.as_lines(counts))
     print(f"{counts['images']:,} labels of each level counted: {out}")
     return 0
 
@@ -603,17 +608,17 @@ def clean(scale: Scale = "cpu", seeds: tuple[int, ...] = plans.SEEDS, jobs: int 
         jobs: runs at a time
         budget: stop cleanly after this long, for example 9m
     """
-    from elrkit import shop
+    from elrkit.report import made_shops as shop
 
     started, seconds = time.monotonic(), _budget(budget)
     bases = [shop.clean_base(scale, seed) for seed in seeds]
-    status = _train(bases, runs.train_missing, announced=True, jobs=jobs, budget_seconds=seconds)
+    status = _train(bases, runner.train_missing, announced=True, jobs=jobs, budget_seconds=seconds)
     for base in bases:
         summary = shop.clean(base, lambda: seconds is not None and time.monotonic() - started > seconds)
         made = f"{len(summary['rows']) if summary else 0} of {1 + 2 * len(shop.FRACTIONS)} fine-tunings"
-        if summary is None and runs.find(base):
+        if summary is None and records.find(base):
             made += (
-                f"; its record is from another machine, its weights are not in {runs.state_dir(base)}: "
+                f"; its record is from another machine, its weights are not in {records.state_dir(base)}: "
                 "take other --seeds, or a store of your own (ELRKIT_RESULTS), for which it is trained here"
             )
         print(f"{base.describe()}: {made}")

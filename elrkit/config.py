@@ -105,6 +105,7 @@ class RunConfig(BaseModel):
         description="network arithmetic; float16_fresh_scaler makes a new loss scaler each batch, as the paper's code",
     )
     eval_every: int = Field(1, ge=1, description="epochs between evaluations of the training images")
+    test_every: int = Field(1, ge=1, description="epochs between evaluations of the test and the held-out images")
     seed: int = Field(0, ge=0, description="initial weights, order and augmentation")
 
     def __init__(self, **fields: Any) -> None:

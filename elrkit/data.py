@@ -294,7 +294,7 @@ def _images_in(folder: Path) -> Iterator[Path]:
 
 
 def _read_image(file: Path) -> np.ndarray:
-    from elrkit.catalogue import as_rgb  # not before: what reads feeds is needed for folders alone
+    from elrkit.catalogue.importer import as_rgb  # not before: what reads feeds is needed for folders alone
 
     side = FOLDER_IMAGE_SIDE
     try:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from elrkit.runs import Event
+from elrkit.runner import Event
 
 SECONDS_BETWEEN_LINES = 15.0
 

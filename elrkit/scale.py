@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from elrkit import data, runs, train
+from elrkit import data, records, runner, train
 from elrkit.config import ConfigError, RunConfig
 
 CLAIM_PATIENCE_SECONDS = 60.0  # a lost node's process may outlive its node for a moment, and still hold its run
@@ -33,7 +33,7 @@ def train_missing_on_ray(
     cpus_per_run: int = 1,
     retries: int = 3,
     budget_seconds: float | None = None,
-    on_event: Callable[[runs.Event], None] = lambda event: None,
+    on_event: Callable[[runner.Event], None] = lambda event: None,
     **options: Any,
 ) -> list[RunConfig]:
     """Train the runs that have no record as tasks of a Ray cluster, in order; return those still missing at the end.
@@ -49,10 +49,10 @@ def train_missing_on_ray(
     `options` go to `elrkit.train.fit`. Ctrl-C interrupts the runs, which keep their last checkpoints. Raises
     ConfigError when Ray is not installed or no cluster answers, or when none of its nodes can hold a run.
     """
-    todo = runs.missing(configs)
+    todo = runner.missing(configs)
     if not todo:
         return []
-    runs.check_writable(runs.results_root(), "ELRKIT_RESULTS")
+    runner.check_writable(records.results_root(), "ELRKIT_RESULTS")
     deadline = None if budget_seconds is None else time.time() + budget_seconds
     environment = {name: os.environ[name] for name in ("ELRKIT_DATA", "ELRKIT_STATE") if name in os.environ}
     options = {"device": "cuda" if gpus_per_run else "cpu", **options}
@@ -70,10 +70,10 @@ def train_missing_on_ray(
         finally:
             for task_left in waiting:
                 ray.cancel(task_left)
-    return runs.missing(todo)
+    return runner.missing(todo)
 
 
-def _come_home(ray: Any, done: Any, config: RunConfig) -> runs.Event:
+def _come_home(ray: Any, done: Any, config: RunConfig) -> runner.Event:
     """Save the record of a task that has ended; what became of the run."""
     try:
         kind, value = ray.get(done)
@@ -81,15 +81,15 @@ def _come_home(ray: Any, done: Any, config: RunConfig) -> runs.Event:
         lines = str(error).strip().splitlines()
         # An exception in the task ends its traceback; a lost process or node is named first.
         reason = lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else lines[0]
-        return runs.Event("failed", config, f"{config.describe()}: no record came back ({reason})")
+        return runner.Event("failed", config, f"{config.describe()}: no record came back ({reason})")
     if kind != "record":
-        return runs.Event(kind, config, value)
+        return runner.Event(kind, config, value)
     try:
-        runs.save(value)
+        records.save(value)
     except OSError as error:  # a full disk; the outcome may still be in the state folder
-        return runs.Event("failed", config, f"{config.describe()}: its record was not saved ({error})")
-    train.Checkpoints(runs.state_dir(config)).discard()  # theirs, where the state folder is shared
-    return runs.Event(value["status"], config, value)
+        return runner.Event("failed", config, f"{config.describe()}: its record was not saved ({error})")
+    train.Checkpoints(records.state_dir(config)).discard()  # theirs, where the state folder is shared
+    return runner.Event(value["status"], config, value)
 
 
 def _train(text: str, environment: dict[str, str], threads: int, deadline: float | None, options: dict) -> tuple:
@@ -103,13 +103,13 @@ def _train(text: str, environment: dict[str, str], threads: int, deadline: float
 
     give_up = time.monotonic() + CLAIM_PATIENCE_SECONDS
     while not should_stop():
-        with runs.claim(config) as mine:
+        with records.claim(config) as mine:
             if mine:
                 try:
                     record = train.fit(
                         config,
-                        dataset=runs.dataset(config.dataset),
-                        state_dir=runs.state_dir(config),
+                        dataset=runner.dataset(config.dataset),
+                        state_dir=records.state_dir(config),
                         should_stop=should_stop,
                         **options,
                     )

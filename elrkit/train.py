@@ -403,6 +403,33 @@ class _Trainer:
         }
         self.epoch_seconds += training_seconds
         started = time.perf_counter()
+        last = self.epoch + 1 == config.epochs
+        if last or (self.epoch + 1) % config.test_every == 0:
+            row |= self._tested()
+        if last or (self.epoch + 1) % config.eval_every == 0:
+            guess = predict(self.model, self.images, config.precision).argmax(dim=1)
+            row |= label_outcomes(guess, self.given, self.truth)
+        else:
+            row |= dict.fromkeys(("right_correct", "right_other", "wrong_correct", "wrong_memorized", "wrong_other"))
+        on_batches = label_outcomes(self.batch_predictions, self.given, self.truth)
+        row |= {f"batches_{name}": value for name, value in on_batches.items()}
+        if config.precision == "float16_fresh_scaler":
+            row["skipped_steps"] = self.skipped_steps
+        for name in self.curves.keys() | row.keys():
+            column = self.curves.setdefault(name, [None] * self.epoch)
+            column.append(_finite(row.get(name)))
+        self.timing["train_seconds"].append(self.epoch_seconds)
+        self.timing["evaluation_seconds"].append(time.perf_counter() - started)
+        self.timing["images_per_second"].append(len(self.images) / max(self.epoch_seconds, 1e-9))
+        self.epoch += 1
+        self.step_in_epoch = self.skipped_steps = 0
+        self.epoch_seconds = 0.0
+        self.loss_sum.zero_()
+        self.first_bad_step.fill_(self.steps)
+
+    def _tested(self) -> dict[str, float]:
+        """What the network makes of the test images and of those held out."""
+        config, row = self.config, {}
         logits = predict(self.model, self.test_images, config.precision)
         row["test_loss"] = losses.cross_entropy(logits, self.test_truth).item()
         predicted = logits.argmax(dim=1)
@@ -420,26 +447,7 @@ class _Trainer:
             row["held_out_top1"] = (guess == self.held_out_truth).double().mean().item()
             outcomes = label_outcomes(guess, self.held_out_given, self.held_out_truth)
             row |= {f"held_out_{name}": value for name, value in outcomes.items()}
-        last = self.epoch + 1 == config.epochs
-        if last or (self.epoch + 1) % config.eval_every == 0:
-            guess = predict(self.model, self.images, config.precision).argmax(dim=1)
-            row |= label_outcomes(guess, self.given, self.truth)
-        else:
-            row |= dict.fromkeys(("right_correct", "right_other", "wrong_correct", "wrong_memorized", "wrong_other"))
-        on_batches = label_outcomes(self.batch_predictions, self.given, self.truth)
-        row |= {f"batches_{name}": value for name, value in on_batches.items()}
-        if config.precision == "float16_fresh_scaler":
-            row["skipped_steps"] = self.skipped_steps
-        for name, value in row.items():
-            self.curves.setdefault(name, []).append(_finite(value))
-        self.timing["train_seconds"].append(self.epoch_seconds)
-        self.timing["evaluation_seconds"].append(time.perf_counter() - started)
-        self.timing["images_per_second"].append(len(self.images) / max(self.epoch_seconds, 1e-9))
-        self.epoch += 1
-        self.step_in_epoch = self.skipped_steps = 0
-        self.epoch_seconds = 0.0
-        self.loss_sum.zero_()
-        self.first_bad_step.fill_(self.steps)
+        return row
 
     STATE = ("epoch", "step_in_epoch", "skipped_steps", "epoch_seconds", "curves", "timing")
     STATE_TENSORS = ("loss_sum", "batch_predictions", "first_bad_step")

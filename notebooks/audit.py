@@ -46,7 +46,9 @@
 # * **Chance**: any order.
 
 # %%
-from elrkit import audit_study, config, plots
+from elrkit import config
+from elrkit.report import figures as plots
+from elrkit.report import list_study as audit_study
 from IPython.display import Markdown, display
 
 # %matplotlib inline

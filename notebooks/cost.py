@@ -28,17 +28,12 @@
 # %%
 # %matplotlib inline
 import pandas as pd
-from elrkit import (
-    audit_study,
-    config,
-    flops,
-    models,
-    paper,
-    plans,
-    plots,
-    runs,
-    shop,
-)
+from elrkit import config, models, records
+from elrkit.report import figures as plots
+from elrkit.report import list_study as audit_study
+from elrkit.report import made_shops as shop
+from elrkit.report import networks as flops
+from elrkit.report import paper, plans
 
 # %% tags=["parameters"]
 num_classes = 63  # the shop's subcategories
@@ -62,8 +57,8 @@ print(
 # ## At a glance
 
 # %% tags=["nbval-ignore-output", "remove-output"]
-records = runs.read_all()
-table = runs.table(records).join(flops.of_runs(records))
+trained = records.read_all()
+table = records.table(trained).join(flops.of_runs(trained))
 
 # %% [markdown]
 # First Figure 5's runs by our own count, with the paper's network:

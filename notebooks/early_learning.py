@@ -32,7 +32,9 @@
 # ({doc}`../book/elr` says how to use it).
 
 # %%
-from elrkit import compare, config, data, findings, plans, plots, runs
+from elrkit import config, data, records, runner
+from elrkit.report import compare, findings, plans
+from elrkit.report import figures as plots
 from IPython.display import display
 from myst_nb import glue
 
@@ -81,7 +83,7 @@ print(
     f"{len(configs)} runs, noise rates {noise_rates}, losses {losses}, seeds {seeds}"
 )
 print("first:", configs[0].describe())
-if runs.missing(configs):
+if runner.missing(configs):
     data.load(dataset)  # refuses one that is not there
 
 # %% [markdown]
@@ -90,8 +92,8 @@ if runs.missing(configs):
 # A run that has a record is loaded, not trained again.
 
 # %% tags=["nbval-ignore-output", "remove-output"]
-records = runs.load_or_train(configs, jobs=jobs)
-table, curves = runs.table(records), runs.curves(records)
+trained = runner.load_or_train(configs, jobs=jobs)
+table, curves = records.table(trained), records.curves(trained)
 if not (table.status == "finished").any():
     raise config.ConfigError(
         f"lr={lr}: all {len(table)} runs diverged; a smaller lr helps"
@@ -105,7 +107,7 @@ if not (table.status == "finished").any():
 # network that has nothing to do with memory falls on the label too, one time in nine with ten classes.
 
 # %% tags=["nbval-ignore-output"]
-runs.summary(table).rename(index=plots.LOSS_NAMES, level="loss")
+records.summary(table).rename(index=plots.LOSS_NAMES, level="loss")
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Shares of right and wrong labels by prediction, over the epochs, one column per loss."}}
 for rate in noise_rates:
@@ -146,8 +148,8 @@ for place, rate in enumerate(noise_rates):
 for scale in ("paper", "cpu"):
     print(f"{scale} scale: ", end="")
     sharp = [c for c in plans.plan("sam", scale) if c.sam_rho]
-    found = runs.gather([*plans.plan("early-learning", scale), *sharp])
-    cifar = runs.curves(found)
+    found = runner.gather([*plans.plan("early-learning", scale), *sharp])
+    cifar = records.curves(found)
     for rate in sorted(cifar.noise_rate.unique()) if found else []:
         part = cifar[cifar.noise_rate == rate]
         display(plots.early_learning(part, "batches"))

@@ -32,7 +32,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from elrkit import catalogue, config, plots
+from elrkit import config
+from elrkit.catalogue import importer as catalogue
+from elrkit.report import figures as plots
 from IPython.display import display
 
 # %% tags=["parameters"]

@@ -44,7 +44,9 @@
 # %%
 # %matplotlib inline
 import pandas as pd
-from elrkit import compare, config, paper, plans, plots, runs
+from elrkit import config, runner
+from elrkit.report import compare, paper, plans
+from elrkit.report import figures as plots
 from IPython.display import display
 
 # %% [markdown]
@@ -74,8 +76,8 @@ for scale, configs in planned.items():
     print(f"{scale} scale: {len(configs)} runs, first {configs[0].describe()}")
 
 # %% tags=["nbval-ignore-output", "remove-output"]
-records = {scale: runs.gather(planned[scale], train, jobs) for scale in planned}
-there = [scale for scale in planned if records[scale]]
+trained = {scale: runner.gather(planned[scale], train, jobs) for scale in planned}
+there = [scale for scale in planned if trained[scale]]
 
 # %% [markdown]
 # ## The ladder
@@ -92,12 +94,12 @@ there = [scale for scale in planned if records[scale]]
 published = paper.load_published()
 ladders = {}
 for scale in there:
-    rows = compare.compare(planned[scale], records[scale], compare.LADDER)
+    rows = compare.compare(planned[scale], trained[scale], compare.LADDER)
     ladders[scale] = compare.beside_published(rows, published)
     if rows["seeds"].sum():
         display(plots.ladder(ladders[scale], f"The ladder, {scale} scale"))
 for scale in planned:
-    print(f"{scale} scale: {len(records[scale])} of {len(planned[scale])} runs")
+    print(f"{scale} scale: {len(trained[scale])} of {len(planned[scale])} runs")
 
 # %% [markdown]
 # The same in numbers. Differences are within a seed, with 95 % t intervals where there are two seeds or more; a single
@@ -159,13 +161,13 @@ if not ladders:
 # %% tags=["nbval-ignore-output"]
 for scale in there:
     display(
-        compare.memorized(planned[scale], records[scale])
+        compare.memorized(planned[scale], trained[scale])
         .style.hide(axis="index")
         .set_caption(f"{scale} scale")
     )
     if scale in ladders:
         print(
-            f"{scale} scale: {compare.elr_memorizes(planned[scale], records[scale])}"
+            f"{scale} scale: {compare.elr_memorizes(planned[scale], trained[scale])}"
         )
 if not there:
     print("not run yet")
@@ -193,7 +195,7 @@ if not there:
 
 # %% tags=["nbval-ignore-output", "full-width"]
 for scale in there:
-    cost = compare.noisy_label_cost(planned[scale], records[scale])
+    cost = compare.noisy_label_cost(planned[scale], trained[scale])
     cost = cost.rename(columns=lambda name: name.replace("_", " "))
     table = cost.style.hide(axis="index").format(precision=2)
     display(table.set_caption(f"{scale} scale"))
@@ -262,7 +264,7 @@ sam_ladders = {}
 for scale in there:
     first = planned[scale][0].noise_rate
     part = [c for c in planned[scale] if (c.noise_rate, c.loss) == (first, "elr")]
-    rows = compare.compare(part, records[scale], compare.SAM_LADDER)
+    rows = compare.compare(part, trained[scale], compare.SAM_LADDER)
     known = (rows["seeds"] > 0).sum()
     if known > 1:
         sam_ladders[scale] = rows

@@ -25,7 +25,10 @@
 # what human noise does differently, and how far a number that a shop can measure strays from the truth.
 
 # %%
-from elrkit import config, findings, human_noise, noise, paper, plans, plots, runs
+from elrkit import config, noise, records, runner
+from elrkit.report import figures as plots
+from elrkit.report import findings, paper, plans
+from elrkit.report import people as human_noise
 from IPython.display import display
 
 # %matplotlib inline
@@ -53,16 +56,16 @@ for scale, configs in wanted.items():
 # for them.
 
 # %% tags=["nbval-ignore-output", "remove-output"]
-records = {}
+trained = {}
 for scale, configs in wanted.items():
     print(scale, end=": ")
-    records[scale] = runs.gather(configs, train, jobs)
-tables = {scale: runs.table(found) for scale, found in records.items()}
-shown = [scale for scale, found in records.items() if found]
+    trained[scale] = runner.gather(configs, train, jobs)
+tables = {scale: records.table(found) for scale, found in trained.items()}
+shown = [scale for scale, found in trained.items() if found]
 people = {"paper": "people", "cpu": "people", "digits": "flipped in pairs"}
 
 # %% tags=["nbval-ignore-output"]
-for scale, found in records.items():
+for scale, found in trained.items():
     if len(found) < len(wanted[scale]):
         print(
             f"{scale} scale: {len(found)} of {len(wanted[scale])} runs are there, the others are not run yet"
@@ -152,7 +155,7 @@ if counts is not None:
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Share of wrong labels predicted as labelled over the epochs, a panel per level: cross-entropy and ELR, labels by people and symmetric noise."}}
 for scale in shown:
-    curves = runs.curves(records[scale])
+    curves = records.curves(trained[scale])
     plain = curves[
         (curves.sam_rho == 0)
         & (curves.schedule == "multistep")
@@ -234,7 +237,7 @@ needed.round(1).style.hide(axis="index").format("{:.1f} %")
 # %%
 claims = paper.load_claims()
 bound = claims[claims.id == "cdon-agreement-bound"]
-decided = paper.decide(bound, published, runs.table([])).iloc[0]
+decided = paper.decide(bound, published, records.table([])).iloc[0]
 print(f"{decided.verdict}: {decided.note}")
 
 # %% [markdown]

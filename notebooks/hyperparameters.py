@@ -30,7 +30,9 @@
 # %%
 # %matplotlib inline
 import pandas as pd
-from elrkit import config, paper, plans, plots, runs, sweeps
+from elrkit import config, records, runner
+from elrkit.report import figures as plots
+from elrkit.report import paper, plans, sweeps
 from IPython.display import display
 
 # %% tags=["parameters"]
@@ -127,7 +129,7 @@ print(
 found = {}
 for (scale, name), configs in searches.items():
     print(f"{scale} scale, {name}: ", end="")
-    table = sweeps.finished(runs.table(runs.gather(configs, train, jobs)))
+    table = sweeps.finished(records.table(runner.gather(configs, train, jobs)))
     if len(table):
         found[scale, name] = table
 
@@ -259,7 +261,7 @@ pd.DataFrame(rows).set_index("setting").T.style.format(
 # interval holds 95 % of the regrets, had other images, as many, done the choosing. Choosing by these test images has no
 # regret, by construction, and that is its flaw: the number that chose is then reported; other test images would have chosen
 # otherwise, hence its interval. *Optimism* is by how much the winner of such a contest is flattered by the noise of finitely
-# many images alone, an estimate (`elrkit.sweeps.selection` says how it is made).
+# many images alone, an estimate (`elrkit.report.sweeps.selection` says how it is made).
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Held-out accuracy on noisy labels against test accuracy, a point a run, the two chosen settings ringed."}}
 for key, table in found.items():

@@ -15,7 +15,7 @@
 # # Every published number, and how verdicts are made
 #
 # {doc}`The front page <../book/index>` lists the claims that the paper makes in words; below is every number that it or
-# its sources publish, each with what our records say about it. No verdict is typed by hand: `elrkit.paper` decides each
+# its sources publish, each with what our records say about it. No verdict is typed by hand: `elrkit.report.paper` decides each
 # from the rule and the tolerance in `paper/claims.csv`, the numbers in `paper/published.csv` and the records in
 # `results/runs`.
 #
@@ -38,7 +38,7 @@
 from pathlib import Path
 
 import pandas as pd
-from elrkit import findings, paper
+from elrkit.report import findings, paper
 from IPython.display import HTML
 
 # %% tags=["parameters"]

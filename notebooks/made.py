@@ -22,24 +22,25 @@
 
 # %%
 import pandas as pd
-from elrkit import plans, runs, train
+from elrkit import records, train
 from elrkit.config import BUILT_IN_TRAIN_SIZES
+from elrkit.report import plans
 
 # %% tags=["parameters"]
 dataset = None  # only the records of this dataset; None: all
 
 # %% tags=["nbval-ignore-output"]
-records = [
+trained = [
     r
-    for r in runs.read_all()
+    for r in records.read_all()
     if dataset is None or r["config"]["dataset"] == dataset
 ]
-if dataset is not None and not records and dataset not in BUILT_IN_TRAIN_SIZES:
+if dataset is not None and not trained and dataset not in BUILT_IN_TRAIN_SIZES:
     raise ValueError(
-        f"dataset={dataset!r}: no record of it in {runs.results_root()}"
+        f"dataset={dataset!r}: no record of it in {records.results_root()}"
     )
-table = runs.table(records)
-print(f"{len(records)} records")
+table = records.table(trained)
+print(f"{len(trained)} records")
 
 # %% [markdown]
 # ## Devices and versions
@@ -48,14 +49,14 @@ print(f"{len(records)} records")
 
 # %% tags=["nbval-ignore-output", "full-width"]
 for name in ("torch", "torchvision", "numpy", "python", "elrkit"):
-    table[name] = [record["versions"][name] for record in records]
+    table[name] = [record["versions"][name] for record in trained]
 table["dataset"] = table["dataset"].str.replace(
     r"^shop/(\w+)-.*", r"shops, \1", regex=True
 )
 table["arithmetic"] = [
     record["config"]["precision"]
     + ", rounded float32" * ("rounded float32" in record["execution"].values())
-    for record in records
+    for record in trained
 ]
 used = table.groupby(
     ["dataset", "scale", "device", "threads", "arithmetic", "torch", "python"],

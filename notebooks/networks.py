@@ -27,7 +27,9 @@ image_size = 32
 # %%
 # %matplotlib inline
 import pandas as pd
-from elrkit import config, flops, models, plans
+from elrkit import config, models
+from elrkit.report import networks as flops
+from elrkit.report import plans
 from torch import nn
 
 config.require("num_classes", num_classes, 2, whole=True)

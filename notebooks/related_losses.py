@@ -32,7 +32,9 @@
 # %%
 # %matplotlib inline
 import pandas as pd
-from elrkit import config, paper, plans, plots, runs
+from elrkit import config, records, runner
+from elrkit.report import figures as plots
+from elrkit.report import paper, plans
 from IPython.display import display
 
 # %% tags=["parameters"]
@@ -107,11 +109,11 @@ for scale, configs in wanted.items():
 # ## Side by side
 
 # %% tags=["nbval-ignore-output", "remove-output"]
-records = []
+trained = []
 for scale, configs in wanted.items():
     print(f"{scale} scale: ", end="")
-    records += runs.gather(configs, train, jobs)
-rows = paper.related_losses(paper.load_published(), runs.table(records))
+    trained += runner.gather(configs, train, jobs)
+rows = paper.related_losses(paper.load_published(), records.table(trained))
 
 # %% tags=["nbval-ignore-output"]
 for scale, configs in wanted.items():

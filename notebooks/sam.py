@@ -35,7 +35,9 @@
 
 # %%
 # %matplotlib inline
-from elrkit import compare, config, paper, plans, plots, runs
+from elrkit import config, records, runner
+from elrkit.report import compare, paper, plans
+from elrkit.report import figures as plots
 from IPython.display import display
 
 # %% [markdown]
@@ -62,17 +64,17 @@ for scale, configs in planned.items():
     print(f"{scale} scale: {len(configs)} runs, first {configs[0].describe()}")
 
 # %% tags=["nbval-ignore-output", "remove-output"]
-records = {scale: runs.gather(planned[scale], train, jobs) for scale in planned}
+trained = {scale: runner.gather(planned[scale], train, jobs) for scale in planned}
 rows = {
-    scale: compare.compare(planned[scale], records[scale], compare.SAM_ARMS)
+    scale: compare.compare(planned[scale], trained[scale], compare.SAM_ARMS)
     for scale in planned
-    if records[scale]
+    if trained[scale]
 }
 curves = {}
 for scale, configs in planned.items():
     length = configs[0].epochs  # the rival with twice as many has a table below
-    found = [r for r in records[scale] if r["config"]["epochs"] == length]
-    table = runs.curves(r for r in found if r["status"] == "finished")
+    found = [r for r in trained[scale] if r["config"]["epochs"] == length]
+    table = records.curves(r for r in found if r["status"] == "finished")
     for rate, part in table.groupby("noise_rate") if len(table) else ():
         curves[scale, rate] = part
 
@@ -88,7 +90,7 @@ published = paper.load_published().set_index("id")["mean"]
 gain = published["galatolo2021-text-cdon-sam-gain"]
 print(f"published, on the shop's images: {gain:+.1f} points")
 for scale in planned:
-    print(f"{scale} scale: {len(records[scale])} of {len(planned[scale])} runs")
+    print(f"{scale} scale: {len(trained[scale])} of {len(planned[scale])} runs")
 for scale, table in rows.items():
     text = compare.sam_gain(table).style.hide(axis="index")
     display(text.set_caption(f"{scale} scale"))

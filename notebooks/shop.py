@@ -36,7 +36,10 @@
 
 # %%
 # %matplotlib inline
-from elrkit import config, data, paper, plots, runs, shop
+from elrkit import config, data, runner
+from elrkit.report import figures as plots
+from elrkit.report import made_shops as shop
+from elrkit.report import paper
 from IPython.display import display
 
 # %% tags=["parameters"]
@@ -202,7 +205,7 @@ bases = {
 }
 if train:
     for wanted in bases.values():
-        runs.gather(wanted, train, jobs)
+        runner.gather(wanted, train, jobs)
         for base in wanted:
             shop.clean(base)
 
@@ -234,7 +237,7 @@ for scale, table in cleaned.items():
 if backbone_weights is None:
     print("no weights given")
 else:
-    from elrkit import transfer
+    from elrkit.report import transfer
 
     backbone = transfer.load_backbone(backbone_weights)
     chosen = data.load(next(iter(shops.values()))[0].dataset)

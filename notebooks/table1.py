@@ -28,7 +28,9 @@
 
 # %%
 # %matplotlib inline
-from elrkit import config, paper, plans, plots, runs
+from elrkit import config, records, runner
+from elrkit.report import figures as plots
+from elrkit.report import paper, plans
 from IPython.display import display
 
 # %% tags=["parameters"]
@@ -48,12 +50,12 @@ for scale, configs in wanted.items():
     print(f"{scale} scale: {len(configs)} runs")
 
 # %% tags=["nbval-ignore-output", "remove-output"]
-records = [
+trained = [
     record
     for configs in wanted.values()
-    for record in runs.gather(configs, train, jobs)
+    for record in runner.gather(configs, train, jobs)
 ]
-table = runs.table(records)
+table = records.table(trained)
 published = paper.load_published()
 cells = paper.table1(published, table)
 

@@ -35,7 +35,8 @@ seeds = [0, 1, 2]
 import numpy as np
 import pandas as pd
 import torch
-from elrkit import config, theory
+from elrkit import config
+from elrkit.report import theory
 
 seeds = config.as_list("seeds", seeds)
 config.require("lam", lam, 0.001)

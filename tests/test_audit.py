@@ -1,4 +1,4 @@
-"""elrkit.audit: scores and figures against cleanlab, scikit-learn and brute force; the page in a real browser."""
+"""elrkit.catalogue.audit: scores and figures against cleanlab, scikit-learn and brute force; the page in a real browser."""
 
 import base64
 import csv
@@ -22,9 +22,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, precision_score, recall_score
 from sklearn.model_selection import cross_val_predict
 
-from elrkit import audit
+from elrkit.catalogue import audit
+from elrkit.catalogue.decisions import DECISION_COLUMNS, read_decisions
 from elrkit.data import Dataset
-from elrkit.decisions import DECISION_COLUMNS, read_decisions
 
 
 def random_probabilities(n, classes, seed=0, sharpness=4.0):
@@ -580,7 +580,7 @@ def test_csv_of_the_page_and_of_python_agree(open_page):
 
 def test_a_list_is_refused_for_images_the_run_has_not_seen(tmp_path, monkeypatch, capsys):
     """Positions in a dataset that was imported again belong to other products."""
-    from elrkit import runs
+    from elrkit import runner
     from elrkit.__main__ import main
     from elrkit.config import RunConfig
 
@@ -599,7 +599,7 @@ def test_a_list_is_refused_for_images_the_run_has_not_seen(tmp_path, monkeypatch
 
     write(np.arange(60))
     config = RunConfig(dataset=str(tmp_path / "s.npz"), loss="elr", noise="none", epochs=1, width=8, batch_size=20)
-    assert runs.train_missing([config]) == []
+    assert runner.train_missing([config]) == []
     assert main(["audit", config.run_id, "--out", str(tmp_path / "list")]) == 0
     # What another model says, alone: it is trained on nothing, and this one doubts one label of each part.
     sure = np.eye(3)[labels] * 0.9 + 0.1 / 3
@@ -617,7 +617,7 @@ def test_a_list_is_refused_for_images_the_run_has_not_seen(tmp_path, monkeypatch
     assert re.search(r"the network agrees with [\d.]+ % of the 9 test labels, .*; the commonest class has 33.3 %", said)
     assert "warning: it has learnt little of the classes" in said
     careless = config.with_(loss="ce")
-    assert runs.train_missing([careless]) == []
+    assert runner.train_missing([careless]) == []
     assert main(["audit", careless.run_id, "--out", str(tmp_path / "careless")]) == 0
     assert f"warning: run {careless.run_id} was trained with ce, which keeps no targets" in capsys.readouterr().out
     write(np.random.default_rng(1).permutation(60))

@@ -11,9 +11,11 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score, f1_score
 
-from elrkit import __main__, audit, audit_study, train
-from elrkit.audit_study import Study
+from elrkit import __main__, train
+from elrkit.catalogue import audit
 from elrkit.config import ConfigError
+from elrkit.report import list_study as audit_study
+from elrkit.report.list_study import Study
 
 TINY = Study("worst", 0, "digits", images=200, folds=3, fold_epochs=3)
 

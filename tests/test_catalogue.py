@@ -24,11 +24,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from elrkit import catalogue, feeds
-from elrkit.catalogue import FeedRules, import_feed, read_thumbnail, rebuild_feed, summary
+from elrkit.catalogue import feeds
+from elrkit.catalogue import importer as catalogue
+from elrkit.catalogue.decisions import read_decisions, without_zeros
+from elrkit.catalogue.importer import FeedRules, import_feed, read_thumbnail, rebuild_feed, summary
+from elrkit.catalogue.made_feed import CIFAR100_SUPERCLASSES, make_feed, make_feed_from
 from elrkit.config import ConfigError
-from elrkit.decisions import read_decisions, without_zeros
-from elrkit.feedmaker import CIFAR100_SUPERCLASSES, make_feed, make_feed_from
 
 CHECK_LOADABLE = catalogue._check_loadable
 
@@ -1236,9 +1237,9 @@ def test_a_dataset_is_rebuilt_from_its_manifest(made, tmp_path):
 
 KILLED = """
 import os, sys
-from elrkit import catalogue, feeds
+from elrkit.catalogue import importer as catalogue, feeds
 from elrkit.config import ConfigError
-from elrkit.catalogue import FeedRules, import_feed
+from elrkit.catalogue.importer import FeedRules, import_feed
 out, feed, where, limit = sys.argv[1:]
 catalogue.CHUNK = 20
 real, seen = getattr(catalogue, where), []

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from elrkit import compare, noise, paper, plans, runs
+from elrkit import noise
 from elrkit.config import cifar10_recipe
+from elrkit.report import compare, paper, plans
 
 PUBLISHED = paper.load_published()
 
@@ -277,7 +278,7 @@ def test_what_elr_kept_from_memory_beside_what_it_gained():
         *(ended(shop("elr", seed), 0.6 + seed / 10, 0.4, 0.15) for seed in (0, 1)),
     ]  # fmt: skip
     diverged = record(run("ce", seed=1), 0.5, status="diverged")
-    pairs = compare.kept_from_memory(runs.table([*records, diverged | {"device": {}, "execution": {}}]))
+    pairs = compare.kept_from_memory(records.table([*records, diverged | {"device": {}, "execution": {}}]))
     assert pairs["kept"].tolist() == pytest.approx([18 * 0.8, 18 * 0.5, 0.0, 15 * 0.6, 15 * 0.6])
     assert pairs["gain"].tolist() == pytest.approx([15, 10, 2, 10, 20])
     assert pairs["over_best"].tolist() == pairs["best_gain"].tolist()  # of runs whose best epoch is their last
@@ -295,7 +296,7 @@ def test_what_elr_kept_from_memory_beside_what_it_gained():
     assert means.tolist() == [pytest.approx(pair) for pair in ([14.4, 15], [9, 10], [0, 2], [9, 15])]
     # Two catalogues of one's own whose names end in a number are two settings.
     own = [ended(run(loss, dataset=f"shop-{n}.npz"), 0.5, 0.5, 0.1) for loss in ("ce", "elr") for n in (2, 3)]
-    assert compare.kept_from_memory(runs.table(own))["setting"].nunique() == 2
+    assert compare.kept_from_memory(records.table(own))["setting"].nunique() == 2
     sharp = [
         ended(run("elr", sam_rho=0.05), 0.78, 0.1, 0.18), ended(run("elr", sam_rho=0.05, seed=1), 0.75, 0.1, 0.18),
         ended(run("elr", sam_rho=0.05, beta=0.3), 0.71, 0.4, 0.18), ended(run("ce", sam_rho=0.05), 0.9, 0.9, 0.18),
@@ -303,10 +304,10 @@ def test_what_elr_kept_from_memory_beside_what_it_gained():
     # What the code did is no SAM as described.
     sharp += [ended(run("elr", sam_rho=0.05, sam_double_update=True), 0.3, 0.1, 0.18)]
     # Seed 0 gains 3 points, seed 1 loses one; with beta 0.3 one is gained.
-    over = compare.sam_over_all(runs.table([*records, *sharp]))
+    over = compare.sam_over_all(records.table([*records, *sharp]))
     assert over["gain"].tolist() == pytest.approx([1, 1])
     assert sorted(over["seeds"]) == [1, 2]
-    assert compare.sam_over_all(runs.table(records)).empty
+    assert compare.sam_over_all(records.table(records)).empty
     line = compare.gain_per_label(pairs)
     # The normal equations, and the slope's deviation from what is left over two degrees of freedom.
     design = np.column_stack([np.ones(4), means[:, 0]])
@@ -320,4 +321,4 @@ def test_what_elr_kept_from_memory_beside_what_it_gained():
     doubled = pairs.assign(best_gain=2 * pairs["gain"])
     assert compare.gain_per_label(doubled, "best_gain").slope == pytest.approx(2 * line.slope)
     assert compare.gain_per_label(pairs[pairs["seed"] == 1]) is None  # two settings are no line
-    assert compare.gain_per_label(compare.kept_from_memory(runs.table([]))) is None
+    assert compare.gain_per_label(compare.kept_from_memory(records.table([]))) is None

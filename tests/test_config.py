@@ -65,6 +65,7 @@ def fields_of_valid_configs(draw):
         "augmentation": st.sampled_from(["fresh", "frozen", "flip", "none"]),
         "precision": st.sampled_from(["float32", "bfloat16", "float16_fresh_scaler"]),
         "eval_every": st.integers(1, 50),
+        "test_every": st.integers(1, 50),
         "seed": st.integers(0, 2**63),
     }
     fields |= draw(st.fixed_dictionaries({}, optional=optional))
@@ -246,6 +247,7 @@ ERRORS = [
     ({"augmentation": "mixup"}, "augmentation='mixup': allowed is one of fresh, frozen, flip, none"),
     ({"precision": "int8"}, "precision='int8': allowed is one of float32, bfloat16, float16_fresh_scaler"),
     ({"eval_every": 0}, "eval_every=0: allowed is a whole number with 1 <= eval_every"),
+    ({"test_every": 0}, "test_every=0: allowed is a whole number with 1 <= test_every"),
     ({"seed": 1.5}, "seed=1.5: allowed is a whole number with 0 <= seed"),
     ({"learning_rate": 0.1}, "learning_rate: unknown field; allowed are dataset, train_size, split"),
     ({"dataset": "a\nb"}, "dataset='a\\nb': allowed are digits"),

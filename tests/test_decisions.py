@@ -5,7 +5,7 @@ import csv
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elrkit import decisions
+from elrkit.catalogue import decisions
 
 
 def test_decisions_come_back_as_text(tmp_path):

@@ -4,7 +4,7 @@ import html
 
 import pytest
 
-from elrkit import feeds
+from elrkit.catalogue import feeds
 
 
 def test_what_entities_mean_against_html_s_own_reader():

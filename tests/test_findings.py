@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from elrkit import findings, plans, runs
+from elrkit import records, runner
+from elrkit.report import findings, plans
 
 
 def rows(*arms):
@@ -52,7 +53,7 @@ def test_the_answer_beside_the_published_tables(tmp_path, monkeypatch):
         curves |= {"batches_wrong_memorized": [0.1, 0.2, batches], "batches_right_correct": [0.1, 0.5, 0.9]}
         return config.run_id, {"status": status, "curves": curves}
 
-    records = dict(
+    trained = dict(
         [
             *(made(0.70 + s / 100, 0.04, loss="ce", seed=s, augmentation="fresh") for s in (0, 1, 2)),
             *(made(0.71 + 3 * s / 100, 0.0, loss="elr", seed=s, augmentation="fresh") for s in (0, 1)),
@@ -62,7 +63,7 @@ def test_the_answer_beside_the_published_tables(tmp_path, monkeypatch):
             made(0.6, 0.5, loss="elr", seed=1, augmentation="frozen"),
         ]
     )
-    monkeypatch.setattr(runs, "find", lambda config: records.get(config.run_id))
+    monkeypatch.setattr(runner, "find", lambda config: trained.get(config.run_id))
     rows = findings.answer().set_index("training")
     ours = rows[rows.index.str.startswith("ours, cpu scale, 20,000 images")]
     assert [list(row) for row in ours.itertuples(index=False)] == [
@@ -91,7 +92,7 @@ def store(tmp_path, monkeypatch):
         status = curve if isinstance(curve, str) else "finished"
         return curve and {"status": status, "curves": {"test_top1": [] if curve == status else curve}}
 
-    monkeypatch.setattr(runs, "find", find)
+    monkeypatch.setattr(runner, "find", find)
     return made
 
 
@@ -215,7 +216,7 @@ def test_an_empty_store_says_so(monkeypatch, tmp_path):
 def test_the_store_speaks_of_its_largest_scale(monkeypatch):
     monkeypatch.setenv("ELRKIT_RESULTS", str(Path(__file__).parents[1] / "results" / "runs"))
     said = dict(findings.sentences())
-    table = runs.table(runs.read_all())
+    table = records.table(records.read_all())
     scale = "paper" if (table["scale"] == "paper").any() else "cpu"
     assert said["early_learning"].endswith(f"({scale} scale)")
     for loss in ("cross-entropy", "ELR"):

@@ -5,8 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from elrkit import flops, models, paper, plots, runs
+from elrkit import models
 from elrkit.config import RunConfig
+from elrkit.report import figures as plots
+from elrkit.report import networks as flops
+from elrkit.report import paper
 
 
 def test_small_net_against_a_hand_count():
@@ -147,7 +150,7 @@ def test_totals_tell_energy_only_when_every_run_does():
     records = [run_record(plain.with_(seed=seed), 100, 0, epochs=2) for seed in range(4)]
     records[2]["timing"]["joules"] = None
     records[3]["timing"]["jobs"] = None  # who shared the counter is not known
-    table = runs.table(records).join(flops.of_runs(records))
+    table = records.table(records).join(flops.of_runs(records))
     by_seed = flops.totals(table, ["seed"])
     assert by_seed["kWh"].tolist()[:2] == [1.0, 1.0]  # 7.2 MJ between two runs
     assert by_seed["kWh"].isna().tolist() == [False, False, True, True]
@@ -156,7 +159,7 @@ def test_totals_tell_energy_only_when_every_run_does():
     assert whole["PFLOP"] == pytest.approx(4 * (2 * 300 + 2 * 550) * 2 * small_net_by_hand() / 1e15)
     assert whole["TFLOP/s"] == pytest.approx(1000 * whole["PFLOP"] / 7200)
     assert pd.isna(whole["kWh"])
-    assert flops.totals(runs.table([]).join(flops.of_runs([])), ["scale"]).empty
+    assert flops.totals(records.table([]).join(flops.of_runs([])), ["scale"]).empty
 
 
 def test_picture_of_the_cost_says_what_has_not_run():

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elrkit import groups
-from elrkit.groups import group_products, near_groups, split_by_group, title_stem
+from elrkit.catalogue import groups
+from elrkit.catalogue.groups import group_products, near_groups, split_by_group, title_stem
 
 
 @settings(max_examples=40, deadline=None)

@@ -4,8 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from elrkit import human_noise, noise, paper, plans, plots, runs, train
+from elrkit import noise, records, train
 from elrkit.config import HUMAN_NOISE_RATES
+from elrkit.report import figures as plots
+from elrkit.report import paper, plans
+from elrkit.report import people as human_noise
 
 
 def row(level="worst", seed=0, **changes):
@@ -56,7 +59,7 @@ def test_leaderboard_sets_ours_below_the_published_rows():
         row(test_top1=0.8, test_top1_best=0.85), row(seed=1, test_top1=0.82, test_top1_best=0.85),
         row(level="random1", test_top1=0.9, test_top1_best=0.95),
     )  # fmt: skip
-    board = human_noise.leaderboard(paper.load_published(), {"cpu": ours, "paper": runs.table([])})
+    board = human_noise.leaderboard(paper.load_published(), {"cpu": ours, "paper": records.table([])})
     theirs = board[board["whose"] == "Wei et al."].set_index("method")
     assert theirs.loc["ELR", list(human_noise.LEVELS)].tolist() == ["92.38 ± 0.64", "91.46 ± 0.38", "83.58 ± 1.13"]
     assert len(theirs) == 5
@@ -123,7 +126,7 @@ def test_agreement_and_accuracy_follow_from_what_became_of_the_labels():
 
 def test_training_agreement_is_counted_from_the_outcome(digits, tmp_path):
     config = plans.plan("human-noise", "digits", seeds=[0], levels=["worst"], epochs=2)[0]
-    found = human_noise.agreement(runs.table([train.fit(config, dataset=digits, state_dir=tmp_path)]))
+    found = human_noise.agreement(records.table([train.fit(config, dataset=digits, state_dir=tmp_path)]))
     outcome = train.load_outcome(tmp_path)
     guess = outcome["probabilities"].argmax(dim=1)
     measured = found.set_index("labels").loc["training"]
@@ -183,7 +186,7 @@ def test_confusion_facts_of_a_matrix_made_by_hand():
 
 
 def test_every_table_takes_an_empty_store():
-    empty = runs.table([])
+    empty = records.table([])
     assert human_noise.methods(empty).empty
     assert set(human_noise.gains(empty)["worst"]) == {"not run yet"}
     found = human_noise.agreement(empty)
@@ -195,12 +198,12 @@ def test_every_table_takes_an_empty_store():
 def test_figures_have_a_panel_per_level(digits):
     configs = plans.plan("human-noise", "digits", seeds=[0], levels=["worst", "random1"], epochs=1)
     plain = [c for c in configs if not c.sam_rho and c.schedule == "multistep"]
-    records = [train.fit(config, dataset=digits) for config in plain]
+    trained = [train.fit(config, dataset=digits) for config in plain]
     rates = {level: HUMAN_NOISE_RATES[level] for level in ("random1", "worst")}
-    curves = runs.curves([r for r in records if r["config"]["split"] == "all"])
+    curves = records.curves([r for r in trained if r["config"]["split"] == "all"])
     axes = plots.human_memorization(curves, rates).axes
     assert [len(ax.lines) for ax in axes] == [4, 4]
-    axes = plots.agreement(human_noise.agreement(runs.table(records))).axes
+    axes = plots.agreement(human_noise.agreement(records.table(trained))).axes
     assert [ax.get_title() for ax in axes] == ["random1", "worst"]
     counts = noise.read_human_counts()
     axes = plots.human_confusion(counts["counts"], counts["class_names"]).axes

@@ -14,9 +14,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from elrkit import __main__, catalogue, plans, runs, shop, train
+from elrkit import __main__, records, runner, train
 from elrkit.__main__ import main
+from elrkit.catalogue import importer as catalogue
 from elrkit.config import RunConfig
+from elrkit.report import made_shops as shop
+from elrkit.report import plans
 
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8), np.arange(60) % 3
@@ -63,7 +66,7 @@ def test_a_run_that_fails_is_a_failure_of_the_command(tmp_path, monkeypatch, cap
 def test_flags_leave_open_what_a_choice_implies(tmp_path, monkeypatch):
     """People's labels have a rate of their own; what a file does not say, later flags may."""
     made = []
-    monkeypatch.setattr(runs, "train_missing", lambda configs, **_: made.extend(configs) or [])
+    monkeypatch.setattr(runner, "train_missing", lambda configs, **_: made.extend(configs) or [])
     assert main(["train", "--dataset", "cifar10", "--noise", "human"]) == 0
     (tmp_path / "elr.json").write_text('{"loss": "elr"}')
     assert main(["train", str(tmp_path / "elr.json"), "--noise-rate", "0.3"]) == 0
@@ -98,7 +101,7 @@ def test_the_last_event_says_whether_a_missing_run_failed(kinds, status, monkeyp
     def train_missing(todo, on_event, **_):
         for kind in kinds:
             detail = train.Progress(1, 1, 1, 3, 100.0, 1.0) if kind == "progress" else None
-            on_event(runs.Event(kind, config, detail))
+            on_event(runner.Event(kind, config, detail))
         return [config]
 
     assert __main__._train([config], train_missing) == status
@@ -158,7 +161,7 @@ def test_audit_checks_the_dataset_before_it_trains(tmp_path, no_training, capsys
 def test_audit_takes_a_built_in_dataset_and_a_single_epoch(tmp_path, capsys):
     assert main(["audit", "digits", "--epochs", "1", "--out", str(tmp_path / "list")]) == 0
     assert "labels to look at" in capsys.readouterr().out
-    [record] = runs.read_all()
+    [record] = records.read_all()
     assert (record["config"]["dataset"], record["config"]["milestones"]) == ("digits", [])
 
 
@@ -190,7 +193,7 @@ def test_audit_says_that_its_training_did_not_finish(error, tmp_path, monkeypatc
 
 def test_audit_of_a_diverged_run_says_so(tmp_path, capsys):
     diverged = small(write_dataset(tmp_path / "s.npz"), lr=1e20)
-    runs.train_missing([diverged])
+    runner.train_missing([diverged])
     assert main(["audit", diverged.run_id, "--out", str(tmp_path / "list")]) == 2
     assert "its training diverged, so it says nothing of the labels" in capsys.readouterr().err
 
@@ -199,12 +202,12 @@ def test_audit_of_another_training_of_the_same_name_says_so(tmp_path, capsys):
     """As when two folders hold a shop.npz each: records are theirs, the place of networks is the machine's."""
     path = write_dataset(tmp_path / "s.npz")
     run = small(path)
-    runs.train_missing([run])
-    runs.save(runs.find(run) | {"weights_sha256": "0" * 64})
+    runner.train_missing([run])
+    records.save(records.find(run) | {"weights_sha256": "0" * 64})
     assert main(["audit", run.run_id, "--out", str(tmp_path / "list")]) == 2
     said = capsys.readouterr().err
     assert f"run {run.run_id}: its network is not in" in said
-    assert f"remove {runs.record_path(run)} and train it here" in said
+    assert f"remove {records.record_path(run)} and train it here" in said
     assert not (tmp_path / "list").exists()
 
 
@@ -212,7 +215,7 @@ def test_audit_of_another_training_of_the_same_name_says_so(tmp_path, capsys):
 def test_audit_says_what_the_run_has_not_seen(part, left, tmp_path, capsys):
     path = write_dataset(tmp_path / "s.npz")
     whole, some = small(path), small(path, **part)
-    assert runs.train_missing([whole, some]) == []
+    assert runner.train_missing([whole, some]) == []
     assert main(["audit", some.run_id, "--out", str(tmp_path / "list")]) == 0
     [(field, value)] = part.items()
     line = f"{left} of the dataset's 60 training images are not in the list: run {some.run_id} was not trained on them"
@@ -317,14 +320,14 @@ def test_the_page_has_the_shop_s_own_pictures(tmp_path, capsys):
 
 def test_a_part_of_a_plan_is_listed_and_trained(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ELRKIT_RESULTS", str(tmp_path))
-    monkeypatch.setattr(runs, "estimate_seconds", lambda configs, jobs, threads=None: 7200.0)
+    monkeypatch.setattr(runner, "estimate_seconds", lambda configs, jobs, threads=None: 7200.0)
     part = ["early-learning", "--scale", "digits", "--seeds", "1", "--noise-rates", "0.3", "--epochs", "2"]
     assert main(["plan", *part]) == 0
     said = capsys.readouterr().out
     assert "2 runs, 0 there, 2 missing; about 2 h" in said
-    assert said.rstrip().endswith(runs.SMALLER)
+    assert said.rstrip().endswith(runner.SMALLER)
     assert main(["run", *part]) == 0
-    made = [(r["config"]["seed"], r["config"]["noise_rate"], r["config"]["epochs"]) for r in runs.read_all()]
+    made = [(r["config"]["seed"], r["config"]["noise_rate"], r["config"]["epochs"]) for r in records.read_all()]
     assert made == [(1, 0.3, 2)] * 2
     assert main(["plan", "human-noise", "--noise-rates", "0.2"]) == 2
     assert "noise_rates for plan human-noise: allowed are seeds, levels, epochs" in capsys.readouterr().err
@@ -332,7 +335,7 @@ def test_a_part_of_a_plan_is_listed_and_trained(tmp_path, monkeypatch, capsys):
 
 def test_defaults_of_commands_are_those_of_what_they_call():
     """They stand in the command line again, so that it starts without what a study imports."""
-    from elrkit import audit_study
+    from elrkit.report import list_study as audit_study
 
     for command, called in ((__main__.audit_study, audit_study.studies), (__main__.shop_command, shop.shops)):
         of_command, of_called = (

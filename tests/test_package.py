@@ -11,7 +11,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import elrkit
-from elrkit import findings
+from elrkit.report import findings
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

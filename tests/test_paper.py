@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from elrkit import paper, plots
-from elrkit.runs import table as runs_table
+from elrkit import records
+from elrkit.report import figures as plots
+from elrkit.report import paper
 
 # The paper's Table 1 as printed (arXiv 2105.13244): noise, then multi-step CE and ELR, then cosine CE and ELR.
 GALATOLO_CIFAR10 = """
@@ -293,9 +294,9 @@ def test_number_takes_no_other_run(published, changes):
 
 
 def test_store_that_is_empty_or_lacks_a_measure(published, claims):
-    """As `runs.table` gives them: no record at all; or only records that never measured memorization."""
+    """As `records.table` gives them: no record at all; or only records that never measured memorization."""
     claims = claims[claims["rule"] != "stages"]
-    empty = paper.decide(claims, published, runs_table([]))
+    empty = paper.decide(claims, published, records.table([]))
     assert (empty["run_ids"].str.len() == 0).all()
     bare = table(*(one(s) for s in SEEDS for one in (run, ce))).drop(
         columns=["batches_wrong_memorized", "test_top1_selected"]
@@ -782,13 +783,13 @@ def test_table1_sets_ours_beside_theirs(published):
 
 
 def test_tables_of_no_runs_are_empty_or_say_so(published):
-    cells = paper.table1(published, runs_table([]))
+    cells = paper.table1(published, records.table([]))
     assert len(cells) == 32
     assert set(paper.table1_text(cells)["ours, cpu scale"]) == {"not run yet"}
-    assert paper.elr_minus_ce(published, runs_table([])).empty
+    assert paper.elr_minus_ce(published, records.table([])).empty
     assert paper.elr_minus_ce(published, table(run(), run(1))).empty  # ELR alone
     assert "minus paper" not in paper.table1_text(cells)
-    assert paper.selected_and_last(published, runs_table([])).empty
+    assert paper.selected_and_last(published, records.table([])).empty
 
 
 def test_elr_minus_ce_is_taken_within_a_seed(published):
@@ -853,7 +854,7 @@ def test_related_losses_are_paired_with_cross_entropy(published):
 
 
 def test_related_losses_of_nothing_and_their_picture(published):
-    assert paper.related_losses(published, runs_table([])).empty
+    assert paper.related_losses(published, records.table([])).empty
     runs = [related_run(loss, seed, 0.8) for loss in ("ce", "sce") for seed in SEEDS]
     runs += [related_run("sce", 0, 0.9, weight_decay=1e-4)]
     figure = plots.related_losses(paper.related_losses(published, pd.DataFrame(runs)))

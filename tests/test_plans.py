@@ -5,8 +5,9 @@ import math
 
 import pytest
 
-from elrkit import plans, runs
+from elrkit import records
 from elrkit.config import ConfigError
+from elrkit.report import plans
 
 
 def ids(configs):
@@ -19,7 +20,7 @@ def test_a_plan_is_of_one_scale_and_lists_each_run_once(name, scale):
     configs = plans.plan(name, scale)
     assert len(set(ids(configs))) == len(configs) > 0
     if not name.startswith("sweep"):  # the sweeps train for 30 epochs at any scale, as the paper's
-        assert {runs.scale(config) for config in configs} == {scale}
+        assert {records.scale(config) for config in configs} == {scale}
 
 
 def test_paper_scale_is_the_papers_training():

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 from test_compare import record
 
-from elrkit import compare, paper, plans, plots
+from elrkit.report import compare, paper, plans
+from elrkit.report import figures as plots
 
 
 def ladder_of(scale, made):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from processes import PATIENCE_SECONDS, context, end, start, wait_until
 
-from elrkit import data, runs, train
+from elrkit import data, records, runner, train
 from elrkit.config import ConfigError, RunConfig, cifar10_recipe
 from elrkit.train import comparable
 
@@ -41,14 +41,14 @@ def record(trained):
 
 
 def test_what_is_saved_is_read(record):
-    path = runs.save(record)
-    assert path == runs.results_root() / "digits" / f"{record['run_id']}.json"
-    found = runs.read(path)
+    path = records.save(record)
+    assert path == records.results_root() / "digits" / f"{record['run_id']}.json"
+    found = records.read(path)
     assert comparable(found) == comparable(record)
     assert found["timing"]["seconds"] == pytest.approx(record["timing"]["seconds"], abs=1e-3)
-    assert comparable(runs.find(RunConfig(**record["config"]))) == comparable(record)
-    assert [r["run_id"] for r in runs.read_all()] == [record["run_id"]]
-    assert runs.save(record) == path  # again: replaced
+    assert comparable(records.find(RunConfig(**record["config"]))) == comparable(record)
+    assert [r["run_id"] for r in records.read_all()] == [record["run_id"]]
+    assert records.save(record) == path  # again: replaced
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
@@ -87,38 +87,38 @@ BROKEN = {
 
 
 def assert_named_and_skipped(config, path, message, caplog):
-    with pytest.raises(runs.RecordError) as caught:
-        runs.read(path)
+    with pytest.raises(records.RecordError) as caught:
+        records.read(path)
     assert str(caught.value).startswith(str(path))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     with caplog.at_level(logging.WARNING):
-        assert [r["run_id"] for r in runs.read_all()] == []
-        assert runs.find(config) is None
+        assert [r["run_id"] for r in records.read_all()] == []
+        assert records.find(config) is None
     assert [str(path) in r.getMessage() for r in caplog.records] == [True, True]
-    assert runs.missing([config]) == [config]
+    assert runner.missing([config]) == [config]
 
 
 @pytest.mark.parametrize("message", SPOILED)
 def test_a_record_that_is_not_valid_is_named_and_skipped(record, caplog, message):
     config = RunConfig(**record["config"])
-    path = runs.save(record)
+    path = records.save(record)
     SPOILED[message](record)
     path.write_text(json.dumps(record))
     assert_named_and_skipped(config, path, message, caplog)
-    with pytest.raises(runs.RecordError):
-        runs.save(record)
+    with pytest.raises(records.RecordError):
+        records.save(record)
 
 
 @pytest.mark.parametrize(("message", "text"), [(m, text) for m, texts in BROKEN.items() for text in texts])
 def test_a_file_that_is_no_record_is_named_and_skipped(record, caplog, message, text):
-    path = runs.save(record)
+    path = records.save(record)
     path.write_text(text)
     assert_named_and_skipped(RunConfig(**record["config"]), path, message, caplog)
 
 
 def test_bytes_and_folders_are_named_and_skipped(record, caplog):
-    path = runs.save(record)
+    path = records.save(record)
     path.write_bytes(b"\xff\xfe\x00")
     assert_named_and_skipped(RunConfig(**record["config"]), path, "not readable as JSON", caplog)
     caplog.clear()
@@ -128,18 +128,18 @@ def test_bytes_and_folders_are_named_and_skipped(record, caplog):
 
 
 def test_good_records_are_read_beside_bad_ones(record, caplog):
-    path = runs.save(record)
+    path = records.save(record)
     (path.parent / "torn.json").write_text("{")
     copied = path.with_name("0123456789ab.json")
     copied.write_text(path.read_text())
     (path.parent / "notes.txt").write_text("no record")
-    assert [r["run_id"] for r in runs.read_all()] == [record["run_id"]]
+    assert [r["run_id"] for r in records.read_all()] == [record["run_id"]]
     assert "torn.json" in caplog.text
     assert f"{copied}: holds the record of run {record['run_id']}" in caplog.text
 
 
 def test_a_failed_write_leaves_the_old_record_and_nothing_else(record, monkeypatch):
-    path = runs.save(record)
+    path = records.save(record)
     before = path.read_text()
 
     def full(descriptor):
@@ -148,7 +148,7 @@ def test_a_failed_write_leaves_the_old_record_and_nothing_else(record, monkeypat
     monkeypatch.setattr(os, "fsync", full)
     record["timing"]["seconds"] = 0.0
     with pytest.raises(OSError, match="No space left"):
-        runs.save(record)
+        records.save(record)
     assert path.read_text() == before
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
@@ -158,24 +158,24 @@ def test_the_store_is_found_from_below(tmp_path, monkeypatch):
     (tmp_path / "results" / "runs").mkdir(parents=True)
     (tmp_path / "notebooks" / "deep").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "notebooks" / "deep")
-    assert runs.results_root() == tmp_path / "results" / "runs"
-    assert runs.record_path(tiny(dataset="shop/photos")).parent.name == "other"
+    assert records.results_root() == tmp_path / "results" / "runs"
+    assert records.record_path(tiny(dataset="shop/photos")).parent.name == "other"
 
 
 # Tables
 
 
 def test_the_table_of_diverged_runs_alone_has_its_columns(digits):
-    table = runs.table([train.fit(tiny(lr=1e30), dataset=digits)])
+    table = records.table([train.fit(tiny(lr=1e30), dataset=digits)])
     assert list(table["status"]) == ["diverged"]
     assert table[["test_top1", "wrong_memorized", "wrong_correct"]].isna().all(axis=None)
-    assert runs.summary(table).empty
+    assert records.summary(table).empty
 
 
 def test_table(record, digits):
     diverged = train.fit(tiny(lr=1e30), dataset=digits)
     plain = train.fit(tiny(), dataset=digits)
-    table = runs.table([record, diverged, plain]).set_index("run_id")
+    table = records.table([record, diverged, plain]).set_index("run_id")
     row, curves = table.loc[record["run_id"]], record["curves"]
     for name in ("loss", "noise_rate", "seed", "lr", "width", "split"):
         assert row[name] == record["config"][name]
@@ -185,10 +185,10 @@ def test_table(record, digits):
     assert row["test_top1_best"] == max(curves["test_top1"])
     assert math.isnan(row["batches_wrong_memorized_50"])
     shares = curves | {"batches_wrong_memorized": [0.9, 0.5], "batches_wrong_other": [0.1, 0.24]}
-    beyond = runs.table([record | {"curves": shares}]).iloc[0]["batches_wrong_beyond_chance"]
+    beyond = records.table([record | {"curves": shares}]).iloc[0]["batches_wrong_beyond_chance"]
     assert beyond == pytest.approx(0.5 - 0.24 / 8)  # of ten classes one is true, one the label, eight others
     long = curves | {"batches_wrong_memorized": [k / 100 for k in range(60)]}
-    assert runs.table([record | {"curves": long}]).iloc[0]["batches_wrong_memorized_50"] == 0.49  # the fiftieth
+    assert records.table([record | {"curves": long}]).iloc[0]["batches_wrong_memorized_50"] == 0.49  # the fiftieth
     chosen = int(np.argmax(curves["held_out_top1_noisy"]))
     assert row["test_top1_selected"] == curves["test_top1"][chosen]
     assert row["noise_realized"] == record["data"]["realized_noise_rate"]
@@ -199,7 +199,7 @@ def test_table(record, digits):
     assert table.loc[diverged["run_id"], "status"] == "diverged"
     assert math.isnan(table.loc[diverged["run_id"], "test_top1"])
     assert math.isnan(table.loc[plain["run_id"], "test_top1_selected"])
-    empty = runs.table([])
+    empty = records.table([])
     assert len(empty) == 0
     assert {"run_id", "test_top1", *RunConfig.model_fields} <= set(empty.columns)
 
@@ -207,14 +207,14 @@ def test_table(record, digits):
 def test_a_field_that_is_younger_than_a_record_holds_what_was_done_then(record):
     """Else an older and a newer record of one setting would count as different settings."""
     older = {**record, "config": {k: v for k, v in record["config"].items() if k != "weight_average"}}
-    for frame in (runs.table([older, record]), runs.curves([older, record])):
+    for frame in (records.table([older, record]), records.curves([older, record])):
         assert (frame["weight_average"] == 0).all()
 
 
 def test_curves(record, digits):
     diverged, plain = train.fit(tiny(lr=1e30), dataset=digits), train.fit(tiny(), dataset=digits)
     assert diverged["curves"] == {}
-    frame = runs.curves([record, diverged, plain])
+    frame = records.curves([record, diverged, plain])
     assert len(frame) == 3 + 2
     part = frame[frame["run_id"] == record["run_id"]]
     assert part["epoch"].tolist() == [1, 2, 3]
@@ -222,17 +222,17 @@ def test_curves(record, digits):
     assert part["wrong_memorized"].isna().tolist() == [True, True, False]
     assert part["lr"].tolist() == record["curves"]["lr"]
     assert set(part["noise_rate"]) == {0.4}
-    assert len(runs.curves([])) == 0
+    assert len(records.curves([])) == 0
 
 
 def test_scales():
     paper = cifar10_recipe("elr", 0.2)
-    assert runs.scale(paper) == "paper"
-    assert runs.scale(paper.with_(model="small_resnet")) == "cpu"
-    assert runs.scale(paper.with_(epochs=50)) == "paper"  # as the paper's SAM code
-    assert runs.scale(paper.with_(epochs=30)) == "other"
-    assert runs.scale(paper.with_(train_size=1000)) == "other"
-    assert runs.scale(tiny()) == "digits"
+    assert records.scale(paper) == "paper"
+    assert records.scale(paper.with_(model="small_resnet")) == "cpu"
+    assert records.scale(paper.with_(epochs=50)) == "paper"  # as the paper's SAM code
+    assert records.scale(paper.with_(epochs=30)) == "other"
+    assert records.scale(paper.with_(train_size=1000)) == "other"
+    assert records.scale(tiny()) == "digits"
 
 
 # Many runs
@@ -240,8 +240,8 @@ def test_scales():
 
 @pytest.mark.parametrize(("seconds", "way_out"), [(3500, False), (3 * 3600, True)])
 def test_a_plan_of_hours_says_so_and_how_to_make_it_smaller(seconds, way_out, monkeypatch, capsys):
-    monkeypatch.setattr(runs, "estimate_seconds", lambda configs, jobs, threads: seconds)
-    runs.announce([tiny(), tiny(seed=1)], 1)
+    monkeypatch.setattr(runner, "estimate_seconds", lambda configs, jobs, threads: seconds)
+    runner.announce([tiny(), tiny(seed=1)], 1)
     said = capsys.readouterr().err
     assert said.startswith("2 runs to train, about ")
     assert ("smaller: fewer seeds" in said) == way_out
@@ -249,10 +249,10 @@ def test_a_plan_of_hours_says_so_and_how_to_make_it_smaller(seconds, way_out, mo
 
 def test_gather_takes_what_is_there_and_trains_when_asked(capsys):
     plan = [tiny(), tiny(seed=1)]
-    runs.train_one(plan[1])
-    assert [r["run_id"] for r in runs.gather(plan)] == [plan[1].run_id]
+    runner.train_one(plan[1])
+    assert [r["run_id"] for r in runner.gather(plan)] == [plan[1].run_id]
     assert capsys.readouterr().out == "1 of 2 runs are there\n"
-    assert [r["run_id"] for r in runs.gather(plan, train=True, jobs=1)] == [config.run_id for config in plan]
+    assert [r["run_id"] for r in runner.gather(plan, train=True, jobs=1)] == [config.run_id for config in plan]
 
 
 def collected():
@@ -262,18 +262,18 @@ def collected():
 
 def test_missing_runs_are_trained_in_order_and_once(digits):
     plan = [tiny(seed=1), tiny(), tiny(seed=1), tiny(seed=2)]
-    runs.save(train.fit(tiny(), dataset=digits))
-    assert runs.missing(plan) == [plan[0], plan[3]]
+    records.save(train.fit(tiny(), dataset=digits))
+    assert runner.missing(plan) == [plan[0], plan[3]]
     events, on_event = collected()
-    assert runs.train_missing(plan, threads=1, on_event=on_event) == []
+    assert runner.train_missing(plan, threads=1, on_event=on_event) == []
     assert [(k, i) for k, i, _ in events if k != "progress"] == [
         (kind, config.run_id) for config in (plan[0], plan[3]) for kind in ("started", "finished")
     ]
-    assert comparable(runs.find(plan[3])) == comparable(train.fit(plan[3], dataset=digits))
+    assert comparable(records.find(plan[3])) == comparable(train.fit(plan[3], dataset=digits))
     for config in (plan[0], plan[3]):
-        assert {p.name for p in runs.state_dir(config).iterdir()} == {"lock", "outcome.pt"}
+        assert {p.name for p in records.state_dir(config).iterdir()} == {"lock", "outcome.pt"}
     events.clear()
-    assert runs.train_missing(plan, on_event=on_event) == []
+    assert runner.train_missing(plan, on_event=on_event) == []
     assert events == []
 
 
@@ -290,17 +290,17 @@ def test_a_run_that_fails_or_diverges_does_not_stop_the_others(tmp_path, monkeyp
     def cifar10_without_labels(name):
         return data.load("digits" if name in ("digits", "cifar10") else name)
 
-    monkeypatch.setattr(runs, "dataset", cifar10_without_labels)
+    monkeypatch.setattr(runner, "dataset", cifar10_without_labels)
     (tmp_path / "cifar10n.npz").write_bytes(b"torn")
     events, on_event = collected()
-    assert runs.train_missing(plan, threads=1, on_event=on_event) == plan[:2]
+    assert runner.train_missing(plan, threads=1, on_event=on_event) == plan[:2]
     ends = {run_id: (kind, detail) for kind, run_id, detail in events if kind not in ("started", "progress")}
     assert ends[plan[0].run_id][0] == "failed"
     assert "gone.npz" in ends[plan[0].run_id][1]
     assert ends[plan[1].run_id][0] == "failed"
     assert "cifar10n.npz: not readable as human labels" in ends[plan[1].run_id][1]
     assert ends[plan[2].run_id][0] == "diverged"
-    assert runs.find(plan[2])["diverged"]["epoch"] == 1
+    assert records.find(plan[2])["diverged"]["epoch"] == 1
     assert ends[plan[3].run_id][0] == "finished"
 
 
@@ -311,25 +311,25 @@ def test_a_record_is_loaded_unless_its_data_have_changed(tmp_path, digits, monke
     }
     np.savez(path, **arrays, class_names=range(10))
     config = tiny(dataset=str(path), epochs=1)
-    record = runs.train_one(config)
+    record = runner.train_one(config)
     monkeypatch.setattr(train, "fit", None)  # nothing is trained again
-    assert comparable(runs.train_one(config)) == comparable(record)
+    assert comparable(runner.train_one(config)) == comparable(record)
     np.savez(path, **arrays, class_names=range(10), test_truth=arrays["test_labels"][::-1])
     with pytest.raises(data.DataError, match=r"its true test labels are not what run [0-9a-f]{12} was trained on"):
-        runs.missing([config])
+        runner.missing([config])
     arrays["test_labels"] = arrays["test_labels"][::-1]
     np.savez(path, **arrays, class_names=range(10))
     with pytest.raises(data.DataError, match=r"is not what run [0-9a-f]{12} was trained on"):
-        runs.missing([config])  # replaced while this process has the old one in its memory
+        runner.missing([config])  # replaced while this process has the old one in its memory
     with pytest.raises(data.DataError, match=r"is not what run [0-9a-f]{12} was trained on; give the new data another"):
-        runs.train_one(config)
+        runner.train_one(config)
 
 
 def test_an_outcome_is_not_taken_for_another_training_of_the_same_name(tmp_path, digits, monkeypatch):
     """Two folders with a dataset of one name share the place of outcomes, and have records of their own."""
     config = tiny(dataset="mine.npz", epochs=1)
     parts = ("train_images", "train_labels", "test_images", "test_labels")
-    records = []
+    trained = []
     for folder, turned in (("a", 1), ("b", -1)):
         (tmp_path / folder).mkdir()
         arrays = {part: getattr(digits, part).numpy() for part in parts}
@@ -338,12 +338,12 @@ def test_an_outcome_is_not_taken_for_another_training_of_the_same_name(tmp_path,
         monkeypatch.setenv("ELRKIT_DATA", str(tmp_path / folder))
         monkeypatch.setenv("ELRKIT_STATE", str(tmp_path / "state"))
         monkeypatch.setenv("ELRKIT_RESULTS", str(tmp_path / folder / "results"))
-        assert runs.train_missing([config], threads=1) == []
-        records.append(runs.find(config))
-        assert runs.outcome(records[-1])["run_id"] == config.run_id
-    assert runs.outcome(records[0]) is None
-    (runs.state_dir(config) / "outcome.pt").unlink()
-    assert runs.outcome(records[1]) is None
+        assert runner.train_missing([config], threads=1) == []
+        trained.append(records.find(config))
+        assert records.outcome(trained[-1])["run_id"] == config.run_id
+    assert records.outcome(trained[0]) is None
+    (records.state_dir(config) / "outcome.pt").unlink()
+    assert records.outcome(trained[1]) is None
 
 
 def test_what_cannot_be_trained_is_told_and_not_to_be_called_again(tmp_path, digits):
@@ -351,9 +351,9 @@ def test_what_cannot_be_trained_is_told_and_not_to_be_called_again(tmp_path, dig
     np.savez(tmp_path / "mine.npz", **{p: getattr(digits, p).numpy() for p in parts}, class_names=range(10))
     large = tiny(dataset=str(tmp_path / "mine.npz"), train_size=None, batch_size=5000)
     with pytest.raises(RuntimeError, match=r"1 of 1 runs have no record, 1 failed: batch_size=5000: larger than the"):
-        runs.load_or_train([large], jobs=1)
+        runner.load_or_train([large], jobs=1)
     with pytest.raises(RuntimeError, match=r"1 of 1 runs have no record, 1 stopped; call again to resume them"):
-        runs.load_or_train([LONG], jobs=1, budget_seconds=0.1)
+        runner.load_or_train([LONG], jobs=1, budget_seconds=0.1)
 
 
 def test_a_full_disk_at_the_end_loses_nothing(digits, monkeypatch):
@@ -363,59 +363,59 @@ def test_a_full_disk_at_the_end_loses_nothing(digits, monkeypatch):
         def no_space(record):
             raise OSError(28, "No space left on device")
 
-        full.setattr(runs, "save", no_space)
+        full.setattr(runner, "save", no_space)
         events, on_event = collected()
-        assert runs.train_missing([config], threads=1, on_event=on_event, checkpoint_seconds=0.0) == [config]
+        assert runner.train_missing([config], threads=1, on_event=on_event, checkpoint_seconds=0.0) == [config]
     assert ("failed", config.run_id, "[Errno 28] No space left on device") in events
     taken, inner_step = [], train._Trainer.step
     monkeypatch.setattr(train._Trainer, "step", lambda self: taken.append(1) or inner_step(self))
-    assert runs.train_missing([config], threads=1) == []
+    assert runner.train_missing([config], threads=1) == []
     assert len(taken) == 1
-    assert comparable(runs.find(config)) == comparable(train.fit(config, dataset=digits))
+    assert comparable(records.find(config)) == comparable(train.fit(config, dataset=digits))
 
 
 def test_the_budget_stops_cleanly_with_a_checkpoint():
     events, on_event = collected()
-    left = runs.train_missing([LONG, tiny(seed=5)], threads=1, budget_seconds=0.3, on_event=on_event)
+    left = runner.train_missing([LONG, tiny(seed=5)], threads=1, budget_seconds=0.3, on_event=on_event)
     assert left == [LONG, tiny(seed=5)]
     assert [(k, i) for k, i, _ in events if k != "progress"] == [("started", LONG.run_id), ("stopped", LONG.run_id)]
-    assert train._read(runs.state_dir(LONG) / "checkpoint.pt")["config"] == LONG.to_json()
-    assert runs.read_all() == []
+    assert train._read(records.state_dir(LONG) / "checkpoint.pt")["config"] == LONG.to_json()
+    assert records.read_all() == []
 
 
 # Several processes
 
 
 def hold(text):
-    with runs.claim(RunConfig.from_json(text)) as mine:
-        (runs.state_root() / f"held-{mine}").touch()
+    with records.claim(RunConfig.from_json(text)) as mine:
+        (records.state_root() / f"held-{mine}").touch()
         signal.pause()
 
 
 def test_a_claim_keeps_others_out_and_dies_with_its_holder(digits):
     config = tiny()
-    with runs.claim(config) as mine:
+    with records.claim(config) as mine:
         assert mine
-        with runs.claim(config) as second:
+        with records.claim(config) as second:
             assert not second
-        with runs.claim(tiny(seed=1)) as other:
+        with records.claim(tiny(seed=1)) as other:
             assert other
     holder = start(hold, config.to_json())
     try:
-        wait_until((runs.state_root() / "held-True").exists)
-        with runs.claim(config) as mine:
+        wait_until((records.state_root() / "held-True").exists)
+        with records.claim(config) as mine:
             assert not mine
         events, on_event = collected()
-        assert runs.train_missing([config], on_event=on_event) == [config]
+        assert runner.train_missing([config], on_event=on_event) == [config]
         assert [kind for kind, _, _ in events] == ["busy"]
         events, on_event = collected()
         other = tiny(seed=1)
-        assert runs.train_missing([config, other], jobs=2, on_event=on_event) == [config]
+        assert runner.train_missing([config, other], jobs=2, on_event=on_event) == [config]
         assert [run_id for kind, run_id, _ in events if kind == "busy"] == [config.run_id]
     finally:
         holder.kill()
         holder.join()
-    with runs.claim(config) as mine:
+    with records.claim(config) as mine:
         assert mine
 
 
@@ -428,7 +428,9 @@ def train_plan(texts, log_file, barrier, options):
             log.write(f"{event.kind} {event.config.run_id}\n")
 
         try:
-            left = runs.train_missing([RunConfig.from_json(t) for t in texts], threads=1, on_event=on_event, **options)
+            left = runner.train_missing(
+                [RunConfig.from_json(t) for t in texts], threads=1, on_event=on_event, **options
+            )
         except KeyboardInterrupt:
             os._exit(130)
     os._exit(3 if left else 0)
@@ -444,13 +446,13 @@ def test_two_processes_on_one_plan_train_each_run_once(tmp_path):
     lines = [line.split() for log in logs for line in log.read_text().splitlines()]
     for kind in ("started", "finished"):
         assert sorted(run_id for k, run_id in lines if k == kind) == sorted(config.run_id for config in plan)
-    assert runs.missing(plan) == []
+    assert runner.missing(plan) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_a_checkpoint_and_a_rerun_the_same_record(tmp_path, digits, number):
     config = tiny(loss="elr", epochs=40)
-    log, checkpoint = tmp_path / "log", runs.state_dir(config) / "checkpoint.pt"
+    log, checkpoint = tmp_path / "log", records.state_dir(config) / "checkpoint.pt"
     barrier = context.Barrier(1)
     process = start(train_plan, [config.to_json()], log, barrier, {"checkpoint_seconds": 0.0})
     wait_until(checkpoint.exists, process)
@@ -459,21 +461,21 @@ def test_a_signal_leaves_a_checkpoint_and_a_rerun_the_same_record(tmp_path, digi
     assert "stopped" in log.read_text()
     state = train._read(checkpoint)
     assert (state["epoch"], state["step_in_epoch"]) < (40, 0)
-    assert runs.read_all() == []
-    assert runs.train_missing([config], threads=1) == []
-    assert comparable(runs.find(config)) == comparable(train.fit(config, dataset=digits))
+    assert records.read_all() == []
+    assert runner.train_missing([config], threads=1) == []
+    assert comparable(records.find(config)) == comparable(train.fit(config, dataset=digits))
     assert not checkpoint.exists()
 
 
 def work(texts, events, stop):
-    runs._worker(texts, 1, {"checkpoint_seconds": 0.0}, events, stop, os.getppid())
+    runner._worker(texts, 1, {"checkpoint_seconds": 0.0}, events, stop, os.getppid())
 
 
 def test_a_worker_that_is_sent_the_signal_too_stops_cleanly():
     """A scheduler ends all processes of a group, not the first alone."""
     events, stop = context.Queue(), context.Event()
     process = start(work, [LONG.to_json(), tiny().to_json()], events, stop)
-    wait_until((runs.state_dir(LONG) / "checkpoint.pt").exists, process)
+    wait_until((records.state_dir(LONG) / "checkpoint.pt").exists, process)
     os.kill(process.pid, signal.SIGINT)  # Ctrl-C goes to all as well, but the parent decides
     os.kill(process.pid, signal.SIGTERM)
     kinds = []
@@ -486,11 +488,11 @@ def test_a_worker_that_is_sent_the_signal_too_stops_cleanly():
 def test_two_jobs_train_what_one_would(digits):
     plan = [tiny(seed=1), tiny(lr=1e30), tiny(loss="elr")]
     events, on_event = collected()
-    assert runs.train_missing(plan, jobs=2, threads=1, on_event=on_event) == []
+    assert runner.train_missing(plan, jobs=2, threads=1, on_event=on_event) == []
     ends = sorted((run_id, kind) for kind, run_id, _ in events if kind not in ("started", "progress"))
     assert ends == sorted(zip((c.run_id for c in plan), ("finished", "diverged", "finished"), strict=True))
     for config in plan:
-        assert comparable(runs.find(config)) == comparable(train.fit(config, dataset=digits))
+        assert comparable(records.find(config)) == comparable(train.fit(config, dataset=digits))
 
 
 # Records from elsewhere
@@ -535,7 +537,7 @@ def test_import_adds_what_is_new_and_names_what_is_refused(record, tmp_path):
             "notes.txt": b"no record",
         },
     )
-    added, known, refused = runs.import_tar(path)
+    added, known, refused = records.import_tar(path)
     assert added == [record["run_id"]]
     assert known == [record["run_id"]] * 2
     assert [message.split(": ")[0] for message in refused] == [
@@ -543,8 +545,8 @@ def test_import_adds_what_is_new_and_names_what_is_refused(record, tmp_path):
         for name in ("spoiled", "classless", "slow", "unknown", "torn", "foreign", "deep", "other-result")
     ]
     assert "is here with other results of the same device" in refused[-1]
-    assert comparable(runs.find(RunConfig(**record["config"]))) == comparable(record)
-    assert [p.name for p in runs.results_root().rglob("*.json")] == [f"{record['run_id']}.json"]
+    assert comparable(records.find(RunConfig(**record["config"]))) == comparable(record)
+    assert [p.name for p in records.results_root().rglob("*.json")] == [f"{record['run_id']}.json"]
     assert not list(Path(tmp_path).rglob("outside.json"))
 
 
@@ -559,14 +561,14 @@ def test_import_of_a_damaged_tar_keeps_what_came_before(record, digits, tmp_path
     whole = (tmp_path / "whole.tar").read_bytes()
     first = 512 * (1 + -(-len(files[f"{record['run_id']}.json"]) // 512))
     (tmp_path / "cut.tar").write_bytes(whole[: first + 600])
-    added, known, refused = runs.import_tar(tmp_path / "cut.tar")
+    added, known, refused = records.import_tar(tmp_path / "cut.tar")
     assert (added, known) == ([record["run_id"]], [])
     assert len(refused) == 1
     assert "cut.tar: not a tar, or damaged after 1 records" in refused[0]
     (tmp_path / "no.tar").write_bytes(b"hello")
-    assert runs.import_tar(tmp_path / "no.tar")[0] == []
-    with pytest.raises(runs.RecordError, match=r"gone.tar: no such file"):
-        runs.import_tar(tmp_path / "gone.tar")
+    assert records.import_tar(tmp_path / "no.tar")[0] == []
+    with pytest.raises(records.RecordError, match=r"gone.tar: no such file"):
+        records.import_tar(tmp_path / "gone.tar")
 
 
 @pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
@@ -582,10 +584,10 @@ def test_nothing_is_taken_from_a_compressed_tar_whose_checksum_does_not_hold(rec
         damaged = bytearray(whole)
         damaged[place] ^= 1
         (tmp_path / "damaged.tar").write_bytes(damaged)
-        added, known, refused = runs.import_tar(tmp_path / "damaged.tar")
+        added, known, refused = records.import_tar(tmp_path / "damaged.tar")
         assert (added, known, len(refused)) == ([], [], 1)
         assert "damaged.tar: not a tar, or damaged after 0 records" in refused[0]
-    assert runs.import_tar(tmp_path / "whole.tar") == ([record["run_id"]], [], [])
+    assert records.import_tar(tmp_path / "whole.tar") == ([record["run_id"]], [], [])
 
 
 def test_an_estimate_grows_with_the_work(monkeypatch):
@@ -593,19 +595,19 @@ def test_an_estimate_grows_with_the_work(monkeypatch):
     monkeypatch.setattr(train, "measure_pace", lambda config, *a, **k: asked.append(config) or (1000.0, 4000.0))
     one = RunConfig(epochs=10, eval_every=5)
     seconds = 10 * 1347 / 1000 + (10 * 450 + 2 * 1347) / 4000
-    assert runs.estimate_seconds([one]) == pytest.approx(seconds)
-    assert runs.estimate_seconds([one, one.with_(seed=1)], jobs=2) == pytest.approx(seconds)
+    assert runner.estimate_seconds([one]) == pytest.approx(seconds)
+    assert runner.estimate_seconds([one, one.with_(seed=1)], jobs=2) == pytest.approx(seconds)
     assert len(asked) == 2  # one measurement for each kind of run and call
-    assert runs.estimate_seconds([one], jobs=8) == pytest.approx(seconds)  # there is one job to do
+    assert runner.estimate_seconds([one], jobs=8) == pytest.approx(seconds)  # there is one job to do
 
 
 @pytest.mark.parametrize(("name", "number"), [("jobs", 0), ("jobs", -2), ("threads", 0), ("threads", -1)])
 def test_numbers_of_jobs_and_threads_that_cannot_be(name, number):
     with pytest.raises(ConfigError, match=f"^{name}={number}: allowed are whole numbers from 1$"):
-        runs.train_missing([tiny()], **{name: number})
+        runner.train_missing([tiny()], **{name: number})
     if name == "jobs":
         with pytest.raises(ConfigError, match=f"^jobs={number}: allowed are whole numbers from 1$"):
-            runs.estimate_seconds([tiny()], number)
+            runner.estimate_seconds([tiny()], number)
 
 
 @pytest.mark.parametrize("variable", ["ELRKIT_RESULTS", "ELRKIT_STATE"])
@@ -614,25 +616,25 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_training(variable, t
     monkeypatch.setenv(variable, str(tmp_path / "file" / "runs"))
     monkeypatch.setattr(train, "fit", None)
     with pytest.raises(OSError, match=rf"file/runs: cannot be written \(Not a directory\); {variable} names another"):
-        runs.train_missing([tiny()])
+        runner.train_missing([tiny()])
 
 
 def test_a_run_that_another_process_trains_is_told_so():
     config = tiny()
-    with runs.claim(config) as mine:
+    with records.claim(config) as mine:
         assert mine
         with pytest.raises(RuntimeError, match=r"1 of 1 runs have no record, 1 are trained by another"):
-            runs.load_or_train([config], jobs=1)
+            runner.load_or_train([config], jobs=1)
 
 
 def test_a_damaged_outcome_is_named_and_none(caplog):
     config = tiny(epochs=1)
-    record = runs.train_one(config)
-    file = runs.state_dir(config) / "outcome.pt"
+    record = runner.train_one(config)
+    file = records.state_dir(config) / "outcome.pt"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    assert runs.outcome(record) is None
+    assert records.outcome(record) is None
     assert f"{file}: not usable" in caplog.text
 
 
@@ -640,10 +642,10 @@ def test_an_import_that_cannot_save_blames_no_tar(record, tmp_path, monkeypatch)
     def full(record):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runs, "save", full)
+    monkeypatch.setattr(records, "save", full)
     tar = tar_of(tmp_path / "x.tar.gz", {"a.json": json.dumps(record).encode()})
     with pytest.raises(OSError, match="No space left on device"):
-        runs.import_tar(tar)
+        records.import_tar(tar)
 
 
 def test_the_estimate_counts_the_images_of_a_dataset_of_ones_own(tmp_path, monkeypatch):
@@ -653,7 +655,7 @@ def test_the_estimate_counts_the_images_of_a_dataset_of_ones_own(tmp_path, monke
     shapes = []
     monkeypatch.setattr(train, "measure_pace", lambda config, shape, threads: shapes.append(shape) or (10.0, 100.0))
     config = RunConfig(dataset=str(tmp_path / "own.npz"), epochs=10, eval_every=5, batch_size=10)
-    assert runs.estimate_seconds([config]) == pytest.approx(10 * 40 / 10 + (10 * 4 + 2 * 40) / 100)
+    assert runner.estimate_seconds([config]) == pytest.approx(10 * 40 / 10 + (10 * 4 + 2 * 40) / 100)
     assert shapes == [(16, 16, 3)]
 
 
@@ -668,9 +670,9 @@ def test_a_record_is_not_taken_for_other_data_of_the_same_name(tmp_path):
 
     config = RunConfig(dataset=str(path), epochs=1, batch_size=10, width=8)
     write(40)
-    assert runs.train_missing([config]) == []
+    assert runner.train_missing([config]) == []
     write(41)
     with pytest.raises(data.DataError, match="give the new data another name"):
-        runs.train_missing([config])
+        runner.train_missing([config])
     path.unlink()  # the data are gone, the record stands
-    assert runs.missing([config]) == []
+    assert runner.missing([config]) == []

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from elrkit import runs, scale, train
+from elrkit import records, scale, train
 from elrkit.config import ConfigError, RunConfig
 
 if importlib.util.find_spec("ray") is None:  # not imported here: Ray reads its settings from the environment when it is
@@ -99,7 +99,9 @@ def test_a_lost_node_loses_no_run(store, cluster, one_thread):
     def lose_a_node() -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            under_way = [c for c in configs if (runs.state_dir(c) / "checkpoint.pt").exists() and not runs.find(c)]
+            under_way = [
+                c for c in configs if (records.state_dir(c) / "checkpoint.pt").exists() and not records.find(c)
+            ]
             if len(under_way) == 2:  # one on each node, which have a core each
                 lose(cluster, second)
                 lost.extend(under_way)
@@ -115,10 +117,10 @@ def test_a_lost_node_loses_no_run(store, cluster, one_thread):
     assert len(lost) == 2
     assert missing == []
     assert sorted(e.config.run_id for e in events if e.kind == "finished") == sorted(c.run_id for c in configs)
-    assert not any((runs.state_dir(c) / "checkpoint.pt").exists() for c in configs)
+    assert not any((records.state_dir(c) / "checkpoint.pt").exists() for c in configs)
 
     for config in configs:
-        assert train.comparable(runs.find(config)) == train.comparable(train.fit(config, device="cpu"))
+        assert train.comparable(records.find(config)) == train.comparable(train.fit(config, device="cpu"))
 
 
 def test_nothing_missing_starts_nothing(store, monkeypatch):
@@ -141,7 +143,7 @@ def test_a_stopped_task_goes_on_from_its_checkpoint(store, monkeypatch, one_thre
     with monkeypatch.context() as patched:
         patched.setattr(scale, "time", SimpleNamespace(time=lambda: next(clock), monotonic=time.monotonic))
         assert scale._train(config.to_json(), {}, 1, 12, {"device": "cpu"}) == ("stopped", None)
-    assert (runs.state_dir(config) / "checkpoint.pt").exists()
+    assert (records.state_dir(config) / "checkpoint.pt").exists()
     kind, record = scale._train(config.to_json(), {}, 1, None, {"device": "cpu"})
     assert kind == "record"
     assert train.comparable(record) == train.comparable(whole)

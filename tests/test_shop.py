@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
-from elrkit import data, runs, shop, train
+from elrkit import data, records, runner, train
 from elrkit.__main__ import main
 from elrkit.config import ConfigError, RunConfig
-from elrkit.shop import Shop
+from elrkit.report import made_shops as shop
+from elrkit.report.made_shops import Shop
 
 LEAKY = Shop("digits", "product", 60, 0)
 APART = Shop("digits", "group", 60, 0)
@@ -122,7 +123,7 @@ def test_the_list_is_measured_on_the_training_products(store):
     """The first 10 % of the list, counted by hand from the run's targets and the shop's truth."""
     config = shop.configs(APART, 2)["ELR"]
     dataset = data.load(APART.dataset)
-    targets = train.load_outcome(runs.state_dir(config))["targets"]
+    targets = train.load_outcome(records.state_dir(config))["targets"]
     given, wrong = dataset.train_labels, (dataset.train_labels != dataset.train_truth).numpy()
     shares = targets / targets.sum(dim=1, keepdim=True)
     balanced = shares / torch.stack([shares[given == k, k].mean() for k in range(10)])
@@ -157,7 +158,7 @@ def test_a_gallery_row_holds_what_it_is_called(store):
 
 def test_nothing_is_made_or_trained_twice(store, monkeypatch):
     monkeypatch.setattr(shop, "make", lambda *_: pytest.fail("made again"))
-    monkeypatch.setattr(runs, "train_missing", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(runner, "train_missing", lambda *_, **__: pytest.fail("trained again"))
     before = shop.summary_path(LEAKY).read_bytes()
     assert shop.run([LEAKY, APART], epochs=2) == []
     assert shop.summary_path(LEAKY).read_bytes() == before
@@ -276,11 +277,11 @@ def test_clean_says_that_the_weights_are_elsewhere(store, digits, monkeypatch, c
     """A record may come from another machine, and the network that it is about stays there."""
     base = RunConfig(**SHORT, epochs=1)
     monkeypatch.setattr(shop, "clean_base", lambda scale, seed: base)
-    runs.save(train.fit(base, dataset=digits))
+    records.save(train.fit(base, dataset=digits))
     assert main(["clean", "--scale", "digits", "--seeds", "0"]) == 0
     said = capsys.readouterr().out
     assert "0 of 7 fine-tunings; its record is from another machine" in said
-    assert str(runs.state_dir(base)) in said
+    assert str(records.state_dir(base)) in said
 
 
 def test_going_on_from_weights_is_what_training_on_would_have_been(tmp_path, digits, monkeypatch):
@@ -314,7 +315,7 @@ def test_predictions_on_the_test_set_are_the_records(tmp_path, digits):
 def test_cleaning_stops_and_goes_on(tmp_path, monkeypatch):
     base = RunConfig(**SHORT, epochs=4)
     assert shop.clean(base) is None
-    runs.train_missing([base])
+    runner.train_missing([base])
     whole = shop.clean(base)
     assert [(row["chosen"], row["fraction"]) for row in whole["rows"]] == [
         ("nothing", 0.0),
@@ -330,13 +331,13 @@ def test_cleaning_stops_and_goes_on(tmp_path, monkeypatch):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in summary["rows"]]
 
     assert timeless(resumed) == timeless(whole)
-    with runs.claim(base):
+    with records.claim(base):
         assert shop.clean(base) is None  # another one is at it, and would lose what this one writes
 
 
 def test_cleaning_corrects_what_was_looked_at(tmp_path):
     base = RunConfig(**SHORT | {"train_size": 1000}, epochs=4)
-    runs.train_missing([base])
+    runner.train_missing([base])
     summary = shop.clean(base)
     rows = {(row["chosen"], row["fraction"]): row for row in summary["rows"]}
     nothing = rows["nothing", 0.0]

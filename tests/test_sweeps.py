@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from elrkit import plots, sweeps
+from elrkit.report import figures as plots
+from elrkit.report import sweeps
 
 SIZE = {"status": "finished", "scale": "digits", "dataset": "digits", "model": "small_resnet", "epochs": 8}
 

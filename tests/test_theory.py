@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from elrkit import theory
 from elrkit.losses import ELRLoss
+from elrkit.report import theory
 
 RNG = np.random.default_rng(0)
 

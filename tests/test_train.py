@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, MultiStepLR
 
-from elrkit import data, losses, models, runs, train
+from elrkit import data, losses, models, records, train
 from elrkit.config import RunConfig
 from elrkit.train import comparable, fit, label_outcomes, learning_rate, set_up
 
@@ -64,7 +64,7 @@ def test_the_record_holds_what_it_promises(digits, tmp_path):
     config = tiny(loss="elr", epochs=3, schedule="multistep", milestones=(1, 2), gamma=0.1)
     record = fit(config, dataset=digits, state_dir=tmp_path)
     assert json.loads(json.dumps(record, allow_nan=False)) == record
-    assert runs.check(record, "record") is record
+    assert records.check(record, "record") is record
     assert record["status"] == "finished"
     assert record["diverged"] is None
     assert RunConfig(**record["config"]) == config
@@ -492,7 +492,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_a_record(digits):
     assert where["reason"] == "the training loss was not a finite number"
     assert where["epoch"] <= 2
     assert {len(column) for column in record["curves"].values()} <= {where["epoch"] - 1}
-    assert runs.check(record, "record") is record
+    assert records.check(record, "record") is record
     assert comparable(fit(tiny(lr=1e30, epochs=5, loss="ce"), dataset=digits)) == comparable(record)
 
 
@@ -538,7 +538,7 @@ def test_a_loss_scaler_skips_a_batch_whose_loss_is_not_finite_and_goes_on(digits
 def test_a_loss_scaler_does_not_hide_weights_that_are_lost(digits):
     record = fit(tiny(precision="float16_fresh_scaler", lr=1e30, epochs=5), dataset=digits)
     assert record["status"] == "diverged"
-    assert runs.check(record, "record") is record
+    assert records.check(record, "record") is record
 
 
 def no_cuda_memory(self):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torchvision.models import resnet
 
-from elrkit import transfer
 from elrkit.data import DataError
+from elrkit.report import transfer
 
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,13 @@ import pandas as pd
 import torch
 from scipy.optimize import brentq
 
-from elrkit import audit, catalogue, data, feedmaker, plans, runs, train
+from elrkit import data, records, runner, train
+from elrkit.catalogue import audit
+from elrkit.catalogue import importer as catalogue
+from elrkit.catalogue import made_feed as feedmaker
 from elrkit.config import ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig, cifar10_recipe, cifar100_recipe
-from elrkit.paper import interval_text
+from elrkit.report import plans
+from elrkit.report.paper import interval_text
 
 log = logging.getLogger(__name__)
 
@@ -255,7 +259,7 @@ def _truth(known: pd.DataFrame, arrays: dict[str, np.ndarray]) -> dict[str, np.n
 
 def folder() -> Path:
     """Where the summaries are: `shop` beside the store of run records."""
-    return runs.results_root().with_name("shop")
+    return records.results_root().with_name("shop")
 
 
 def summary_path(shop: Shop) -> Path:
@@ -278,7 +282,7 @@ def read(path: Path) -> dict | None:
 
 
 def _write_json(value: dict, path: Path) -> None:
-    runs.write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    records.write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def run(
@@ -286,7 +290,7 @@ def run(
     epochs: int | None = None,
     jobs: int = 1,
     budget_seconds: float | None = None,
-    on_event: Callable[[runs.Event], None] = lambda event: None,
+    on_event: Callable[[runner.Event], None] = lambda event: None,
 ) -> list[RunConfig]:
     """Make the shops that have missing runs, train those, measure all; returns the runs still missing.
 
@@ -295,7 +299,7 @@ def run(
     started = time.monotonic()
     todo: list[RunConfig] = []
     for shop in chosen:
-        missing = [config for config in configs(shop, epochs).values() if runs.find(config) is None]
+        missing = [config for config in configs(shop, epochs).values() if records.find(config) is None]
         try:
             if missing and not ((data.data_root() / shop.dataset).exists() and read(summary_path(shop))):
                 make(shop)
@@ -306,11 +310,11 @@ def run(
     if budget_seconds is not None:
         budget_seconds -= time.monotonic() - started
     if todo:
-        runs.announce(todo, jobs)
-        runs.train_missing(todo, jobs=jobs, budget_seconds=budget_seconds, on_event=on_event)
+        runner.announce(todo, jobs)
+        runner.train_missing(todo, jobs=jobs, budget_seconds=budget_seconds, on_event=on_event)
     for shop in chosen:
         measure(shop, epochs)
-    return [config for shop in chosen for config in configs(shop, epochs).values() if runs.find(config) is None]
+    return [config for shop in chosen for config in configs(shop, epochs).values() if records.find(config) is None]
 
 
 def measure(shop: Shop, epochs: int | None = None) -> None:
@@ -322,10 +326,10 @@ def measure(shop: Shop, epochs: int | None = None) -> None:
         return
     dataset = leaked = None
     for arm, config in configs(shop, epochs).items():
-        record = runs.find(config)
+        record = records.find(config)
         if config.run_id in summary["runs"] or record is None or record["status"] != "finished":
             continue
-        if (outcome := runs.outcome(record)) is None:
+        if (outcome := records.outcome(record)) is None:
             continue
         if dataset is None:
             dataset = data.load(shop.dataset)
@@ -404,7 +408,7 @@ def table(chosen: Sequence[Shop], epochs: int | None = None) -> pd.DataFrame:
     for shop in chosen:
         summary = read(summary_path(shop))
         for arm, config in configs(shop, epochs).items():
-            record = runs.find(config)
+            record = records.find(config)
             if summary is None or record is None or record["status"] != "finished":
                 continue
             curves, parts = record["curves"], summary["runs"].get(config.run_id, {})
@@ -601,10 +605,10 @@ def clean(base: RunConfig, should_stop: Callable[[], bool] = lambda: False) -> d
     summary is written after each fine-tuning, and a second call goes on where the first stopped; None when the run is
     not finished here, or another process is at it.
     """
-    record = runs.find(base)
-    if record is None or record["status"] != "finished" or (outcome := runs.outcome(record)) is None:
+    record = records.find(base)
+    if record is None or record["status"] != "finished" or (outcome := records.outcome(record)) is None:
         return None
-    with runs.claim(base) as mine:
+    with records.claim(base) as mine:
         return _clean(base, record, outcome, should_stop) if mine else None
 
 

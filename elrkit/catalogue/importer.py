@@ -1,4 +1,4 @@
-"""Product feeds to datasets: with `elrkit.feeds` the only code that reads untrusted input.
+"""Product feeds to datasets: with `elrkit.catalogue.feeds` the only code that reads untrusted input.
 
     manifest = import_feed(["feed/"], "shop.npz", images="feed/", rules=FeedRules(min_images=1000, per_class=1000))
     print(summary(manifest))
@@ -50,10 +50,10 @@ from PIL import Image, ImageOps
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from requests.adapters import HTTPAdapter
 
+from elrkit.catalogue.decisions import DECISION_COLUMNS, as_text, read_decisions, without_zeros
+from elrkit.catalogue.feeds import CSV_COLUMNS, MAX_FIELD, XML_COLUMNS, FileRefused, printable, read_csv, read_xml
+from elrkit.catalogue.groups import group_products, near_groups, split_by_group, title_stem
 from elrkit.config import ConfigError, one_line
-from elrkit.decisions import DECISION_COLUMNS, as_text, read_decisions, without_zeros
-from elrkit.feeds import CSV_COLUMNS, MAX_FIELD, XML_COLUMNS, FileRefused, printable, read_csv, read_xml
-from elrkit.groups import group_products, near_groups, split_by_group, title_stem
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 
 from elrkit import data
+from elrkit.catalogue.feeds import CSV_COLUMNS, XML_COLUMNS
 from elrkit.config import require
-from elrkit.feeds import CSV_COLUMNS, XML_COLUMNS
 
 # The 20 superclasses of CIFAR-100 (A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009).
 CIFAR100_SUPERCLASSES = {

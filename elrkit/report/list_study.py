@@ -1,4 +1,4 @@
-"""How well `elrkit.audit` finds wrong labels, beside cleanlab: a study a noise level and seed, one JSON file each.
+"""How well `elrkit.catalogue.audit` finds wrong labels, beside cleanlab: a study a noise level and seed, one JSON file each.
 
     python -m elrkit audit-study        the studies of the report: human labels of CIFAR-10, three levels, three seeds
 
@@ -25,11 +25,13 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.model_selection import StratifiedKFold
 
-from elrkit import audit, data, plans, runs, train
+from elrkit import data, records, runner, train
+from elrkit.catalogue import audit
 from elrkit.config import HUMAN_NOISE_RATES, ConfigError, RunConfig, as_list, is_whole
-from elrkit.paper import interval_text, t_interval
-from elrkit.plans import LEVELS
 from elrkit.progress import duration
+from elrkit.report import plans
+from elrkit.report.paper import interval_text, t_interval
+from elrkit.report.plans import LEVELS
 
 SCHEMA = 2  # 1 trained the cross-entropy for a quarter of ELR's epochs
 TEST_IMAGES = 2_000  # choose the best epoch of cross-entropy; more would only take time
@@ -137,7 +139,7 @@ def run(
     cleanlab = _cleanlab_version()  # before hours of training
     dataset = problem(study)
     given, truth = dataset.train_labels.numpy(), dataset.train_truth.numpy()
-    folder = runs.state_root() / "audit" / study.name
+    folder = records.state_root() / "audit" / study.name
 
     def part(name: str, config: RunConfig, labelled: data.Dataset) -> tuple[dict, dict]:
         record, outcome = _trained(config, labelled, folder, should_stop)
@@ -209,7 +211,7 @@ def _trained(
     record = train.fit(config, dataset=dataset, state_dir=state, should_stop=should_stop)
     if record["status"] != "finished":
         raise data.DataError(f"{config.describe()}: diverged ({record['diverged']}); the study cannot go on")
-    runs.write_text(path, json.dumps(record))
+    records.write_text(path, json.dumps(record))
     train.Checkpoints(state).discard()
     return kept()
 
@@ -281,7 +283,7 @@ def compare(
 
 def folder() -> Path:
     """Where the studies' files are: `audit` beside the folder of run records."""
-    return runs.results_root().parent / "audit"
+    return records.results_root().parent / "audit"
 
 
 def path_of(study: Study) -> Path:
@@ -293,7 +295,7 @@ def save(record: dict) -> Path:
     rows = ",\n".join(f"  {json.dumps(_short(row), allow_nan=False)}" for row in record["rows"])
     lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in record.items() if key != "rows"]
     path = path_of(Study(**record["study"]))
-    runs.write_text(path, "{\n" + ",\n".join(lines) + f',\n "rows": [\n{rows}\n ]\n}}\n')
+    records.write_text(path, "{\n" + ",\n".join(lines) + f',\n "rows": [\n{rows}\n ]\n}}\n')
     return path
 
 
@@ -325,15 +327,15 @@ def gather(wanted: Sequence[Study], train: bool = False) -> pd.DataFrame:
         todo = [study for study in wanted if find(study) is None]
         print(f"{len(todo)} studies to make, at most {duration(estimate_seconds(todo))}", file=sys.stderr, flush=True)
         make_missing(todo)
-    records = [record for study in wanted if (record := find(study))]
-    print(f"{len(records)} of {len(wanted)} studies are there")
-    return rows(records)
+    trained = [record for study in wanted if (record := find(study))]
+    print(f"{len(trained)} of {len(wanted)} studies are there")
+    return rows(trained)
 
 
-def rows(records: Sequence[dict]) -> pd.DataFrame:
+def rows(trained: Sequence[dict]) -> pd.DataFrame:
     """The rows of these studies' records in one table, as `gather` returns it."""
     table = []
-    for record in records:
+    for record in trained:
         # A record has the suspect list once, beside the score odds: who is on it does not depend on the order.
         listed = {
             row["source"]: {name: row[name] for name in LISTED} for row in record["rows"] if row["list"] == "suspect"
@@ -370,7 +372,7 @@ def make_missing(
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with runs.stop_on_signal() as stopped:
+        with runner.stop_on_signal() as stopped:
 
             def should_stop() -> bool:
                 return stopped.is_set() or (deadline is not None and time.monotonic() > deadline)
@@ -378,7 +380,7 @@ def make_missing(
             for study in wanted:
                 if should_stop():
                     break
-                with runs.lock(runs.state_root() / "audit" / study.name) as mine:
+                with records.lock(records.state_root() / "audit" / study.name) as mine:
                     if not mine or find(study):
                         continue
                     try:

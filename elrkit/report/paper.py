@@ -4,7 +4,7 @@
 
 `paper/published.csv` holds one row per published number, `paper/claims.csv` one row per claim with the rule that
 decides it. Nothing here opens a record: `runs` is a DataFrame with one row per run and at least the columns
-`RUN_COLUMNS` (accuracies and memorization as fractions), `studies` the rows of `elrkit.audit_study`. No verdict is
+`RUN_COLUMNS` (accuracies and memorization as fractions), `studies` the rows of `elrkit.report.list_study`. No verdict is
 typed by hand.
 
 A **number** is reproduced when our mean lies within a `tolerance` of it: our standard deviation over seeds plus theirs,
@@ -35,8 +35,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from elrkit import plans
 from elrkit.config import HUMAN_NOISE_RATES, RunConfig, cifar10_recipe
+from elrkit.report import plans
 
 VERDICTS = (
     "reproduced",
@@ -51,7 +51,7 @@ NUMBER_TOLERANCE = 0.5  # percentage points
 SINGLE_RUN_CAP = 1.0  # points: further from a single published run noisy runs of ours decide nothing
 ENOUGH_SEEDS = len(plans.SEEDS)  # of most plans; that of SAM has one more, which a verdict does not wait for
 FINISHED = "finished"  # the status of a run that counts
-PAPER_FOLDER = Path(__file__).resolve().parents[1] / "paper"
+PAPER_FOLDER = Path(__file__).resolve().parents[2] / "paper"
 
 MEASURES = (
     "test_top1",
@@ -236,7 +236,7 @@ def decide(
 ) -> pd.DataFrame:
     """One row per claim and per published number, with its verdict (one of `VERDICTS`) and what it rests on.
 
-    studies: `elrkit.audit_study.rows`, for the claims about the list of labels to look at; None: none was made.
+    studies: `elrkit.report.list_study.rows`, for the claims about the list of labels to look at; None: none was made.
 
     Columns: id, kind ("claim" or "number"), source, text, where, chapter, verdict; published, published_std, ours, low,
     high (the 95 % interval), tolerance, all in `unit`; seeds, scale ("paper", "cpu"; of claims that need no run
@@ -574,7 +574,7 @@ def _by_effort(
 ) -> tuple[Finding, str]:
     """Rule effort: labels to look at until half of the wrong ones are found, down the list of one ELR run, in percent
     of those in any order, at most `bound` at every level of people's labels; a value a study."""
-    from elrkit import audit_study
+    from elrkit.report import list_study as audit_study
 
     findings = []
     for (level,) in (fixed["noise_convention"] for fixed in _cases(arguments)):
@@ -695,7 +695,8 @@ def _published_difference(claim: pd.Series, arguments: dict, published: pd.DataF
 
 def _stages(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame) -> tuple[Finding, str]:
     """Rule stages: residual blocks counted in the model itself, against `blocks`, as in 3-4-6-3."""
-    from elrkit import flops, models
+    from elrkit import models
+    from elrkit.report import networks as flops
 
     model = getattr(models, arguments["model"][0])(int(arguments["num_classes"][0]))
     blocks = "-".join(str(len(stage)) for stage in flops.stages(model))
@@ -704,8 +705,8 @@ def _stages(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd
 
 
 def _linear(claim: pd.Series, arguments: dict, published: pd.DataFrame, runs: pd.DataFrame) -> tuple[Finding, str]:
-    """Rule linear: wrong labels memorized in `elrkit.theory` fall to `early` percent, then rise to `end` percent."""
-    from elrkit import theory
+    """Rule linear: wrong labels memorized in `elrkit.report.theory` fall to `early` percent, then rise to `end` percent."""
+    from elrkit.report import theory
 
     fixed = {name: value[0] for name, value in arguments.items() if name != "seeds"}
     lowest, last = [], []

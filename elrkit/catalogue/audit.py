@@ -31,8 +31,8 @@ from PIL import Image
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
 
+from elrkit.catalogue.decisions import as_text, without_zeros
 from elrkit.data import Dataset
-from elrkit.decisions import as_text, without_zeros
 
 Method = Literal["odds", "self_confidence", "margin", "balanced"]
 
@@ -79,7 +79,7 @@ def label_scores(probabilities: ArrayLike, labels: ArrayLike, method: Method = "
     (Confident Learning, JAIR 2021) as cleanlab computes it.
     balanced: self_confidence after each class's probability is divided by its `class_confidence`, for a model that
     is surer of some classes than of others. Of the four it ranks ELR's targets best, in every study of
-    `elrkit.audit_study` and on misfiled clothes, so those are ordered by it.
+    `elrkit.report.list_study` and on misfiled clothes, so those are ordered by it.
     """
     p, y = _checked(probabilities, labels)
     rows = np.arange(len(y))
@@ -572,7 +572,7 @@ def review_page(
         "classes": sorted({*map(str, classes), *texts["label"], *texts["suggested_label"]}),
         "items": [[*row, _webp(picture)] for row, picture in zip(rows, pictures, strict=True)],
     }
-    template = resources.files("elrkit").joinpath("review.html").read_text(encoding="utf-8")
+    template = resources.files("elrkit.catalogue").joinpath("review.html").read_text(encoding="utf-8")
     hashes = {
         tag: base64.b64encode(hashlib.sha256(re.search(f"<{tag}>(.*?)</{tag}>", template, re.S)[1].encode()).digest())
         for tag in ("style", "script")

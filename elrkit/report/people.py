@@ -11,10 +11,10 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from elrkit import plans
-from elrkit.compare import LOSS_NAMES
 from elrkit.config import HUMAN_NOISE_RATES
-from elrkit.paper import interval_text
+from elrkit.report import plans
+from elrkit.report.compare import LOSS_NAMES
+from elrkit.report.paper import interval_text
 
 LEVELS = plans.LEVELS[::-1]  # from the cleanest on
 
@@ -230,7 +230,7 @@ def ranking(table: pd.DataFrame) -> list[str]:
 
 def foreseen(studies: pd.DataFrame) -> list[tuple[str, pd.Series]]:
     """Of people's wrong labels, the shares that nets trained without the image predict as labelled, a value a study:
-    (level, shares in [0, 1]). From the out-of-fold probabilities of `elrkit.audit_study.rows`, of which the natural
+    (level, shares in [0, 1]). From the out-of-fold probabilities of `elrkit.report.list_study.rows`, of which the natural
     list holds every label that is not the most probable class."""
     if studies.empty:
         return []

@@ -11,9 +11,13 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from elrkit import audit_study, compare, human_noise, paper, plans, runs, shop
+from elrkit import records
 from elrkit.config import RunConfig
-from elrkit.paper import interval_text
+from elrkit.report import compare, paper, plans
+from elrkit.report import list_study as audit_study
+from elrkit.report import made_shops as shop
+from elrkit.report import people as human_noise
+from elrkit.report.paper import interval_text
 
 SCALES = ("paper", "cpu")
 NAMES = {"ce": "cross-entropy", "elr": "ELR", "sce": "symmetric cross-entropy", "nce_rce": "NCE + RCE"}
@@ -22,7 +26,7 @@ NONE = "not run yet"
 
 def ledger() -> pd.DataFrame:
     """`paper.decide` on all records there are: of runs, and of the studies of the list of labels to look at."""
-    every_run = runs.table(runs.read_all())
+    every_run = records.table(records.read_all())
     return paper.decide(paper.load_claims(), paper.load_published(), every_run, studies())
 
 
@@ -226,7 +230,7 @@ def _paired(
     both have."""
     arms: tuple[dict[int, dict], dict[int, dict]] = ({}, {})
     for config in planned:
-        if (record := runs.find(config)) and record["status"] == "finished":
+        if (record := records.find(config)) and record["status"] == "finished":
             arms[second(config)][config.seed] = record["curves"]
     seeds = sorted(arms[0].keys() & arms[1].keys())
     return [arms[0][seed] for seed in seeds], [arms[1][seed] for seed in seeds]
@@ -289,7 +293,7 @@ def _short_answer(planned: Sequence[RunConfig]) -> str:
 
 def pairs() -> pd.DataFrame:
     """`compare.kept_from_memory` of the report's records on photos: CIFAR's, and those of the made shops."""
-    return compare.kept_from_memory(_on_photos(runs.table(runs.read_all())))
+    return compare.kept_from_memory(_on_photos(records.table(records.read_all())))
 
 
 def _on_photos(table: pd.DataFrame) -> pd.DataFrame:
@@ -409,9 +413,9 @@ def as_html(found: Iterable[tuple[str, str]], titles: dict[str, str], folder: st
     return f"<ul>{''.join(f'<li>{link}: {text}</li>' for link, text in links)}</ul>"
 
 
-def _finished(planned: Sequence[RunConfig], records: Sequence[dict]) -> pd.DataFrame:
+def _finished(planned: Sequence[RunConfig], trained: Sequence[dict]) -> pd.DataFrame:
     """The table of the finished runs that held nothing out."""
-    table = runs.table(records)
+    table = records.table(trained)
     return table[(table["status"] == "finished") & (table["split"] == "all")] if len(table) else table
 
 
@@ -423,7 +427,7 @@ def _first(
     """The sentence about the first scale at which the plan's runs suffice for one; of its table, made by `table_of`."""
     for scale in SCALES:
         planned = plans.plan(plan, scale)
-        table = table_of(planned, [record for config in planned if (record := runs.find(config))])
+        table = table_of(planned, [record for config in planned if (record := records.find(config))])
         text = sentence(table) if len(table) else ""
         if text:
             return f"{text} ({scale} scale)"
@@ -504,7 +508,7 @@ def sam(table: pd.DataFrame) -> str:
             memorized.append(f"{_points(short, 'sam_rho', rho, 0.0, 'batches_wrong_memorized')} with {NAMES[loss]}")
     if not parts:
         return ""
-    over = compare.sam_over_all(_on_photos(runs.table(runs.read_all())))
+    over = compare.sam_over_all(_on_photos(records.table(records.read_all())))
     elsewhere = ""
     if len(over) > 1:
         elsewhere = (
@@ -628,9 +632,9 @@ def forensics() -> str:
     """The two ladders, from the recipe as described to what the code ran; each at the larger scale that has it."""
     first = _first(ladder, "forensics", partial(compare.compare, arms=compare.LADDER))
 
-    def of_elr(planned: Sequence[RunConfig], records: Sequence[dict]) -> pd.DataFrame:
+    def of_elr(planned: Sequence[RunConfig], trained: Sequence[dict]) -> pd.DataFrame:
         cell = [config for config in planned if (config.noise_rate, config.loss) == (planned[0].noise_rate, "elr")]
-        return compare.compare(cell, records, compare.SAM_LADDER)
+        return compare.compare(cell, trained, compare.SAM_LADDER)
 
     second = _first(sam_ladder, "forensics", of_elr)
     return first if second == NONE else f"{first}. {second}"

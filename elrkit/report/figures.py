@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 
-from elrkit import compare, paper
+from elrkit.report import compare, paper
 
 # Okabe and Ito's colours, told apart under the common kinds of colour blindness; lines differ in dash too.
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
@@ -118,8 +118,8 @@ def kept_from_memory(pairs: pd.DataFrame) -> Figure:
     """What ELR gained in test accuracy against how many labels it kept from being memorized: a mark per setting, at the
     last epoch and at the best ones.
 
-    pairs  `elrkit.compare.kept_from_memory`; marks are means over seeds, their bars run from the lowest to the highest,
-           beside the line of `elrkit.compare.gain_per_label` and the one on which each percent is worth a point
+    pairs  `elrkit.report.compare.kept_from_memory`; marks are means over seeds, their bars run from the lowest to the highest,
+           beside the line of `elrkit.report.compare.gain_per_label` and the one on which each percent is worth a point
 
     Raises ValueError when there is no pair.
     """
@@ -171,7 +171,7 @@ def kept_from_memory(pairs: pd.DataFrame) -> Figure:
 def differences(table: pd.DataFrame) -> Figure:
     """What ELR adds to cross-entropy and SAM to SGD in every cell, with intervals, at the last epoch and at the best.
 
-    table  `elrkit.findings.differences`. Marks with a line are means with their 95 % interval over seeds, hollow ones a
+    table  `elrkit.report.findings.differences`. Marks with a line are means with their 95 % interval over seeds, hollow ones a
            single seed; filled squares: paper scale, triangles: cpu scale, another question whose level cannot be
            compared; diamonds and stars: the papers'. A cell without a mark of ours says why.
 
@@ -223,7 +223,7 @@ def differences(table: pd.DataFrame) -> Figure:
 def table1(cells: pd.DataFrame) -> Figure:
     """The cells of the paper's Table 1: published numbers beside ours, one panel per dataset and schedule.
 
-    cells  `elrkit.paper.table1`. Hollow: the paper; filled with its 95 % interval: ours at paper scale; triangles: ours
+    cells  `elrkit.report.paper.table1`. Hollow: the paper; filled with its 95 % interval: ours at paper scale; triangles: ours
     at cpu scale, another question whose level cannot be compared; stars: Liu et al. Cells without a mark of ours are
     not run yet.
     """
@@ -313,7 +313,7 @@ def human_confusion(counts: dict[str, np.ndarray], class_names: list[str]) -> Fi
 def agreement(table: pd.DataFrame, people: str = "people") -> Figure:
     """What can be measured against what is true: a panel per level, a mark per run and set of labels.
 
-    table  `elrkit.human_noise.agreement`; people  as in `human_memorization`. On the diagonal agreement tells the
+    table  `elrkit.report.people.agreement`; people  as in `human_memorization`. On the diagonal agreement tells the
     truth; right of the dotted line a network agrees with more labels than are right.
     """
     shapes = {"training": "o", "held-out": "s", "test": "^"}
@@ -344,7 +344,7 @@ def agreement(table: pd.DataFrame, people: str = "people") -> Figure:
 def wrong_labels_found(rows: pd.DataFrame, looks: tuple[float, ...]) -> Figure:
     """How many of the wrong labels a person has met after looking at a share of all: a panel per level.
 
-    rows  `elrkit.audit_study.named`, with the column found: shares at `looks`. Lines are means over seeds, bands lowest
+    rows  `elrkit.report.list_study.named`, with the column found: shares at `looks`. Lines are means over seeds, bands lowest
     to highest; where a line crosses the dotted one, half of the wrong labels are found.
     """
     styles = dict(
@@ -385,7 +385,7 @@ def _shared_legend(figure: Figure, axes) -> None:
 def related_losses(rows: pd.DataFrame) -> Figure:
     """Test accuracy and memorized labels of each loss, a column per noise rate.
 
-    rows  `elrkit.paper.related_losses` of one scale. Filled: the paper's recipe; hollow: the loss's authors' settings;
+    rows  `elrkit.report.paper.related_losses` of one scale. Filled: the paper's recipe; hollow: the loss's authors' settings;
     bars: 95 % t intervals over seeds, none for a single seed; stars, at paper scale: the accuracy that Liu et al. print
     """
     scale = rows["scale"].iloc[0]
@@ -498,7 +498,7 @@ def _axis(values: pd.Series, kind: str) -> tuple[np.ndarray, list[tuple[float, s
 
 
 def importance(rows: pd.DataFrame, names: dict[str, str], title: str) -> Figure:
-    """How much each hyper-parameter matters: `elrkit.sweeps.forest_importance`'s rows, with their 95 % intervals."""
+    """How much each hyper-parameter matters: `elrkit.report.sweeps.forest_importance`'s rows, with their 95 % intervals."""
     figure = Figure(figsize=(6.4, 0.36 * len(rows) + 1.0), layout="constrained")
     figure.suptitle(title, fontsize="medium")
     ax = figure.subplots()
@@ -517,7 +517,7 @@ def selection(runs: pd.DataFrame, chosen: pd.DataFrame, wrong: float, title: str
     """Accuracy on held-out images with noisy labels against accuracy on the test images, a point a run.
 
     runs    `elrkit.runs.table` of finished runs of one sweep
-    chosen  `elrkit.sweeps.selection` of the same runs; its settings are ringed
+    chosen  `elrkit.report.sweeps.selection` of the same runs; its settings are ringed
     wrong   share of wrong labels, spread over the other nine classes: the line is what a network of a given true
             accuracy is expected to score on such labels
     """
@@ -572,7 +572,7 @@ ARM_STYLES = {"CE": (VERMILION, "--", "o"), "ELR": (BLUE, "-", "s"), "ELR + SAM"
 def leakage(table: pd.DataFrame, published: float, wrong: float) -> Figure:
     """What near-duplicates across the split do to agreement with the shop's labels, and to accuracy.
 
-    table      `elrkit.shop.table` of the shops of one scale; lines join the means over seeds of the splits by product,
+    table      `elrkit.report.made_shops.table` of the shops of one scale; lines join the means over seeds of the splits by product,
                bars run from the lowest to the highest seed; hollow marks are the split by group, drawn above the split
                by product of the same feed
     published  the paper's agreement with SAM, in [0, 1]
@@ -633,7 +633,7 @@ def gallery(images: np.ndarray, label, prediction, truth, row) -> Figure:
 def fine_tuning(table: pd.DataFrame) -> Figure:
     """Test accuracy after correcting a share of the labels and going on, by the list and at random.
 
-    table  `elrkit.shop.clean_table`; lines are means over seeds, bands from the lowest to the highest; 0 % is the
+    table  `elrkit.report.made_shops.clean_table`; lines are means over seeds, bands from the lowest to the highest; 0 % is the
            control, the same epochs with nothing corrected
     """
     figure = Figure(figsize=(5.4, 3.6), layout="constrained")
@@ -715,7 +715,7 @@ def _experiment(curves: pd.DataFrame) -> str:
 def ladder(rows: pd.DataFrame, title: str = "") -> Figure:
     """Test accuracy of a ladder of runs, one change a rung: a panel for each noise rate and loss, a row for each arm.
 
-    rows  `elrkit.compare.compare`, with the columns of `beside_published` where there are any
+    rows  `elrkit.report.compare.compare`, with the columns of `beside_published` where there are any
 
     Filled dots are the rungs, joined by a line, with the change to the rung before; hollow ones single changes, with
     the change to what they change. Bars are 95 % t intervals over seeds, cut at the edge of the panel; ticks are the
@@ -837,7 +837,7 @@ def accuracy_by_cost(rows: pd.DataFrame) -> Figure:
     """Test accuracy against what the training cost, counted in operations and, where no run shared its device, in
     seconds, a panel each.
 
-    rows  `elrkit.compare.compare` of `SAM_ARMS` at one noise rate; bars are 95 % t intervals over seeds, cut at
+    rows  `elrkit.report.compare.compare` of `SAM_ARMS` at one noise rate; bars are 95 % t intervals over seeds, cut at
           the edge of the panel
 
     Raises ValueError when nothing was run.

@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from elrkit import flops, paper, runs
+from elrkit import records as store
 from elrkit.config import ELR_CIFAR10, RunConfig
+from elrkit.report import networks as flops
+from elrkit.report import paper
 
 LOSS_NAMES = {"ce": "CE", "elr": "ELR"}
 
@@ -103,7 +105,7 @@ def compare(configs: Sequence[RunConfig], records: Sequence[dict], arms: Sequenc
 
     The arm on noisy test labels is left out where no label is wrong. Raises ValueError for configs of several scales.
     """
-    scales = {runs.scale(config) for config in configs}
+    scales = {store.scale(config) for config in configs}
     if len(scales) > 1:
         raise ValueError(f"compare: runs of the scales {', '.join(sorted(scales))}; give the plan of one")
     cells: dict[tuple, dict[frozenset, dict[int, RunConfig]]] = {}
@@ -173,8 +175,8 @@ def _mean(values) -> float:
 def beside_published(rows: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """`rows` of `compare` with the cell of the paper's Table 1 (CIFAR-10, multi-step) beside each at paper scale.
 
-    Adds published, tolerance (of the ledger, `elrkit.paper.tolerance`) and lands: the ledger's answer
-    (`elrkit.paper.against_number`), None where that is open. Nothing where the scale is another or the training has not
+    Adds published, tolerance (of the ledger, `elrkit.report.paper.tolerance`) and lands: the ledger's answer
+    (`elrkit.report.paper.against_number`), None where that is open. Nothing where the scale is another or the training has not
     the paper's length, so that its level is no comparison.
     """
     cells = _table1_cells(published)

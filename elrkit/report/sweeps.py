@@ -1,6 +1,6 @@
 """What a hyper-parameter sweep says: which settings matter, how surely, and what it costs to choose by noisy labels.
 
-    >>> runs_of_a_sweep = runs.table(records)                                        # doctest: +SKIP
+    >>> runs_of_a_sweep = records.table(records)                                        # doctest: +SKIP
     >>> fields = varied(runs_of_a_sweep)                                             # doctest: +SKIP
     >>> score, importance = forest_importance(runs_of_a_sweep, fields)              # doctest: +SKIP
 

@@ -3,7 +3,7 @@
     for product in read_xml(path, "product", XML_COLUMNS, damage := []): ...
 
 The files are a stranger's: they are read as a stream, without entities, document types or network, and a product that
-cannot be made out comes as None. Whether a product can be used is `elrkit.catalogue`'s to say.
+cannot be made out comes as None. Whether a product can be used is `elrkit.catalogue.importer`'s to say.
 """
 
 import codecs
