@@ -3,7 +3,7 @@
 python book/build.py execute NAME...   notebooks/NAME.py -> _build/notebooks/NAME.ipynb, executed by papermill
 python book/build.py html              the executed notebooks and book/ -> _build/html, warnings as errors
 python book/build.py store             the executed notebooks -> notebooks/NAME.ipynb, without times and paths
-python book/build.py readme            the README's table and figures, from the committed records
+python book/build.py readme            the README's figure, from the committed records
 """
 
 import re
@@ -89,7 +89,6 @@ def html() -> None:
     shutil.rmtree(BUILD / "html", ignore_errors=True)  # pages that left the table of contents would survive
     shutil.copytree(ROOT / "book", STAGE / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     shutil.copy(ROOT / "_config.yml", STAGE)
-    draw_figures(STAGE / "book" / "_static")  # of the records that the notebooks have read
     (STAGE / "notebooks").mkdir()
     for path in sorted(EXECUTED.glob("*.ipynb")):
         if not (ROOT / "notebooks" / path.name).with_suffix(".py").exists():
@@ -109,40 +108,16 @@ def html() -> None:
     ]  # fmt: skip
     if subprocess.run(command, check=False).returncode:
         sys.exit("the book was not built: see the warnings above")
-
-
-MARKS = "<!-- from the records, by book/build.py readme -->\n", "\n<!-- end -->"
-
-
-def with_table(text: str, table: str) -> str:
-    """The README's text with `table` between its marks."""
-    before, rest = text.split(MARKS[0])
-    return before + MARKS[0] + table + MARKS[1] + rest.split(MARKS[1])[1]
+    shutil.copytree(
+        ROOT / "results" / "runs", BUILD / "html" / "_static" / "records", ignore=shutil.ignore_patterns("digits")
+    )
 
 
 def readme() -> None:
-    from elrkit.report import findings
+    from elrkit.report import effects, figures
 
-    path = ROOT / "README.md"
-    path.write_text(with_table(path.read_text(), findings.readme(findings.ledger())))
-    draw_figures(ROOT / "book" / "_static")
-
-
-def draw_figures(folder: Path) -> None:
-    """The figures of the front page and the README, as far as their runs are there."""
-    from elrkit import records
-    from elrkit.report import figures as plots
-    from elrkit.report import findings, plans
-
-    trained = [records.find(config) for config in plans.plan("early-learning", "cpu") if config.noise_rate == 0.2]
-    figures = {}
-    if trained := [record for record in trained if record]:
-        figures["early_learning"] = plots.early_learning(records.curves(trained), "batches")
-    if len(pairs := findings.pairs()):
-        figures["kept_from_memory"] = plots.kept_from_memory(pairs)
-    figures["differences"] = plots.differences(findings.differences())
-    for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
+    figure = figures.answer(effects.evidence())
+    figure.savefig(ROOT / "book" / "_static" / "answer.png", dpi=144, metadata={"Software": None})
 
 
 def main() -> None:

@@ -15,7 +15,7 @@
 # # Why it works
 #
 # **In short:** ELR opposes a wrong label for as long as its target remembers the true class. In the linear model λ must
-# exceed 2 for that to last; in a network that alone does not suffice ({doc}`forensics`).
+# exceed 2 for that to last; in a network that alone does not suffice ({doc}`crops`).
 #
 # The paper leaves the gradient of early-learning regularization (ELR) and the theorem behind it to {cite:t}`liu2020`.
 # This chapter works them out: the gradient step by step, each step checked by automatic differentiation; what its sign
@@ -315,5 +315,5 @@ print(
 
 # %% [markdown]
 # A network is not this model: its examples share features, and weight decay keeps its outputs away from certainty.
-# That λ exceeds 2 does not suffice there: under crops drawn once ({doc}`forensics`) a net with λ = 3 memorizes more than half
+# That λ exceeds 2 does not suffice there: under crops drawn once ({doc}`crops`) a net with λ = 3 memorizes more than half
 # of the wrong labels.

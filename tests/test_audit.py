@@ -1,4 +1,5 @@
-"""elrkit.catalogue.audit: scores and figures against cleanlab, scikit-learn and brute force; the page in a real browser."""
+"""elrkit.catalogue.audit: scores and figures against cleanlab, scikit-learn and brute force; the page in a real
+browser."""
 
 import base64
 import csv

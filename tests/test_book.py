@@ -59,7 +59,7 @@ def test_page_loads_with_a_heading_and_text_for_every_image(visit, name):
     assert not re.search(r"\{(glue|doc|cite|numref)[:}]|Traceback", text)
 
 
-@pytest.mark.parametrize("name", ["book/index", "notebooks/theory", "notebooks/sam"])
+@pytest.mark.parametrize("name", ["book/index", "notebooks/made", "notebooks/sam"])
 def test_wide_figures_and_tables_stay_within_the_window(visit, name):
     page = visit(name)
     assert page.locator(".full-width, .tag_full-width").count() > 0
@@ -89,44 +89,57 @@ def test_text_can_be_read_in_light_and_dark(visit, scheme):
     assert (high + 0.05) / (low + 0.05) >= 7
 
 
-def test_ledger_filters_and_sorts_in_the_page(visit):
+def test_the_answer_comes_first(visit):
     page = visit("book/index")
-    table = page.locator("table.ledger")
-    visible = table.locator("tbody tr:visible")
-    everything = visible.count()
-    assert everything > 20
-    tools = page.locator(".ledger-tools")
-    tools.locator("select").select_option("untestable")
-    assert 0 < visible.count() < everything
-    assert set(visible.locator(".verdict").all_inner_texts()) == {"untestable"}
-    tools.locator("select").select_option("")
-    tools.locator("input").fill("SAM")
-    assert all("sam" in row.lower() for row in visible.all_inner_texts())
-    tools.locator("input").fill("")
-    heading = table.locator("th button").nth(1)
-    heading.click()
-    claims = [row.locator("td").nth(1).inner_text() for row in visible.all()]
-    heading.click()
-    assert [row.locator("td").nth(1).inner_text() for row in visible.all()] == claims[::-1]
-    for name in ("book/index", "notebooks/ledger"):  # signs, thousands, and what is empty first
-        table = visit(name).locator("table.ledger")
-        table.locator("th button").nth(2).click()
-        cells = [cell.inner_text() for cell in table.locator("tbody td:nth-child(3)").all()]
-        numbers = [float(re.match(r"-?[\d,.]+", text)[0].replace(",", "")) for text in cells if text]
-        assert len(numbers) > 5
-        assert numbers == sorted(numbers)
-        assert not any(cells[: len(cells) - len(numbers)])
+    for width, height, end in ((1440, 1000, 1000), (390, 844, 800)):
+        page.set_viewport_size({"width": width, "height": height})
+        assert page.locator("article p").first.bounding_box()["y"] < end - 100
+    page.set_viewport_size({"width": 1440, "height": 1000})
+    figure = page.locator("article .cell_output img, article img, article svg").first.bounding_box()
+    assert figure["y"] + figure["height"] < 1000
+    assert page.locator("article li").first.bounding_box()["y"] < 1000
+    words = len(page.locator("article").inner_text().split())
+    assert words < 2000
 
 
-def test_ledger_leads_to_chapters_and_runs(visit):
+def test_claims_open_to_their_runs_and_these_to_their_records(visit):
     page = visit("book/index")
-    links = {a.get_attribute("href") for a in page.locator("table.ledger td a").all()}
-    assert {link.partition("#")[0] for link in links} >= {"../notebooks/made.html", "../notebooks/table1.html"}
-    targets = {link.partition("#")[2] for link in links if "#" in link}
-    assert targets
-    assert all((HTML / "book" / link.partition("#")[0]).exists() for link in links)
-    made = visit("notebooks/made")
-    assert targets <= set(made.locator("[id^=run-]").evaluate_all("spans => spans.map(span => span.id)"))
+    table = page.locator("table.claims")
+    assert table.locator("tbody tr").count() >= 15
+    first = table.locator("tr#claim-sam-elr details").first
+    first.locator("summary").click()
+    link = first.locator("a").first
+    link.click()
+    page.wait_for_url("**/made.html#run-*")
+    row = page.locator("tr:has(span:target)")
+    assert row.count() == 1
+    assert row.evaluate("r => getComputedStyle(r).backgroundColor") != page.locator(
+        "tr:has(span[id^=run-])"
+    ).last.evaluate("r => getComputedStyle(r).backgroundColor")
+    record = row.locator("span:target a").get_attribute("href")
+    assert (HTML / "notebooks" / record).exists()
+
+
+def test_claims_are_cards_on_a_phone(visit):
+    page = visit("book/index")
+    page.set_viewport_size({"width": 390, "height": 844})
+    box = page.locator("table.claims tbody tr").first.bounding_box()
+    assert box["width"] <= 390
+    assert not page.locator("table.claims thead").is_visible()
+
+
+@pytest.mark.parametrize("name", pages())
+def test_links_of_a_page_lead_somewhere(visit, name):
+    page = visit(name)
+    links = page.locator("article a[href], nav a[href]").evaluate_all("all => [...new Set(all.map(a => a.href))]")
+    inside = [link.removeprefix(HTML.as_uri() + "/") for link in links if link.startswith("file:")]
+    missing = []
+    for link in inside:
+        path, _, anchor = link.partition("#")
+        file = HTML / path.partition("?")[0]
+        if not file.exists() or (anchor and file.suffix == ".html" and f'id="{anchor}"' not in file.read_text()):
+            missing.append(link)
+    assert missing == []
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -1,4 +1,5 @@
-"""How well `elrkit.catalogue.audit` finds wrong labels, beside cleanlab: a study a noise level and seed, one JSON file each.
+"""How well `elrkit.catalogue.audit` finds wrong labels, beside cleanlab: a study a noise level and seed, one JSON file
+each.
 
     python -m elrkit audit-study        the studies of the report: human labels of CIFAR-10, three levels, three seeds
 
@@ -8,12 +9,11 @@ taken at its best epoch, whose loss is the simplest score. Finished parts stay i
 study goes on where it was. Results lie in `results/audit`, beside the run records.
 """
 
-import itertools
 import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -29,13 +29,11 @@ from elrkit import data, records, runner, train
 from elrkit.catalogue import audit
 from elrkit.config import HUMAN_NOISE_RATES, ConfigError, RunConfig, as_list, is_whole
 from elrkit.progress import duration
-from elrkit.report import plans
-from elrkit.report.paper import interval_text, t_interval
+from elrkit.report import effects, plans
 from elrkit.report.plans import LEVELS
 
 SCHEMA = 2  # 1 trained the cross-entropy for a quarter of ELR's epochs
 TEST_IMAGES = 2_000  # choose the best epoch of cross-entropy; more would only take time
-FORM = "{:.3f}"  # of the tables' means and intervals
 LISTED = ("listed_share", "precision", "recall", "f1")  # what `audit.measure` says of a list, whatever its order
 LOOKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
@@ -117,7 +115,7 @@ def recipe(study: Study, loss: str, epochs: int) -> RunConfig:
     """The training of all parts: that of `elrkit audit`."""
     small = dict(lr=0.03, batch_size=64, augmentation="none", precision="float32")
     changes = small if study.dataset == "digits" else {}
-    return plans.for_list(study.dataset, loss, epochs, eval_every=epochs, seed=study.seed, **changes)
+    return for_list(study.dataset, loss, epochs, eval_every=epochs, seed=study.seed, **changes)
 
 
 def fold_rows(labels: ArrayLike, folds: int, seed: int) -> list[np.ndarray]:
@@ -317,6 +315,11 @@ def find(study: Study) -> dict | None:
         return None
 
 
+def all_records() -> list[dict]:
+    """The records of the report's own studies, as far as they are there."""
+    return [record for study in studies() if (record := find(study))]
+
+
 def gather(wanted: Sequence[Study], train: bool = False) -> pd.DataFrame:
     """One row for each way of finding wrong labels in each of these studies that has a record; prints how many have.
 
@@ -406,13 +409,11 @@ def _short(row: dict) -> dict:
 
 # Tables ---------------------------------------------------------------------------------------------------------------
 
-ELR, BOTH = OURS = ("ELR targets", "ELR targets and out-of-fold CE")
-CLEANLAB, CE_LOSS = RIVALS = ("cleanlab, out-of-fold CE", "CE loss, best epoch")
 FINDERS = {  # (source, score, list) -> its name in tables and figures; each with the package's own default
-    ("elr", audit.OF_TARGETS, "suspect"): ELR,
-    ("out_of_fold", "cleanlab", "cleanlab"): CLEANLAB,
-    ("both", audit.OF_TARGETS, "suspect"): BOTH,
-    ("ce", "self_confidence", "natural"): CE_LOSS,
+    ("elr", audit.OF_TARGETS, "suspect"): "ELR targets",
+    ("out_of_fold", "cleanlab", "cleanlab"): "cleanlab, out-of-fold CE",
+    ("both", audit.OF_TARGETS, "suspect"): "both",
+    ("ce", "self_confidence", "natural"): "CE loss, best epoch",
     ("chance", "none", "all"): "chance",
 }
 
@@ -425,149 +426,29 @@ def named(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """The named finders of one scale as a person reads them: a row per level and finder, intervals over seeds.
+    """The named finders as a person reads them: a row per level and finder, percent, mean and 95 % interval over seeds.
 
-    Precision is the share of really wrong labels among the most suspicious 1, 5 and 10 %; F1 is of each finder's own
-    list (chance lists everything).
+    looks: labels to look at until half of the wrong ones are found, of looks in any order; precision: really wrong
+    labels among the most suspicious 1, 5 and 10 %.
     """
+    rows = rows.assign(looks=rows["effort_half"] / rows["effort_half_random"])
     columns = {
-        "average_precision": "average precision", "precision_at_1": "precision at 1 %",
-        "precision_at_5": "at 5 %", "precision_at_10": "at 10 %", "f1": "F1 of its list",
+        "looks": "looks for half", "precision_at_1": "precision at 1 %", "precision_at_5": "at 5 %",
+        "precision_at_10": "at 10 %", "average_precision": "average precision",
     }  # fmt: skip
-    table = []
-    for (level, finder), part in named(rows).groupby(["level", "finder"], sort=False):
-        texts = {text: _share(part[column]) for column, text in columns.items()}
-        table.append({"level": level, "finder": finder, **texts, "seeds": part["seed"].nunique()})
-    return pd.DataFrame(table, columns=["level", "finder", *columns.values(), "seeds"])
-
-
-def _share(values: Iterable[float]) -> str:
-    """Mean and interval over seeds of a measure between 0 and 1, where its interval ends, too."""
-    return interval_text(values, FORM, none="", one="", limits=(0.0, 1.0))
-
-
-def lists(rows: pd.DataFrame, source: str = "elr") -> pd.DataFrame:
-    """The lists made from one source of probabilities: a row per level and list, means and intervals over seeds."""
-    columns = {"listed_share": "share listed", "precision": "precision", "recall": "recall", "f1": "F1"}
-    kept = rows[(rows["source"] == source) & rows["score"].isin(["odds", "cleanlab"])]
     table = [
-        {
-            "level": level,
-            "list": name,
-            **{text: _share(part[column]) for column, text in columns.items()},
-        }
-        for (level, name), part in kept.groupby(["level", "list"], sort=False)
+        {"level": level, "finder": finder}
+        | {name: effects.text(effects.interval(100 * part[column])) for column, name in columns.items()}
+        for (level, finder), part in named(rows).groupby(["level", "finder"], sort=False)
     ]
-    return pd.DataFrame(table, columns=["level", "list", *columns.values()])
+    return pd.DataFrame(table, columns=["level", "finder", *columns.values()])
 
 
-def other_scores(rows: pd.DataFrame) -> pd.DataFrame:
-    """Average precision of every score on every source: a row per level and source, a column per score."""
-    kept = rows[(rows["list"] != "natural") & ~rows["source"].isin(["ce", "chance"])]
-    if kept.empty:
-        return pd.DataFrame()
-    groups = kept.groupby(["level", "source", "score"], sort=False)["average_precision"]
-    return groups.agg(_share).unstack("score")
-
-
-def score_gain(rows: pd.DataFrame) -> str:
-    """In words: the average precision of ELR's targets in the order that the tool uses, less that of `odds`, within a
-    study; empty without a study."""
-    of_targets = rows[(rows["source"] == "elr") & (rows["list"] == "suspect")]
-    by_score = of_targets.pivot_table(index=["level", "seed"], columns="score", values="average_precision", sort=False)
-    if by_score.empty:
-        return ""
-    gain = by_score[audit.OF_TARGETS] - by_score["odds"]
-    levels = [f"{interval_text(part, '{:+.3f}')} on {level}" for level, part in gain.groupby("level", sort=False)]
-    return (
-        f"average precision of ELR's targets, {audit.OF_TARGETS} less odds: {', '.join(levels)}; above 0 in "
-        f"{(gain > 0).sum()} of {len(gain)} studies"
-    )
-
-
-def same_score(rows: pd.DataFrame) -> list[str]:
-    """In words: ELR's targets less its rivals, each pair by one score, so that the probabilities alone differ; average
-    precision, within a study. Of CE at its best epoch self-confidence alone is known."""
-    sentences = []
-    for source, name, score in (("ce", CE_LOSS, "self_confidence"), ("out_of_fold", CLEANLAB, audit.OF_TARGETS)):
-        of_score = rows[(rows["score"] == score) & rows["source"].isin(["elr", source])]
-        points = of_score.pivot_table(
-            index=["level", "seed"], columns="source", values="average_precision", aggfunc="first", sort=False
-        )
-        if {"elr", source} <= set(points.columns):
-            gain = (points["elr"] - points[source]).dropna()
-            levels = [
-                f"{interval_text(part, '{:+.3f}')} on {level}" for level, part in gain.groupby("level", sort=False)
-            ]
-            sentences.append(f"both by {score}, ELR targets less those of {name}: {', '.join(levels)}")
-    return sentences
-
-
-def test_accuracy(wanted: Sequence[Study]) -> str:
-    """In words: how good the nets behind the lists are on clean test images, a part per level; "" without a record.
-    That of the folds' nets is in no record."""
-    by_level: dict[str, list[dict]] = {}
-    for study in wanted:
-        if record := find(study):
-            by_level.setdefault(study.level, []).append(record["test_top1"])
-
-    def percent(found: list[dict], net: str) -> str:
-        return interval_text((100 * one[net] for one in found), "{:.1f}")
-
-    parts = [f"{level} {percent(found, 'elr')} and {percent(found, 'ce_best')}" for level, found in by_level.items()]
-    return f"test accuracy in percent, ELR and CE at its best epoch: {', '.join(parts)}" if parts else ""
-
-
-def differences(rows: pd.DataFrame, measures: Sequence[str] = ("average_precision", "f1")) -> pd.DataFrame:
-    """The finders that have ELR in them less each rival (cleanlab, the loss of CE), within a seed, so on the same
-    images, labels and folds: a row per level, finder, rival and measure.
-
-    Columns: level, finder, rival, measure, mean, low, high (95 % t interval; NaN for one seed), seeds, verdict (above,
-    below, undecided, one seed).
-    """
-    kept = named(rows).set_index("seed")
-    found = []
-    for level, finder, rival in itertools.product(kept["level"].unique(), OURS, RIVALS):
-        mine, theirs = (kept[(kept["level"] == level) & (kept["finder"] == name)] for name in (finder, rival))
-        for measure in measures:
-            points = (mine[measure] - theirs[measure]).dropna().to_numpy(dtype=float)
-            if not len(points):
-                continue
-            mean, low, high = t_interval(points)
-            verdict = "above" if low > 0 else "below" if high < 0 else "undecided"
-            found.append(
-                {"level": level, "finder": finder, "rival": rival, "measure": measure, "mean": mean,
-                 "low": low, "high": high, "seeds": len(points),
-                 "verdict": "one seed" if len(points) == 1 else verdict}
-            )  # fmt: skip
-    columns = ["level", "finder", "rival", "measure", "mean", "low", "high", "seeds", "verdict"]
-    return pd.DataFrame(found, columns=columns)
-
-
-def looks(part: pd.DataFrame, one: str = " (1 seed)") -> list[str]:
-    """Labels that a person looks at to fix half of the wrong ones: a text per finder; `part` a level of `named`,
-    `one` as in `interval_text`."""
-    counts = {finder: some["effort_half"] for finder, some in part.groupby("finder") if finder != "chance"}
-    return [f"{interval_text(counts[f], '{:,.0f}', one=one)} by {f}" for f in FINDERS.values() if f in counts]
-
-
-def saving(rows: pd.DataFrame) -> list[str]:
-    """How many labels a person looks at to fix half of the wrong ones, a sentence per level: with each finder, in any
-    order, and with a list without a fault."""
-    sentences = []
-    for level, part in named(rows).groupby("level", sort=False):
-        n, wrong, random = int(part["images"].iloc[0]), part["wrong"].mean(), part["effort_half_random"].mean()
-        sentence = (
-            f"{level}: of {n:,} labels {wrong:,.0f} are wrong. To fix half of these a person looks at "
-            f"{'; '.join(looks(part))}; {random:,.0f} in any order; "
-            f"{np.ceil(wrong / 2):,.0f} with a list without a fault."
-        )
-        of_elr = part[part["finder"] == ELR]
-        if len(of_elr):
-            left = of_elr["effort_half"].mean() / random
-            sentence += f" The list of one ELR run leaves {100 * left:.0f} % of the work."
-            shares = [(0.01, "precision_at_1"), (0.1, "precision_at_10")]
-            hits = [f"{share * n * of_elr[at].mean():,.0f} of its first {share * n:,.0f}" for share, at in shares]
-            sentence += f" Wrong are {' and '.join(hits)}."
-        sentences.append(sentence)
-    return sentences
+def less_than(rows: pd.DataFrame, rival: str, measure: str = "average_precision") -> pd.DataFrame:
+    """ELR targets less a rival of `FINDERS`, in percent of the measure, within a study: level, difference as text."""
+    by = named(rows).pivot_table(index=["level", "seed"], columns="finder", values=measure, sort=False)
+    points = 100 * (by["ELR targets"] - by[rival]).dropna()
+    texts = {
+        level: effects.text(effects.interval(part), "{:+.1f}") for level, part in points.groupby("level", sort=False)
+    }
+    return pd.Series(texts, name=f"ELR targets less {rival}").rename_axis("level").reset_index()

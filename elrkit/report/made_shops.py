@@ -7,9 +7,6 @@ A shop is a feed made by ``feedmaker`` from real images and read again by ``cata
 is known, and which products show the same article. Its dataset lies below the data root under a name that no machine
 changes (``shop/cpu-product-40-0.npz``); ``results/shop`` keeps one small JSON file per shop: what was put in, what the
 import found, how many test products have a near-duplicate in training, and each run's agreement with and without one.
-
-The second half is the paper's future work: correct a part of the labels, chosen by the list of ``audit`` or at random,
-and go on training (``python -m elrkit clean``).
 """
 
 import dataclasses
@@ -31,9 +28,8 @@ from elrkit import data, records, runner, train
 from elrkit.catalogue import audit
 from elrkit.catalogue import importer as catalogue
 from elrkit.catalogue import made_feed as feedmaker
-from elrkit.config import ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig, cifar10_recipe, cifar100_recipe
-from elrkit.report import plans
-from elrkit.report.paper import interval_text
+from elrkit.config import ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig, cifar100_recipe
+from elrkit.report import effects, plans
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +102,8 @@ class Shop:
 def shops(scale: str, seeds: Sequence[int] = plans.SEEDS, leaks: Sequence[int] = LEAKS) -> list[Shop]:
     """The shops of a scale (cpu, paper or digits), seeds outermost: one per leak split by product, the last split by
     group as well, and, at cpu scale, the open clothing feed. Raises ConfigError."""
-    if scale not in plans.SCALES:
-        raise ConfigError(f"scale={scale!r}: allowed are {', '.join(plans.SCALES)}")
+    if scale not in KINDS or scale == "clothing":
+        raise ConfigError(f"scale={scale!r}: allowed are cpu, paper, digits")
     if bad := [leak for leak in leaks if isinstance(leak, bool) or not isinstance(leak, int) or not 0 <= leak <= 90]:
         raise ConfigError(f"leaks={bad}: allowed are whole percents from 0 to 90")
     chosen = []
@@ -129,7 +125,7 @@ def configs(shop: Shop, epochs: int | None = None) -> dict[str, RunConfig]:
         )  # fmt: skip
     else:
         base = cifar100_recipe("ce", 0.0, "cosine", shop.seed, dataset=shop.dataset, augmentation="none")
-        base = base if shop.kind == "paper" else plans.at_cpu_scale(base)
+        base = base if shop.kind == "paper" else plans.for_small_net(base)
     base = base.with_(epochs=base.epochs if epochs is None else epochs)
     elr = ELR_CIFAR10 if shop.kind == "digits" else ELR_CIFAR100
     return {
@@ -213,7 +209,7 @@ def make(shop: Shop, root: str | Path | None = None) -> dict:
         },
         "runs": before["runs"] if before else {},
     }  # fmt: skip
-    _write_json(summary, summary_path(shop))
+    write_json(summary, summary_path(shop))
     return summary
 
 
@@ -281,7 +277,7 @@ def read(path: Path) -> dict | None:
         return None
 
 
-def _write_json(value: dict, path: Path) -> None:
+def write_json(value: dict, path: Path) -> None:
     records.write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
@@ -352,7 +348,7 @@ def measure(shop: Shop, epochs: int | None = None) -> None:
             summary["runs"][config.run_id]["list"] = {name: round(value, 6) for name, value in found.items()}
         if arm == "ELR" and shop.split == "group" and shop.seed == 0 and KINDS[shop.kind].source != "cifar100":
             _save_gallery(shop, dataset, predicted)
-    _write_json(summary, summary_path(shop))
+    write_json(summary, summary_path(shop))
 
 
 GALLERY = (
@@ -483,56 +479,6 @@ def lists(chosen: Sequence[Shop], epochs: int | None = None) -> pd.DataFrame:
     return pd.DataFrame(table, columns=[*key, "seeds", "products", *texts])
 
 
-def leakage_answer(table: pd.DataFrame, published: float) -> str:
-    """In words: what near-duplicates do to the agreement of ELR with SAM, whose 93.4 % the paper has, or, without such
-    runs, of the arm that agrees most, beside its accuracy, and, where the runs are of the paper's scale, whether it
-    reaches `published` (a share). `table` is of one scale."""
-    if table.empty:
-        return "not run yet"
-    theirs = table[table["arm"] == "ELR + SAM"]
-    cells = (theirs if len(theirs) else table).groupby(["split", "leak", "arm"])
-    split, leak, arm = cells["agreement"].mean().idxmax()
-    best = cells.get_group((split, leak, arm))
-    mine = table[table["arm"] == arm]
-    without = mine[(mine["split"] == split) & (mine["leak"] < leak)]
-    single = mine["seed"].nunique() == 1
-
-    def measured(rows: pd.DataFrame, column: str) -> str:
-        return interval_text(100 * rows[column], "{:.1f} %", one="" if single else " (1 seed)")
-
-    def shared(rows: pd.DataFrame) -> str:
-        return f"{100 * rows['near_duplicates'].mean():.0f} %"
-
-    if len(without):
-        least = without[without["leak"] == without["leak"].min()]
-        text = (
-            f"as the share of test products with a near-duplicate in training grows from {shared(least)} to "
-            f"{shared(best)}, the agreement of {arm} with the shop's labels goes from "
-            f"{measured(least, 'agreement')} to {measured(best, 'agreement')}, its accuracy from "
-            f"{measured(least, 'accuracy')} to {measured(best, 'accuracy')}"
-        )
-    else:
-        text = (
-            f"the highest agreement with the shop's labels is {measured(best, 'agreement')}, of {arm}, split by "
-            f"{split}, with a near-duplicate of {shared(best)} of the test products in training; the accuracy there is "
-            f"{measured(best, 'accuracy')}"
-        )
-    text = f"one seed, no finding yet: {text}" if single else text
-    parts = best[["agreement_leaked", "agreement_apart"]].mean()
-    if parts.notna().all():
-        text += (
-            f"; with a near-duplicate it agrees on {100 * parts.iloc[0]:.1f} % of the products, without on "
-            f"{100 * parts.iloc[1]:.1f} %"
-        )
-    by_group = mine[(mine["split"] == "group") & (mine["leak"] == leak)]
-    if split == "product" and len(by_group):
-        text += f"; the same feed split by group: {measured(by_group, 'agreement')}"
-    if set(table["kind"]) != {"paper"}:
-        return f"{text}. Whether the paper's {100 * published:g} % can be reached so, paper scale alone can say"
-    verdict = "reaches" if best["agreement"].mean() >= published else "does not reach"
-    return f"{text}. It {verdict} the paper's {100 * published:g} %"
-
-
 def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
     """What a shop can measure beside the truth, as text in percent: mean over seeds and its 95 % interval (t; a single
     seed has none), one row per split and arm; `difference`: agreement less accuracy, within a seed."""
@@ -552,144 +498,6 @@ def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def strays(table: pd.DataFrame) -> str:
-    """In words: agreement less accuracy of every arm as near-duplicates grow, in points, means over seeds. `table` is
-    of one scale, of which the feeds split by product are told."""
-    by_product = table[table["split"] == "product"]
-    if by_product.empty:
-        return "not run yet"
-    texts = []
-    for arm, part in by_product.groupby("arm", sort=False):
-        shares = 100 * part.groupby("leak")["near_duplicates"].mean()
-        points = 100 * (part["agreement"] - part["accuracy"]).groupby(part["leak"]).mean()
-        steps = [f"{points[leak]:+.1f} at {shares[leak]:.0f} %" for leak in sorted(points.index)]
-        texts.append(f"{arm} {', '.join(steps)}")
-    return f"agreement less accuracy, in points, by the share of near-duplicates: {'; '.join(texts)}"
-
-
 def percent(values: Sequence[float]) -> str:
-    """`interval_text` of shares over seeds, in percent, for tables that count the seeds; empty without a value."""
-    return interval_text(100 * np.asarray(values, dtype=float), "{:.1f}", none="", one="")
-
-
-# ------------------------------------------------------------------------------------------------ clean and go on
-
-FRACTIONS = (0.01, 0.05, 0.1)
-TUNE_EPOCHS = 3
-
-
-def clean_base(scale: str, seed: int, epochs: int | None = None) -> RunConfig:
-    """The run to go on from: ELR on CIFAR-10 with the human labels `worst` (40 % wrong; at cpu scale 20,000 images of
-    it), or on the digits with 40 % symmetric noise. Raises ConfigError."""
-    if scale not in plans.SCALES:
-        raise ConfigError(f"scale={scale!r}: allowed are {', '.join(plans.SCALES)}")
-    if scale == "digits":
-        return RunConfig(loss="elr", noise_rate=0.4, seed=seed, noise_seed=seed, epochs=epochs or 30, lr=0.02)
-    human = dict(noise="human", noise_convention="worst", noise_rate=None)
-    base = cifar10_recipe("elr", 0.0, "cosine", seed).with_(**human)
-    if scale == "cpu":
-        base = plans.at_cpu_scale(base).with_(train_size=20_000)
-    return base.with_(epochs=epochs or base.epochs)
-
-
-def clean_path(base: RunConfig) -> Path:
-    return folder() / f"clean-{base.run_id}.json"
-
-
-def clean(base: RunConfig, should_stop: Callable[[], bool] = lambda: False) -> dict | None:
-    """Correct 1, 5 and 10 % of a finished ELR run's labels, by its list or at random, and fine-tune on all of them.
-
-    A person who looks at a label gives the true one, whether it was wrong or not. The network goes on from the run's
-    weights and ELR targets for TUNE_EPOCHS epochs, from a tenth of its learning rate down to 0; the target of a label
-    that was looked at is the answer. Nothing corrected is the control: the same epochs on the labels as they are. The
-    summary is written after each fine-tuning, and a second call goes on where the first stopped; None when the run is
-    not finished here, or another process is at it.
-    """
-    record = records.find(base)
-    if record is None or record["status"] != "finished" or (outcome := records.outcome(record)) is None:
-        return None
-    with records.claim(base) as mine:
-        return _clean(base, record, outcome, should_stop) if mine else None
-
-
-def _clean(base: RunConfig, record: dict, outcome: dict, should_stop: Callable[[], bool]) -> dict:
-    dataset = data.load(base.dataset)
-    problem = train.set_up(base, dataset)
-    given, truth, n = problem.given, problem.truth, len(problem.given)
-    tune = base.with_(
-        epochs=TUNE_EPOCHS, lr=base.lr / 10, schedule="cosine", restart_epochs=TUNE_EPOCHS, eta_min=0.0,
-        eval_every=TUNE_EPOCHS,
-    )  # fmt: skip
-    targets = outcome["targets"].numpy()
-    by_list = audit.rank(targets, given, scores=audit.label_scores(targets, given, audit.OF_TARGETS))
-    orders = {
-        "list": by_list.index.to_numpy(copy=True),
-        # A stream of its own: the noise is drawn from the plain seed, and the same permutation would find every flip.
-        "random": np.random.default_rng([base.seed, 1]).permutation(n),
-    }
-    summary = read(clean_path(base)) or {
-        "run_id": base.run_id,
-        "base": base.model_dump(mode="json"),
-        "fine_tuning": {"epochs": tune.epochs, "lr": tune.lr, "schedule": tune.schedule, "eta_min": tune.eta_min},
-        "device": train.describe_device(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
-        "threads": record["execution"]["threads"],
-        "versions": train.versions(),
-        "images": n,
-        "wrong_before": problem.realized_rate,
-        "test_top1_before": record["curves"]["test_top1"][-1],
-        "rows": [],
-    }
-    done = {(row["chosen"], row["fraction"]) for row in summary["rows"]}
-    before = torch.get_num_threads()
-    torch.set_num_threads(record["execution"]["threads"])
-    try:
-        for chosen, fraction in [("nothing", 0.0), *((c, f) for f in FRACTIONS for c in orders)]:
-            if (chosen, fraction) in done or should_stop():
-                continue
-            started = time.perf_counter()
-            looked = orders[chosen][: round(fraction * n)] if fraction else np.array([], np.int64)
-            labels = given.copy()
-            labels[looked] = truth[looked]
-            targets = outcome["targets"].clone()
-            targets[looked] = torch.nn.functional.one_hot(torch.from_numpy(truth[looked]), targets.shape[1]).float()
-            left = dataclasses.replace(problem, given=labels, realized_rate=float((labels != truth).mean()))
-            curves = train.fine_tune(tune, dataset, left, outcome | {"targets": targets})
-            summary["rows"].append({
-                "chosen": chosen, "fraction": fraction, "looked_at": len(looked),
-                "corrected": int((given != labels).sum()), "wrong_after": left.realized_rate,
-                "test_top1": curves["test_top1"], "seconds": round(time.perf_counter() - started, 1),
-            })  # fmt: skip
-            _write_json(summary, clean_path(base))
-    finally:
-        torch.set_num_threads(before)
-    return summary
-
-
-def clean_table(bases: Sequence[RunConfig]) -> pd.DataFrame:
-    """One row per fine-tuning of these runs: seed, chosen, fraction, looked_at, corrected, wrong_after, test_top1 (at
-    its end), before (the run's own), control (nothing corrected; NaN where missing); empty where there is none."""
-    rows = []
-    for summary in filter(None, (read(clean_path(base)) for base in bases)):
-        control = next((row["test_top1"][-1] for row in summary["rows"] if row["chosen"] == "nothing"), np.nan)
-        for row in summary["rows"]:
-            last = row | {"test_top1": row["test_top1"][-1]}
-            rows.append(
-                {"seed": summary["base"]["seed"], "before": summary["test_top1_before"], "control": control} | last
-            )
-    columns = ["seed", "before", "control", "chosen", "fraction", "looked_at", "corrected", "wrong_after", "test_top1"]
-    return pd.DataFrame(rows, columns=[*columns, "seconds"])
-
-
-def gains(table: pd.DataFrame) -> pd.DataFrame:
-    """Of `clean_table`: what correcting adds over the control of the same seed, and over the run before the
-    fine-tuning, in points with a 95 % t interval."""
-    rows = []
-    done = table[table["chosen"] != "nothing"]
-    for (fraction, chosen), part in done.groupby(["fraction", "chosen"]):
-        rows.append({
-            "labels looked at": f"{100 * fraction:g} %", "chosen by": chosen, "seeds": part["seed"].nunique(),
-            "corrected": round(part["corrected"].mean()),
-            "over the control": percent((part["test_top1"] - part["control"]).dropna()),
-            "over before": percent(part["test_top1"] - part["before"]),
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+    """Shares over seeds as text in percent, mean and 95 % interval; empty without a value."""
+    return effects.text(effects.interval(100 * np.asarray(values, dtype=float)))

@@ -83,9 +83,9 @@ def of_runs(records: Iterable[dict]) -> pd.DataFrame:
     """The operations of each run in the order of the records, in PFLOP, counted over the epochs that it finished.
 
     Columns: training_pflop (three forward passes an image, six with SAM) and evaluation_pflop (one for each test and
-    held-out image every epoch, another for each test image where the weights are averaged, and one for each training
-    image every `eval_every` epochs and at the end). NaN for files and folders of a record so old that it does not hold
-    their image size.
+    held-out image every `test_every` epochs, another for each test image where the weights are averaged, and one for
+    each training image every `eval_every` epochs and at the end). NaN for files and folders of a record so old that it
+    does not hold their image size.
     """
     rows = []
     for record in records:
@@ -95,9 +95,13 @@ def of_runs(records: Iterable[dict]) -> pd.DataFrame:
         forward = _forward(*network) / 1e15 if shape else nan
         epochs = len(record["curves"].get("epoch", ()))
         passes = (6 if config["sam_rho"] else 3) * epochs * data["train_images"]
-        looks = epochs // config["eval_every"] + (epochs == config["epochs"] and epochs % config["eval_every"] > 0)
+        done = epochs == config["epochs"]
+        looks, tests = (
+            epochs // every + (done and epochs % every > 0)
+            for every in (config["eval_every"], config.get("test_every", 1))
+        )
         tested = data["test_images"] * (2 if config.get("weight_average") else 1)
-        seen = epochs * (tested + data["held_out_images"]) + looks * data["train_images"]
+        seen = tests * (tested + data["held_out_images"]) + looks * data["train_images"]
         rows.append((forward * passes, forward * seen))
     return pd.DataFrame(rows, columns=["training_pflop", "evaluation_pflop"])
 
@@ -113,13 +117,10 @@ def _image_shape(dataset: str, data: dict) -> tuple[int, int, int] | None:
 def totals(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """What groups of runs cost in all: `runs` is `elrkit.runs.table` with the columns of `of_runs` beside it.
 
-    Columns: by, runs, PFLOP, hours (of runs, side by side or not), TFLOP/s (of one run), kWh. The energy is what the
-    device counted while a run ran, divided by the runs that its command trained side by side; NaN unless both are known
-    of every run of a group.
+    Columns: by, runs, PFLOP, hours (of runs, side by side or not), TFLOP/s (of one run).
     """
-    energy = pd.to_numeric(runs["joules"]) / pd.to_numeric(runs["jobs"]) / 3.6e6
     pflop = runs["training_pflop"] + runs["evaluation_pflop"]
-    columns = {"PFLOP": pflop, "hours": runs["seconds"] / 3600, "kWh": energy}
+    columns = {"PFLOP": pflop, "hours": runs["seconds"] / 3600}
     groups = runs.assign(**columns).astype(dict.fromkeys(columns, float)).groupby(by, dropna=False)
     summed = groups[list(columns)].agg(lambda values: values.sum(skipna=False))
     summed.insert(0, "runs", groups.size())

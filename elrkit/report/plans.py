@@ -1,23 +1,48 @@
-"""The named plans: which runs each part of the report needs, in order of priority, at three scales.
+"""Which runs the report needs, in order of priority: a named list of RunConfigs for each part, at three scales.
 
-`paper` is the paper's training. `cpu` asks a smaller question of the same images: a small residual net, fewer epochs,
-no augmentation, the paper's lambda and beta. `digits` asks it of scikit-learn's digits, seconds a run, so that anyone
-can go through a whole chapter. The small ones show directions, not the paper's numbers, and every figure says so.
+Every plan is written at the paper's own scale (ResNet-34, all images, 120 or 150 epochs); `SCALES` says how a scale
+asks the same question of a smaller net. `cpu` is one setting for all plans: a net that is small but large enough for
+its images to memorize their wrong labels under the recipe as the paper describes it. A plan varies one thing from
+there.
+
+Some plans keep settings of their own: `all-images` (Table 1 on all 50,000 images, without augmentation, by a smaller
+net), `people-flips`, and the sweeps.
 """
 
 import inspect
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from scipy import stats
+from elrkit.config import ConfigError, RunConfig, as_list, cifar10_recipe, cifar100_recipe, is_whole
 
-from elrkit.config import HUMAN_NOISE_RATES, ConfigError, RunConfig, as_list, cifar10_recipe, cifar100_recipe, is_whole
-
-SCALES = ("cpu", "paper", "digits")
 SEEDS = (0, 1, 2)
-LEVELS = ("worst", "random1", "aggregate")  # of people's labels, those that the leaderboard has
+LEVELS = ("aggregate", "random1", "worst")  # of people's labels, from the cleanest on
+ARMS = ("ce", "elr")
+
+# The parts of the campaign ------------------------------------------------------------------------------------------
+
+
+def early_learning(seeds: Sequence[int] = SEEDS, noise_rates: Sequence[float] = (0.2,)) -> list[RunConfig]:
+    """Figure 2 and a cell of Table 1: CE and ELR, multi-step."""
+    return [cifar10_recipe(loss, rate, "multistep", seed) for seed in seeds for rate in noise_rates for loss in ARMS]
+
+
+def crops(seeds: Sequence[int] = SEEDS) -> list[RunConfig]:
+    """Crops and flips drawn once, as the paper's code did, and none."""
+    return [c.with_(augmentation=how) for how in ("frozen", "none") for c in early_learning(seeds)]
+
+
+def sam(seeds: Sequence[int] = SEEDS) -> list[RunConfig]:
+    """Figure 5's cells with all else equal, and SGD with twice the epochs, which costs what SAM costs."""
+    plain = early_learning(seeds)
+    return [d for c in plain for d in (c, c.with_(sam_rho=0.05), _for_epochs(c, 2 * c.epochs))]
+
+
+def held_out(seeds: Sequence[int] = SEEDS) -> list[RunConfig]:
+    """A tenth held out with noisy labels: the epoch that a practitioner can choose, as Liu et al. do."""
+    return [c.with_(split="held_out") for c in early_learning(seeds)]
 
 
 def table1(
@@ -25,147 +50,105 @@ def table1(
     noise_rates: Sequence[float] = (0.2, 0.0, 0.1, 0.15),
     schedules: Sequence[str] = ("multistep", "cosine"),
 ) -> list[RunConfig]:
-    """Table 1: of each dataset and schedule every cell has a first run before any has a second.
-
-    Last the cells of the first noise rate, which Liu et al. have too, their way: a tenth held out with noisy labels.
-    """
-
-    def cells(rates: Sequence[float], **changes: Any) -> list[RunConfig]:
-        return [
-            recipe(loss, rate, schedule, seed, **changes)
-            for recipe in (cifar10_recipe, cifar100_recipe)
-            for schedule in schedules
-            for seed in seeds
-            for rate in rates
-            for loss in ("ce", "elr")
-        ]
-
-    return cells(noise_rates) + cells(noise_rates[:1], split="held_out")
-
-
-def early_learning(seeds: Sequence[int] = SEEDS, noise_rates: Sequence[float] = (0.2, 0.4)) -> list[RunConfig]:
-    """Figure 2 and its extension: CE and ELR at 20 % (the paper) and 40 % (Liu et al.), multi-step."""
+    """Table 1 on CIFAR-10: every cell of a schedule has a first seed before any has a second."""
     return [
-        cifar10_recipe(loss, rate, "multistep", seed)
-        for seed in seeds
-        for rate in noise_rates
-        for loss in ("ce", "elr")
-    ]
+        cifar10_recipe(loss, rate, schedule, seed)
+        for schedule in schedules for seed in seeds for rate in noise_rates for loss in ARMS
+    ]  # fmt: skip
 
 
-def sam(seeds: Sequence[int] = (*SEEDS, 3), noise_rates: Sequence[float] = (0.2,)) -> list[RunConfig]:
-    """Figure 5's four cells with all else equal, and SGD with twice the epochs, which costs what SAM costs."""
-    runs = []
-    for seed in seeds:
-        for rate in noise_rates:
-            for loss in ("ce", "elr"):
-                plain = cifar10_recipe(loss, rate, "multistep", seed)
-                runs += [plain, plain.with_(sam_rho=0.05), plain.with_(epochs=240, milestones=(80, 160))]
-    return runs
+def cifar100(
+    seeds: Sequence[int] = SEEDS,
+    noise_rates: Sequence[float] = (0.2, 0.0, 0.1, 0.15),
+    schedules: Sequence[str] = ("multistep", "cosine"),
+) -> list[RunConfig]:
+    """Table 1 on CIFAR-100."""
+    return [
+        cifar100_recipe(loss, rate, schedule, seed)
+        for schedule in schedules for seed in seeds for rate in noise_rates for loss in ARMS
+    ]  # fmt: skip
 
 
-def human_noise(seeds: Sequence[int] = SEEDS, levels: Sequence[str] = LEVELS) -> list[RunConfig]:
-    """CIFAR-10N's three levels: CE, ELR, SAM, ELR with SAM; on symmetric noise of the same rate CE, ELR, ELR with SAM.
+def people(seeds: Sequence[int] = SEEDS, levels: Sequence[str] = LEVELS) -> list[RunConfig]:
+    """CIFAR-10N: CE and ELR on people's labels; on as many redrawn ones; ELR with SAM.
 
-    Then, for each level, CE and ELR with a tenth of the images held out under their human labels, which a shop could
-    measure itself; and ELR with cosine restarts, without and with SAM, whose weights are also averaged over some 1,000
-    steps: the average changes nothing in the training, so one run shows its network with and without.
+    Redrawn labels are never the true class, so that the realized rate is people's.
     """
     if unknown := [level for level in levels if level not in LEVELS]:
         raise ConfigError(f"levels={unknown}: allowed are {', '.join(LEVELS)}")
+    human = [
+        cifar10_recipe(loss, 0.0, "multistep", seed).with_(noise="human", noise_convention=level, noise_rate=None)
+        for seed in seeds for level in levels for loss in ARMS
+    ]  # fmt: skip
+    redrawn = [c.with_(noise="symmetric", noise_convention="others", noise_rate=c.noise_rate) for c in human]
+    return human + redrawn + [c.with_(sam_rho=0.05) for c in human if c.loss == "elr"]
+
+
+def losses(seeds: Sequence[int] = SEEDS, noise_rates: Sequence[float] = (0.2,)) -> list[RunConfig]:
+    """GCE, symmetric CE and NCE+RCE under the paper's recipe, each with the parameters of its authors."""
+    return [
+        cifar10_recipe(loss, rate, "multistep", seed)
+        for seed in seeds for rate in noise_rates for loss in ("gce", "sce", "nce_rce")
+    ]  # fmt: skip
+
+
+def code(seeds: Sequence[int] = SEEDS[:1]) -> list[RunConfig]:
+    """What the published code did beside the text, one change at a time: float16 with a new loss scaler each batch,
+    beta 0.3 under the name of CE, and the settings of its SAM run (learning rate, weight decay, double updates)."""
     runs = []
     for seed in seeds:
-        for level in levels:
-            human = dict(noise="human", noise_convention=level, noise_rate=None)
-            for loss in ("ce", "elr"):
-                plain = cifar10_recipe(loss, 0.0, "multistep", seed).with_(**human)
-                runs += [plain, plain.with_(sam_rho=0.05)]
-                # `others` makes the realized rate equal to the human one; `all` would leave a tenth of it right.
-                runs.append(cifar10_recipe(loss, plain.noise_rate, "multistep", seed, noise_convention="others"))
-    for seed in seeds:
-        for level in levels:
-            rate = HUMAN_NOISE_RATES[level]
-            symmetric = cifar10_recipe("elr", rate, "multistep", seed, noise_convention="others")
-            runs.append(symmetric.with_(sam_rho=0.05))
-    for seed in seeds:
-        for level in levels:
-            human = dict(noise="human", noise_convention=level, noise_rate=None)
-            for loss in ("ce", "elr"):
-                runs.append(cifar10_recipe(loss, 0.0, "multistep", seed).with_(**human, split="held_out"))
-            cosine = cifar10_recipe("elr", 0.0, "cosine", seed).with_(**human, weight_average=0.999)
-            runs += [cosine, cosine.with_(sam_rho=0.05)]
+        ce, elr = (c.with_(augmentation="frozen") for c in early_learning([seed]))
+        runs += [c.with_(precision="float16_fresh_scaler") for c in (ce, elr)] + [elr.with_(beta=0.3)]
+        plain = elr.with_(augmentation="fresh", lr=5 * elr.lr, weight_decay=0.0)
+        sharp = plain.with_(sam_rho=0.05)
+        runs += [plain, sharp, sharp.with_(sam_double_update=True)]
     return runs
 
 
-def forensics(seeds: Sequence[int] = SEEDS, noise_rates: Sequence[float] = (0.2, 0.0)) -> list[RunConfig]:
-    """From the recipe as the paper describes it to the recipe as its code ran it, one change a rung.
+def where(seeds: Sequence[int] = SEEDS[:1]) -> list[RunConfig]:
+    """Where does ELR help? CE and ELR under the recipe of `cpu`, by nets, images and epochs of several sizes.
 
-    CIFAR-10 at 20 and 0 % noise, CE and ELR, multi-step: fresh crops and flips; drawn once; once in float16 with a
-    new loss scaler each batch. Then single changes: noise that never draws the true class, 45,000 training images, and
-    with crops drawn once the beta 0.3 that the code held under names that say CE. Accuracy against noisy test labels
-    is in every record. Last the SAM comparison, ELR at the first noise rate: learning rate and weight decay of the
-    code's SAM run, its double updates, together and one at a time, and its schedule, cosine restarts for 50 epochs.
-
-    The first seed climbs the ladder before the others repeat its first step at the first noise rate, which is the one
-    that moves most; then the first seed does the rest, and the others last.
+    At `cpu` scale alone, whose sizes they vary.
     """
+    base = [_cpu(c) for c in early_learning(seeds)]
+    changes: list[dict[str, Any]] = [{"width": width} for width in (16, 32, 96)]
+    changes += [{"train_size": images} for images in (2500, 10_000, 20_000)]
+    runs = [c.with_(**change) for change in changes for c in base]
+    runs += [_for_epochs(c, epochs) for epochs in (30, 60, 200) for c in base]
+    return runs + [c.with_(model="resnet18", width=None, stem_stride=None) for c in base]
 
-    def ladder(seed: int) -> list[RunConfig]:
-        runs = []
-        for plain in described(seed):
-            frozen = plain.with_(augmentation="frozen")
-            runs += [plain, frozen, frozen.with_(precision="float16_fresh_scaler")]
-        return runs
 
-    def described(seed: int, rates: Sequence[float] = noise_rates) -> list[RunConfig]:
-        return [cifar10_recipe(loss, rate, seed=seed) for rate in rates for loss in ("ce", "elr")]
-
-    def rest(seed: int) -> list[RunConfig]:
-        runs = []
-        for plain in described(seed):
-            runs.append(plain.with_(split="held_out"))
-            if plain.noise_rate:
-                runs.append(plain.with_(noise_convention="others"))
-            if plain.loss == "elr":
-                runs.append(plain.with_(augmentation="frozen", beta=0.3))
-        plain = cifar10_recipe("elr", noise_rates[0], seed=seed)
-        sharp = plain.with_(sam_rho=0.05)
-        code = {"lr": 0.1, "weight_decay": 0.0}
-        return [
-            *runs,
-            sharp,
-            plain.with_(lr=0.1),
-            plain.with_(weight_decay=0.0),
-            plain.with_(**code),
-            sharp.with_(**code),
-            sharp.with_(**code, sam_double_update=True),
-            sharp.with_(sam_double_update=True),
-            sharp.with_(sam_double_update=True, sam_double_update_of="batch_norm"),
-            sharp.with_(sam_double_update=True, sam_double_update_of="targets"),
-            plain.with_(**code, schedule="cosine", epochs=50),
-            sharp.with_(**code, sam_double_update=True, schedule="cosine", epochs=50),
-        ]
-
-    first, *others = seeds
-    step = [
-        config for seed in others for plain in described(seed, noise_rates[:1])
-        for config in (plain, plain.with_(augmentation="frozen"))
+def campaign(seeds: Sequence[int] = SEEDS) -> list[RunConfig]:
+    """All that the report asks for, what matters most first; one command starts it, and goes on where it stopped."""
+    first = seeds[:1]
+    parts = [
+        *(part(seeds) for part in (early_learning, crops, sam, held_out)),
+        table1(seeds, schedules=("multistep",)), table1(first, schedules=("cosine",)),
+        people(first), people(seeds), cifar100(first, (0.2, 0.0), ("multistep",)), where(first), losses(seeds),
+        early_learning(seeds, (0.4,)), code(first), table1(seeds), cifar100(seeds),
     ]  # fmt: skip
-    return [*ladder(first), *step, *rest(first), *(run for seed in others for run in ladder(seed) + rest(seed))]
+    return [config for part in parts for config in part]
+
+
+# Settings of their own ----------------------------------------------------------------------------------------------
+
+
+def all_images(seeds: Sequence[int] = SEEDS) -> list[RunConfig]:
+    """Table 1 and SAM on all 50,000 images without augmentation: a net of width 32, 30 epochs."""
+    sharp = [c.with_(sam_rho=0.05) for c in early_learning(seeds)]
+    others = (*cifar100(seeds[:1], schedules=("multistep",)), *losses(seeds[:1]))
+    return [for_small_net(c) for c in (*table1(seeds), *sharp, *others)]
+
+
+def people_flips(seeds: Sequence[int] = SEEDS) -> list[RunConfig]:
+    """People's labels for the net of `all-images`: 20,000 images with flips, 40 epochs."""
+    runs = [for_small_net(c) for c in people(seeds) if not c.sam_rho or c.seed == seeds[0]]
+    return [c.with_(train_size=20_000, epochs=40, augmentation="flip", milestones=(16, 32)) for c in runs]
 
 
 # The published sweeps' ranges (sweep.yaml of the paper's repository, f83ce2c and 7a90999). Their schedules differ from
 # ours: the random search has 50 epochs and 10 % noise, and cosine annealing ends at 1e-3 in both, above Adam's 1e-4.
-RANDOM_SWEEP = {
-    "lr": stats.loguniform(math.exp(-6.9), math.exp(-3.5)),
-    "optimizer": ["sgd", "adam"],
-    "schedule": ["multistep", "cosine"],
-    "momentum": stats.uniform(0.6, 0.39),
-    "weight_decay": stats.uniform(1e-5, 1e-2 - 1e-5),
-    "lam": stats.loguniform(math.exp(-2.3), math.exp(1.09)),
-    "beta": stats.uniform(0.5, 0.49),
-    "batch_size": [64, 128, 256],
-}
+LAMBDA_RANGE = (math.exp(-2.3), math.exp(1.09))  # of the random search, log-uniform
 GRID_SWEEP = {
     "lr": [0.001, 0.003, 0.01, 0.03],
     "optimizer": ["sgd", "adam"],
@@ -177,15 +160,26 @@ RANDOM_SWEEP_RUNS = 112  # with the grid's 288 the "over 400 possible combinatio
 
 
 def sweep_random(size: int = RANDOM_SWEEP_RUNS) -> list[RunConfig]:
-    """The random search over 8 hyper-parameters, on CIFAR-10 at 20 % noise, 30 epochs.
+    """The random search over 8 hyper-parameters, on CIFAR-10 at 20 % noise, 30 epochs, a tenth held out.
 
-    A tenth of the images is held out with noisy labels, so that selection on it can be compared with the paper's
-    selection on the test set. The first `size` draws of one sequence: a larger size adds runs and changes none.
+    The first `size` draws of one sequence: a larger size adds runs and changes none.
     """
-    from sklearn.model_selection import ParameterSampler  # not before: the other plans need not wait for it
+    from scipy import stats
+    from sklearn.model_selection import ParameterSampler  # not before: the other plans need not wait for them
 
-    sampler = ParameterSampler(RANDOM_SWEEP, n_iter=size, random_state=0)
-    return [_sweep_run(**{k: _short(v) for k, v in draw.items()}) for draw in sampler]
+    ranges = {
+        "lr": stats.loguniform(math.exp(-6.9), math.exp(-3.5)),
+        "optimizer": ["sgd", "adam"],
+        "schedule": ["multistep", "cosine"],
+        "momentum": stats.uniform(0.6, 0.39),
+        "weight_decay": stats.uniform(1e-5, 1e-2 - 1e-5),
+        "lam": stats.loguniform(*LAMBDA_RANGE),
+        "beta": stats.uniform(0.5, 0.49),
+        "batch_size": [64, 128, 256],
+    }
+    sampler = ParameterSampler(ranges, n_iter=size, random_state=0)
+    # Six digits are enough to repeat a draw, and read well in a record.
+    return [_sweep_run(**{k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in d.items()}) for d in sampler]
 
 
 def sweep_grid(size: int | None = None) -> list[RunConfig]:
@@ -198,21 +192,9 @@ def sweep_grid(size: int | None = None) -> list[RunConfig]:
 
     settings = list(ParameterGrid(GRID_SWEEP))
     random.Random(0).shuffle(settings)
-    runs = []
-    for setting in settings[:size]:
-        if setting["optimizer"] == "adam":
-            setting = setting | {"lr": 1e-4, "weight_decay": 1e-5}
-        runs.append(_sweep_run(**setting, schedule="cosine", beta=0.85, batch_size=128))
-    return runs
-
-
-def sweep_subgrid(size: int | None = None) -> list[RunConfig]:
-    """A part of the grid that one can afford: SGD at the middle momentum and weight decay, all learning rates and
-    lambdas (16 runs), and Adam's 4 distinct runs; `size` takes the first ones. All are runs of `sweep_grid`."""
-    runs = {config.run_id: config for config in sweep_grid()}.values()
-    middle = {"momentum": 0.9, "weight_decay": 0.004}
-    kept = [c for c in runs if c.optimizer == "adam" or c.model_dump(include=set(middle)) == middle]
-    return kept[:size]
+    fixed = {"lr": 1e-4, "weight_decay": 1e-5}
+    settings = [{**s, **fixed} if s["optimizer"] == "adam" else s for s in settings[:size]]
+    return [_sweep_run(**setting, schedule="cosine", beta=0.85, batch_size=128) for setting in settings]
 
 
 def _sweep_run(**setting: Any) -> RunConfig:
@@ -221,162 +203,126 @@ def _sweep_run(**setting: Any) -> RunConfig:
     return cifar10_recipe("elr", 0.2, split="held_out", epochs=30, **{"eta_min": 1e-4, **setting})
 
 
-def _short(value: Any) -> Any:
-    """Six digits are enough to repeat a draw, and read well in a record."""
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+# The scales ---------------------------------------------------------------------------------------------------------
 
-
-# Training as the losses' authors publish it, as far as our networks allow: Wang et al.'s train_models.py and util.py
-# (235d93b), Ma et al.'s configs/cifar10/sym (2d18de6). Both take log 10^-4 for log 0, ours is -4: beta makes up for it.
-# Wang et al. decay one dense layer alone, which ResNets lack; 1e-4 is what Ma et al. give every loss, that one too.
-AUTHORS: dict[str, dict[str, Any]] = {
-    "sce": {"lr": 0.01, "weight_decay": 1e-4, "gamma": 0.1, "loss_alpha": 0.1, "loss_beta": round(math.log(10), 6)},
-    "nce_rce": {
-        "lr": 0.01, "weight_decay": 1e-4, "schedule": "cosine", "milestones": None, "gamma": None,
-        "restart_epochs": 120, "eta_min": 0.0, "loss_alpha": 1.0, "loss_beta": round(math.log(10), 6),
-    },
+# Calibrated at 20 % noise, seed 0 (`benchmarks/calibration.md`): CE memorizes, ELR does not.
+CPU = {
+    "model": "small_resnet", "width": 64, "stem_stride": 2, "train_size": 5000, "eval_every": 20, "test_every": 5,
 }  # fmt: skip
+CPU_EPOCHS = 100
+CPU_CYCLES = 8  # epochs between restarts: as many cycles as the paper's, the last one whole, in 96 epochs
+LR_AT_CPU = 2.5  # times the paper's
 
 
-def related_losses(seeds: Sequence[int] = SEEDS, noise_rates: Sequence[float] = (0.2, 0.4)) -> list[RunConfig]:
-    """Symmetric CE and NCE+RCE beside CE and ELR: all under the paper's recipe, those two also under their authors'."""
-    runs = []
-    for seed in seeds:
-        for rate in noise_rates:
-            for loss in ("ce", "elr", "sce", "nce_rce"):
-                plain = cifar10_recipe(loss, rate, "multistep", seed)
-                runs += [plain, plain.with_(**AUTHORS[loss])] if loss in AUTHORS else [plain]
-    return runs
+def _cpu(config: RunConfig) -> RunConfig:
+    """The same question for a small net. The learning rate falls to a tenth after 40 % of the epochs and to a hundredth
+    after 80 %: a third and two thirds, as the paper has it for longer trainings, leave it too little time at a
+    tenth."""
+    rate = {"lr": LR_AT_CPU * config.lr, **({"eta_min": LR_AT_CPU * config.eta_min} if config.eta_min else {})}
+    usual = cifar100_recipe() if config.dataset == "cifar100" else cifar10_recipe()
+    if config.schedule == "cosine":
+        cycles = config.epochs // config.restart_epochs
+        return config.with_(**CPU, **rate, epochs=CPU_CYCLES * cycles, restart_epochs=CPU_CYCLES)
+    epochs = CPU_EPOCHS * config.epochs // usual.epochs
+    return config.with_(**CPU, **rate, gamma=0.1, epochs=epochs, milestones=(epochs * 2 // 5, epochs * 4 // 5))
+
+
+def for_small_net(config: RunConfig) -> RunConfig:
+    """The net of `all-images`, 0.31 M parameters, on all images without augmentation: ten minutes on one core."""
+    falls = {"milestones": (12, 24), "gamma": 0.1} if config.schedule == "multistep" else {}
+    return config.with_(
+        model="small_resnet", width=32, stem_stride=2, epochs=30, lr=0.05, augmentation="none", eval_every=5, **falls
+    )
+
+
+def _cpu_sweep(config: RunConfig) -> RunConfig:
+    """10,000 images with flips, the sweep's own hyper-parameters and epochs: two minutes a run."""
+    return config.with_(
+        model="small_resnet", width=32, stem_stride=2, train_size=10_000, augmentation="flip", eval_every=5
+    )
+
+
+def _digits(config: RunConfig) -> RunConfig:
+    """The same question of scikit-learn's digits, some five seconds. Labels flipped within fixed pairs of classes stand
+    for people's, of which the digits have none; they have no fresh crops either."""
+    changes: dict[str, Any] = dict(
+        dataset="digits", model="small_resnet", width=16, stem_stride=1, batch_size=64, lr=1.5 * config.lr,
+        precision="float32" if config.precision == "bfloat16" else config.precision,
+        augmentation="frozen" if config.augmentation == "frozen" else "none",
+    )  # fmt: skip
+    if config.noise == "human":
+        changes |= {"noise": "asymmetric", "noise_convention": "intended"}
+    if config.dataset == "cifar100":  # the digits stand for both: one run
+        config = cifar10_recipe(config.loss, config.noise_rate, config.schedule, config.seed)
+    small = _for_epochs(config.with_(**changes), 60 if config.epochs == 240 else 30)
+    return small.with_(gamma=0.1) if small.milestones else small
+
+
+def _for_epochs(config: RunConfig, epochs: int) -> RunConfig:
+    """`config` for another number of epochs: its milestones in proportion, as many restarts."""
+    if config.schedule == "cosine":
+        return config.with_(epochs=epochs, restart_epochs=max(1, round(config.restart_epochs * epochs / config.epochs)))
+    if config.milestones is None:
+        return config.with_(epochs=epochs)
+    moved = sorted({round(milestone * epochs / config.epochs) for milestone in config.milestones} - {0})
+    return config.with_(epochs=epochs, milestones=tuple(moved))
 
 
 PLANS: dict[str, Callable[..., list[RunConfig]]] = {
+    "campaign": campaign,
     "early-learning": early_learning,
-    "table1": table1,
-    "forensics": forensics,
+    "crops": crops,
     "sam": sam,
-    "human-noise": human_noise,
+    "held-out": held_out,
+    "table1": table1,
+    "people": people,
+    "cifar100": cifar100,
+    "where": where,
+    "losses": losses,
+    "code": code,
+    "all-images": all_images,
+    "people-flips": people_flips,
     "sweep-random": sweep_random,
     "sweep-grid": sweep_grid,
-    "sweep-subgrid": sweep_subgrid,
-    "related-losses": related_losses,
 }
+SCALES = ("cpu", "paper", "digits")
+OWN_SCALE = ("where", "all-images", "people-flips")  # written at `cpu` scale
 
 
-def plan(name: str, scale: str = "cpu", size: int | None = None, **options: Any) -> list[RunConfig]:
+def plan(name: str, scale: str = "cpu", **options: Any) -> list[RunConfig]:
     """The runs of plan `name` at a scale of `SCALES`, in order of priority, each once. Raises ConfigError.
 
-    size     for the sweeps: how many settings of their fixed order; default: 112 random ones, the whole (sub-)grid
-    options  what the plan's own function takes (seeds, noise_rates, levels, schedules), None for its default; and
-             epochs: shorten or lengthen every run to these, its milestones in proportion
+    options  what the plan's own function takes (seeds, noise_rates, levels, schedules, size), None for its default;
+             lists may be papermill's text of a list
     """
     if name not in PLANS:
         raise ConfigError(f"plan={name!r}: allowed are {', '.join(PLANS)}")
     if scale not in SCALES:
         raise ConfigError(f"scale={scale!r}: allowed are {', '.join(SCALES)}")
-    sweep = name.startswith("sweep-")
-    if size is not None and not sweep:
-        raise ConfigError(f"size={size} for plan {name}: allowed is at least 1, for the sweeps alone")
+    if name in OWN_SCALE and scale != "cpu":
+        raise ConfigError(f"scale={scale!r} for plan {name}: allowed is cpu")
     options = {key: value for key, value in options.items() if value is not None}
-    epochs = options.pop("epochs", None)
-    for key, value in (("epochs", epochs), ("size", size)):
-        if value is not None and not is_whole(value, 1):
-            raise ConfigError(f"{key}={value!r} for plan {name}: allowed is None or a whole number from 1")
-    known = [key for key in inspect.signature(PLANS[name]).parameters if key != "size"]
-    if unknown := options.keys() - known:
-        raise ConfigError(f"{min(unknown)} for plan {name}: allowed are {', '.join([*known, 'epochs'])}")
-    options = {key: as_list(key, value) for key, value in options.items()}
-    runs = PLANS[name](**options, **({"size": size} if size else {}))
-    if scale == "cpu":
-        fewer = {"forensics": _cpu_fewer_images, "human-noise": _cpu_human}
-        smaller = _cpu_sweep if sweep else fewer.get(name, _cpu)
-        runs = [smaller(config) for config in runs]
-    elif scale == "digits":
-        runs = [_digits(config) for config in runs]
-    if epochs is not None:
-        runs = [_for_epochs(config, epochs) for config in runs]
-    return list({config.run_id: config for config in runs}.values())
+    known = list(inspect.signature(PLANS[name]).parameters)
+    if unknown := options.keys() - set(known):
+        raise ConfigError(f"{min(unknown)} for plan {name}: allowed are {', '.join(known)}")
+    if "size" in options and not is_whole(options["size"], 1):
+        raise ConfigError(f"size={options['size']!r} for plan {name}: allowed is a whole number from 1")
+    runs = PLANS[name](**{key: value if key == "size" else as_list(key, value) for key, value in options.items()})
+    if name == "campaign" and scale != "cpu":
+        runs = [config for config in runs if config.model == "resnet34"]
+    return list({config.run_id: config for config in at_scale(runs, scale)}.values())
 
 
-def for_list(dataset: str, loss: str, epochs: int, **changes: Any) -> RunConfig:
-    """The training behind a list of labels to look at, minutes on a CPU: the small net, flips, learning rate a tenth
-    after 40 % of the epochs and again after 80 %. Of `elrkit audit`, and of the studies that measure it."""
-    fields = dict(
-        dataset=dataset, loss=loss, epochs=epochs, lr=0.05, schedule="multistep", gamma=0.1, augmentation="flip",
-        milestones=tuple(sorted({epochs * 2 // 5, epochs * 4 // 5} - {0})), precision="bfloat16", batch_size=128,
-    )  # fmt: skip
-    return RunConfig(**fields | changes)
+def at_scale(runs: Iterable[RunConfig], scale: str) -> list[RunConfig]:
+    """Runs as the plans write them, at a scale; those that were written for a smaller one stay as they are."""
+    if scale == "paper":
+        return list(runs)
 
+    def smaller(config: RunConfig) -> RunConfig:
+        if config.model != "resnet34":
+            return config
+        if scale == "digits":
+            return _digits(config)
+        return _cpu_sweep(config) if config.epochs == 30 else _cpu(config)
 
-def at_scales(name: str, scales: Sequence[str] | str, **options: Any) -> dict[str, list[RunConfig]]:
-    """`plan` at each of these scales, with the same options; `scales` may be papermill's text of a list."""
-    return {scale: plan(name, scale, **options) for scale in as_list("scales", scales)}
-
-
-def at_cpu_scale(config: RunConfig) -> RunConfig:
-    """The same question for the small net: 30 epochs on all images, no augmentation, about ten minutes on one core."""
-    schedule = {"milestones": (12, 24), "gamma": 0.1} if config.schedule == "multistep" else {}
-    return config.with_(
-        model="small_resnet", width=32, stem_stride=2, epochs=30, lr=0.05, augmentation="none", precision="bfloat16",
-        eval_every=5, **schedule,
-    )  # fmt: skip
-
-
-def _cpu(config: RunConfig) -> RunConfig:
-    smaller = at_cpu_scale(config).with_(**_own_rate(config))
-    if config.epochs == 240:  # SGD given SAM's cost
-        return smaller.with_(epochs=60, milestones=(24, 48))
-    if config.restart_epochs == config.epochs:  # one descent to the end, without restarts
-        return smaller.with_(restart_epochs=smaller.epochs)
-    return smaller
-
-
-def _own_rate(config: RunConfig) -> dict[str, float]:
-    """A learning rate that is not the recipe's keeps its proportion to it, as `at_cpu_scale` has 0.05 for 0.02."""
-    return {} if config.lr == 0.02 else {"lr": 0.05 * config.lr / 0.02}
-
-
-def _cpu_fewer_images(config: RunConfig) -> RunConfig:
-    """20,000 images, 40 epochs, and the run's own augmentation, precision, learning rate and schedule."""
-    kept: dict[str, Any] = {"augmentation": config.augmentation, "precision": config.precision, **_own_rate(config)}
-    if config.schedule == "multistep":
-        kept["milestones"] = (16, 32)
-    # Restarts come every 10 epochs at any scale: 20 epochs stand for 50, so that the last cycle too ends at its foot.
-    epochs = 40 if config.epochs == 120 else 20
-    return at_cpu_scale(config).with_(train_size=20_000, epochs=epochs, **kept)
-
-
-def _cpu_human(config: RunConfig) -> RunConfig:
-    """20,000 images with flips, 40 epochs: a plan of 90 runs has to be affordable, about five minutes each."""
-    return _cpu_fewer_images(config).with_(augmentation="flip")
-
-
-def _cpu_sweep(config: RunConfig) -> RunConfig:
-    """10,000 images with flips, the sweep's own hyper-parameters and 30 epochs: about two minutes on one core."""
-    kept = config.model_dump(include={"lr", "epochs", "milestones", "gamma"})
-    return at_cpu_scale(config).with_(train_size=10_000, augmentation="flip", **kept)
-
-
-def _digits(config: RunConfig) -> RunConfig:
-    """The same question of the digits, for 30 epochs, some five seconds. Labels flipped within fixed pairs of classes
-    stand for people's, of which the digits have none."""
-    changes: dict[str, Any] = dict(
-        dataset="digits", model="small_resnet", width=16, stem_stride=1, batch_size=64, lr=1.5 * config.lr,
-        precision="float32" if config.precision == "bfloat16" else config.precision,
-    )  # fmt: skip
-    if config.noise == "human":
-        changes |= {"noise": "asymmetric", "noise_convention": "intended"}
-    if config.dataset == "cifar100":  # the digits stand for both: one run
-        config = cifar10_recipe(config.loss, config.noise_rate, config.schedule, config.seed, split=config.split)
-    small = _for_epochs(config.with_(**changes), {240: 60, 50: 10}.get(config.epochs, 30))
-    frozen = config.augmentation == "frozen"
-    return small.with_(augmentation="frozen" if frozen else "none", **({"gamma": 0.1} if small.milestones else {}))
-
-
-def _for_epochs(config: RunConfig, epochs: int) -> RunConfig:
-    """`config` for another number of epochs, its milestones in proportion; a descent to the end still ends there."""
-    if config.restart_epochs == config.epochs:
-        return config.with_(epochs=epochs, restart_epochs=epochs)
-    if config.milestones is None:
-        return config.with_(epochs=epochs)
-    moved = sorted({round(milestone * epochs / config.epochs) for milestone in config.milestones} - {0})
-    return config.with_(epochs=epochs, milestones=tuple(moved))
+    return [smaller(config) for config in runs]

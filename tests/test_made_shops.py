@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -229,45 +228,6 @@ def test_commands_report_what_is_missing(store, capsys):
     assert "0 of 7 fine-tunings" in capsys.readouterr().out
 
 
-def test_shares_read_in_percent():
-    assert shop.percent([]) == ""
-    assert shop.percent([0.5, 0.6, 0.7]) == "60.0 (35.2 to 84.8)"
-
-
-def test_the_answer_is_computed(store):
-    table = shop.table([LEAKY, APART], epochs=2)
-    theirs = table[table["arm"] == "ELR + SAM"]  # as the paper's number is
-    best = theirs.loc[theirs["agreement"].idxmax()]
-    paper_scale = table.assign(kind="paper")
-    for published, verdict in ((best["agreement"], " reaches "), (best["agreement"] + 0.001, " does not reach ")):
-        answer = shop.leakage_answer(paper_scale, published)
-        assert verdict in answer
-        assert f"{100 * best['agreement']:.1f} %" in answer
-    small = shop.leakage_answer(table, 0.9)
-    assert "reaches" not in small
-    assert small.endswith("Whether the paper's 90 % can be reached so, paper scale alone can say")
-    assert shop.leakage_answer(table.head(0), 0.9) == "not run yet"
-
-
-def test_the_answer_follows_the_share_of_near_duplicates():
-    """Two seeds, agreement 20 and 24 % without near-duplicates, 60 and 64 % with: t(0.975, 1) is 12.7062."""
-    shops = (("product", 0, 0.2, None), ("product", 60, 0.6, 0.9), ("group", 60, 0.1, None))
-    rows = [
-        {"kind": "cpu", "split": split, "leak": leak, "arm": "CE", "seed": seed, "near_duplicates": leak / 100,
-         "agreement": agreement + seed * 0.04, "accuracy": 0.3, "agreement_leaked": leaked, "agreement_apart": 0.2}
-        for split, leak, agreement, leaked in shops for seed in (0, 1)
-    ]  # fmt: skip
-    half = 12.7062 * 2
-    before, after, apart = (f"{mean} % ({mean - half:.1f} % to {mean + half:.1f} %)" for mean in (22.0, 62.0, 12.0))
-    still = "30.0 % (30.0 % to 30.0 %)"
-    assert shop.leakage_answer(pd.DataFrame(rows), 0.934) == (
-        "as the share of test products with a near-duplicate in training grows from 0 % to 60 %, the agreement of CE "
-        f"with the shop's labels goes from {before} to {after}, its accuracy from {still} to {still}; with a "
-        "near-duplicate it agrees on 90.0 % of the products, without on 20.0 %; the same feed split by group: "
-        f"{apart}. Whether the paper's 93.4 % can be reached so, paper scale alone can say"
-    )
-
-
 # ---------------------------------------------------------------------------------------------- clean and go on
 
 SHORT = dict(loss="elr", noise_rate=0.4, train_size=300, batch_size=50, lr=0.02)
@@ -312,55 +272,6 @@ def test_predictions_on_the_test_set_are_the_records(tmp_path, digits):
     assert (predicted == digits.test_truth).double().mean().item() == record["curves"]["test_top1"][-1]
 
 
-def test_cleaning_stops_and_goes_on(tmp_path, monkeypatch):
-    base = RunConfig(**SHORT, epochs=4)
-    assert shop.clean(base) is None
-    runner.train_missing([base])
-    whole = shop.clean(base)
-    assert [(row["chosen"], row["fraction"]) for row in whole["rows"]] == [
-        ("nothing", 0.0),
-        *((chosen, fraction) for fraction in (0.01, 0.05, 0.1) for chosen in ("list", "random")),
-    ]
-    shop.clean_path(base).unlink()
-    asked = []
-    shop.clean(base, lambda: len(asked) == 3 or asked.append(1))
-    assert len(shop.read(shop.clean_path(base))["rows"]) == 3
-    resumed = shop.clean(base)
-
-    def timeless(summary):
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in summary["rows"]]
-
-    assert timeless(resumed) == timeless(whole)
-    with records.claim(base):
-        assert shop.clean(base) is None  # another one is at it, and would lose what this one writes
-
-
-def test_cleaning_corrects_what_was_looked_at(tmp_path):
-    base = RunConfig(**SHORT | {"train_size": 1000}, epochs=4)
-    runner.train_missing([base])
-    summary = shop.clean(base)
-    rows = {(row["chosen"], row["fraction"]): row for row in summary["rows"]}
-    nothing = rows["nothing", 0.0]
-    assert nothing["corrected"] == 0
-    assert nothing["wrong_after"] == summary["wrong_before"]
-    for row in rows.values():
-        assert row["looked_at"] == round(1000 * row["fraction"])
-        assert row["wrong_after"] == pytest.approx(summary["wrong_before"] - row["corrected"] / 1000)
-    # 36 % of the labels are wrong: 100 at random hold 36 +- 5 of them, and the list more.
-    assert 20 < rows["random", 0.1]["corrected"] < 52 < rows["list", 0.1]["corrected"] <= 100
-    table = shop.clean_table([base])
-    assert (table["control"] == nothing["test_top1"][-1]).all()
-    assert len(shop.gains(table)) == 6
-
-
-def test_the_base_of_cleaning_is_what_its_scale_says():
-    cpu, paper, digits = (shop.clean_base(scale, 1) for scale in ("cpu", "paper", "digits"))
-    assert (cpu.noise_convention, cpu.train_size, cpu.model) == ("worst", 20_000, "small_resnet")
-    assert (paper.noise_convention, paper.train_size, paper.model) == ("worst", None, "resnet34")
-    assert digits.noise_rate == 0.4
-    assert {base.loss for base in (cpu, paper, digits)} == {"elr"}
-
-
 # ---------------------------------------------------------------------------------------------- the sample feed
 
 
@@ -370,27 +281,3 @@ def test_the_sample_is_small_and_free():
     assert sum(len(path.read_text().splitlines()) - 1 for path in SAMPLE.glob("feeds/*.csv")) <= 300
     assert "CC0 1.0 Universal" in (SAMPLE / "LICENSE").read_text()
     assert "CC0" in (SAMPLE / "README.md").read_text()
-
-
-def test_how_far_agreement_strays():
-    rows = [
-        ("CE", 0, 0.02, 0.30, 0.34),
-        ("CE", 0, 0.0, 0.30, 0.32),
-        ("CE", 60, 0.6, 0.65, 0.6),
-        ("ELR", 60, 0.6, 0.6, 0.6),
-    ]
-    table = pd.DataFrame(rows, columns=["arm", "leak", "near_duplicates", "agreement", "accuracy"]).assign(
-        split="product"
-    )
-    assert shop.strays(table) == (
-        "agreement less accuracy, in points, by the share of near-duplicates: CE -3.0 at 1 %, +5.0 at 60 %; "
-        "ELR +0.0 at 60 %"
-    )
-    assert shop.strays(table.assign(split="group")) == "not run yet"
-    parts = dict.fromkeys(shop.PARTS, 0.5)
-    side = shop.side_by_side(table.assign(kind="cpu", seed=[0, 1, 0, 0], **parts)).set_index(
-        ["loss", "near-duplicates"]
-    )
-    assert side.loc[("CE", "60.0 %"), "difference"] == "5.0"
-    # -4 and -2: mean -3, half width 12.7062 (t, one degree of freedom) times 1
-    assert side.loc[("CE", "1.0 %"), "difference"] == "-3.0 (-15.7 to 9.7)"

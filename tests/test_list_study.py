@@ -1,14 +1,12 @@
 """The comparison with cleanlab: equal cost, no image scored by a net that has seen it, figures against scikit-learn."""
 
 import json
-import math
 import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 from sklearn.metrics import average_precision_score, f1_score
 
 from elrkit import __main__, train
@@ -215,78 +213,11 @@ def rows_of(values):
     )  # fmt: skip
 
 
-def test_differences_are_paired_and_decided_by_their_interval():
-    # Differences 0.1, 0.2, 0.3: mean 0.2, half width t(0.975, 2) 0.1 / sqrt(3) = 4.302653 * 0.0577350.
-    frame = audit_study.differences(rows_of({"ours": [0.6, 0.8, 0.7], "theirs": [0.5, 0.6, 0.4]}))
-    ap = frame[frame["measure"] == "average_precision"].iloc[0]
-    half = 4.302653 * 0.1 / math.sqrt(3)
-    assert (ap["mean"], ap["low"], ap["high"]) == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-6)
-    assert (ap["verdict"], ap["seeds"], ap["finder"]) == ("undecided", 3, "ELR targets")
-    above = audit_study.differences(rows_of({"ours": [0.6, 0.7, 0.5], "theirs": [0.5, 0.59, 0.4]}))
-    assert above.iloc[0]["verdict"] == "above"
-    below = audit_study.differences(rows_of({"ours": [0.4, 0.59, 0.5], "theirs": [0.5, 0.7, 0.6]}))
-    assert below.iloc[0]["verdict"] == "below"
-    one = audit_study.differences(rows_of({"ours": [0.4], "theirs": [0.5]}))
-    assert one.iloc[0]["verdict"] == "one seed"
-    assert math.isnan(one.iloc[0]["low"])
-    both = audit_study.differences(rows_of({"ours": [0.6], "theirs": [0.5], "loss": [0.9]}), ["average_precision"])
-    assert [(row.rival, round(row.mean, 6)) for row in both.itertuples()] == [
-        ("cleanlab, out-of-fold CE", 0.1), ("CE loss, best epoch", -0.3),
-    ]  # fmt: skip
-
-
-def test_what_the_order_adds_in_words():
-    rows = [
-        {"level": level, "seed": seed, "source": "elr", "score": score, "list": "suspect", "average_precision": value}
-        for level, by_score in {
-            "worst": {"odds": [0.70, 0.72], "balanced": [0.72, 0.76]}, "random1": {"odds": [0.6], "balanced": [0.59]},
-        }.items()
-        for score, values in by_score.items()
-        for seed, value in enumerate(values)
-    ]  # fmt: skip
-    # 0.02 and 0.04: mean 0.03, half width t(0.975, 1) times 0.01
-    assert audit_study.score_gain(pd.DataFrame(rows)) == (
-        "average precision of ELR's targets, balanced less odds: +0.030 (-0.097 to +0.157) on worst, -0.010 (1 seed) "
-        "on random1; above 0 in 2 of 3 studies"
-    )
-
-
-def test_the_same_score_in_words():
-    named = {"elr": [0.70, 0.72], "ce": [0.69, 0.73], "out_of_fold": [0.6, 0.6]}
-    rows = [
-        {"level": "worst", "seed": seed, "source": source, "score": score, "average_precision": value}
-        for source, values in named.items() for seed, value in enumerate(values)
-        for score in ("self_confidence", "balanced") if (source, score) != ("ce", "balanced")
-    ]  # fmt: skip
-    # 0.01 and -0.01: mean 0, half width t(0.975, 1) times 0.01; 0.10 and 0.12: mean 0.11, the same
-    assert audit_study.same_score(pd.DataFrame(rows)) == [
-        "both by self_confidence, ELR targets less those of CE loss, best epoch: +0.000 (-0.127 to +0.127) on worst",
-        "both by balanced, ELR targets less those of cleanlab, out-of-fold CE: +0.110 (-0.017 to +0.237) on worst",
-    ]
-    assert audit_study.same_score(pd.DataFrame(rows)[:4]) == []
-
-
-def test_how_good_the_nets_are_in_words(monkeypatch):
-    worst = audit_study.studies("cpu", [0, 1, 2], ["worst"])
-    made = {worst[0]: {"elr": 0.6, "ce_best": 0.58}, worst[1]: {"elr": 0.62, "ce_best": 0.58}}
-    monkeypatch.setattr(audit_study, "find", lambda study: {"test_top1": made[study]} if study in made else None)
-    half = stats.t.ppf(0.975, 1)  # of 60 and 62: deviation sqrt(2), over sqrt(2)
-    assert audit_study.test_accuracy(worst) == (
-        "test accuracy in percent, ELR and CE at its best epoch: worst "
-        f"61.0 ({61 - half:.1f} to {61 + half:.1f}) and 58.0 (58.0 to 58.0)"
-    )
-    assert audit_study.test_accuracy(worst[2:]) == ""
-
-
-def test_the_interval_of_a_share_ends_where_shares_do():
-    (row,) = audit_study.summary(rows_of({"ours": [0.9, 1.0]})).to_dict("records")
-    assert row["average precision"] == "0.950 (0.315 to 1.000)"  # half width t(0.975, 1) times 0.05 = 0.635
-
-
-def test_the_saving_in_words():
-    (sentence,) = audit_study.saving(rows_of({"ours": [0.6], "theirs": [0.5]}))
-    assert sentence == (
-        "worst: of 1,000 labels 400 are wrong. To fix half of these a person looks at 250 (1 seed) by ELR targets; "
-        "250 (1 seed) by cleanlab, out-of-fold CE; 500 in any order; 200 with a list without a fault. The list of one "
-        "ELR run leaves 50 % of the work. Wrong are 10 of its first 10 and 96 of its first 100."
-    )
+def test_tables_are_paired_within_a_study():
+    rows = rows_of({"ours": [0.6, 0.8, 0.7], "theirs": [0.5, 0.6, 0.4]})
+    (gain,) = audit_study.less_than(rows, "cleanlab, out-of-fold CE").to_dict("records")
+    # Differences 10, 20, 30: mean 20, half width t(0.975, 2) 10 / sqrt(3) = 4.302653 * 5.77350.
+    assert gain == {"level": "worst", "ELR targets less cleanlab, out-of-fold CE": "+20.0 (-4.8 to +44.8)"}
+    ours, theirs = audit_study.summary(rows).to_dict("records")
+    assert (ours["finder"], ours["average precision"]) == ("ELR targets", "70.0 (45.2 to 94.8)")
+    assert (theirs["looks for half"], theirs["precision at 1 %"]) == ("50.0 (50.0 to 50.0)", "100.0 (100.0 to 100.0)")

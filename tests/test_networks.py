@@ -1,15 +1,12 @@
 """Parameters and operations against counts by hand, and the parts of a network against its description."""
 
-import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-from elrkit import models
+from elrkit import models, records
 from elrkit.config import RunConfig
-from elrkit.report import figures as plots
 from elrkit.report import networks as flops
-from elrkit.report import paper
 
 
 def test_small_net_against_a_hand_count():
@@ -78,16 +75,6 @@ def test_stages(name, blocks):
     assert groups[1][0] == "layer2.0"
 
 
-def test_ledger_counts_the_blocks():
-    claims = paper.load_claims()
-    claims = claims[claims["rule"] == "stages"]
-    runs = pd.DataFrame(columns=list(paper.RUN_COLUMNS))
-    none = paper.load_published().iloc[:0]
-    assert paper.decide(claims, none, runs)["verdict"].tolist() == ["reproduced", "reproduced"]
-    wrong = claims.assign(arguments=claims["arguments"].str.replace("blocks=3-4-6-3", "blocks=3-4-23-3"))
-    assert paper.decide(wrong, none, runs)["verdict"].tolist() == ["reproduced", "not reproduced"]
-
-
 def test_picture_is_drawn_from_the_modules():
     small, large = flops.draw({"A": models.resnet18(63), "B": models.resnet34(10)}, (3, 32, 32)).axes
     texts = [text.get_text() for text in small.texts]
@@ -145,31 +132,19 @@ def test_operations_of_runs_against_a_hand_count():
     assert found.iloc[5].isna().all()
 
 
-def test_totals_tell_energy_only_when_every_run_does():
+def test_totals_against_a_hand_count():
     plain = RunConfig(width=8, epochs=2)
-    records = [run_record(plain.with_(seed=seed), 100, 0, epochs=2) for seed in range(4)]
-    records[2]["timing"]["joules"] = None
-    records[3]["timing"]["jobs"] = None  # who shared the counter is not known
-    table = records.table(records).join(flops.of_runs(records))
-    by_seed = flops.totals(table, ["seed"])
-    assert by_seed["kWh"].tolist()[:2] == [1.0, 1.0]  # 7.2 MJ between two runs
-    assert by_seed["kWh"].isna().tolist() == [False, False, True, True]
+    made = [run_record(plain.with_(seed=seed), 100, 0, epochs=2) for seed in range(4)]
+    table = records.table(made).join(flops.of_runs(made))
     whole = flops.totals(table, ["scale", "device"]).iloc[0]
     assert (whole["scale"], whole["device"], whole["runs"], whole["hours"]) == ("digits", "a device", 4, 2.0)
     assert whole["PFLOP"] == pytest.approx(4 * (2 * 300 + 2 * 550) * 2 * small_net_by_hand() / 1e15)
     assert whole["TFLOP/s"] == pytest.approx(1000 * whole["PFLOP"] / 7200)
-    assert pd.isna(whole["kWh"])
     assert flops.totals(records.table([]).join(flops.of_runs([])), ["scale"]).empty
 
 
-def test_picture_of_the_cost_says_what_has_not_run():
-    bars = pd.DataFrame(
-        [
-            {"name": "ours", "ours": True, "PFLOP": 2.0, "hours": 0.0},
-            {"name": "theirs", "ours": False, "PFLOP": 1958.4},
-        ]
-    )
-    operations, hours = plots.cost(bars).axes
-    assert [text.get_text() for text in operations.texts] == ["2", "1,958"]
-    assert [text.get_text() for text in hours.texts] == ["not run yet"]
-    assert len(hours.patches) == 0
+def test_evaluations_of_every_nth_epoch_are_counted_once():
+    forward = 2 * small_net_by_hand() / 1e15
+    sparse = RunConfig(width=8, epochs=7, eval_every=7, test_every=3)
+    found = flops.of_runs([run_record(sparse, 100, 20, epochs=7)])
+    assert found["evaluation_pflop"].item() == pytest.approx(forward * (3 * 470 + 100))  # after epochs 3, 6 and 7

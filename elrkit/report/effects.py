@@ -1,0 +1,299 @@
+"""What two arms of an experiment differ by: seed by seed, everything else equal, with a 95 % t interval over seeds.
+
+This is the one place where a difference is taken. A **claim** (a row of `claims.csv`) says what is compared, a
+**setting** (`SETTINGS`) in which runs; `table` is the long DataFrame claims x settings that the front page shows. Its
+mark is computed: ``+`` when the whole interval lies beyond the claim's bound, ``-`` when it lies on the other side,
+``~`` when it reaches across; empty under three seeds, whose number is shown and decides nothing.
+
+    >>> found = table(records.table(records.read_all()), load_claims())              # doctest: +SKIP
+    >>> say(found, "elr-cifar10", "described", "+")                                  # doctest: +SKIP
+    '+8.4 points (7.1 to 9.7)'
+
+Intervals are Student's t: with three to five seeds a normal one is too short, and a bootstrap, which can only redraw
+those few values, is shorter still.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from elrkit import records
+from elrkit.config import RunConfig
+from elrkit.report import plans
+
+ANY = ...  # of a field: whatever value it has
+ENOUGH = 3  # seeds for a mark: with two, an interval is wrong more often than it says
+
+
+class Setting(NamedTuple):
+    """In which runs a claim is asked: what readers call them, the fields that they share, and how long they train."""
+
+    label: str
+    fields: dict[str, Any]
+    epochs: dict[str, int | tuple[int, ...]]
+
+
+_PAPER = {"model": "resnet34", "train_size": None, "precision": "bfloat16"}
+_SMALL = {name: plans.CPU[name] for name in ("model", "width", "train_size")} | {"precision": "bfloat16"}
+# With cosine restarts a run ends with a whole cycle.
+_CPU_EPOCHS = {
+    "cifar10": (plans.CPU_EPOCHS, 12 * plans.CPU_CYCLES),
+    "cifar100": (plans.CPU_EPOCHS, 15 * plans.CPU_CYCLES),
+}
+_ALL = {"model": "small_resnet", "width": 32, "train_size": None}
+SETTINGS = {
+    "paper": Setting("ResNet-34, as described", _PAPER | {"augmentation": "fresh"}, {"cifar10": 120, "cifar100": 150}),
+    "described": Setting("small net, as described", _SMALL | {"augmentation": "fresh"}, _CPU_EPOCHS),
+    "frozen": Setting("small net, crops drawn once", _SMALL | {"augmentation": "frozen"}, _CPU_EPOCHS),
+    "none": Setting("small net, no crops", _SMALL | {"augmentation": "none"}, _CPU_EPOCHS),
+    "all-images": Setting(
+        "smaller net, all images, no crops", _ALL | {"augmentation": "none"}, {"cifar10": 30, "cifar100": 30}
+    ),
+    "flips": Setting(
+        "smaller net, 20,000 images, flips", _ALL | {"train_size": 20_000, "augmentation": "flip"}, {"cifar10": 40}
+    ),
+}
+
+
+def shared(setting: str, dataset: str = "cifar10") -> dict[str, Any]:
+    """The fields of a setting's plain runs: no SAM, all images train, labels redrawn from all classes or right ones."""
+    _, fields, epochs = SETTINGS[setting]
+    plain = {"sam_rho": 0, "split": "all", "noise_convention": (None, "all")}
+    return {**plain, **fields, "dataset": dataset, "epochs": epochs.get(dataset, 0)}
+
+
+# What must be equal for two runs to be the same training but for the seed.
+FIELDS = [n for n in RunConfig.model_fields if n not in ("seed", "noise_seed", "eval_every", "test_every")]
+# Fields that follow from another one, so cannot be held equal when that one differs.
+FOLLOWS = {
+    "loss": ("beta", "lam", "loss_alpha", "loss_beta", "loss_q"),
+    "sam_rho": ("sam_adaptive", "sam_double_update", "sam_double_update_of"),
+    "schedule": ("milestones", "gamma", "restart_epochs", "eta_min"),
+    "epochs": ("milestones", "restart_epochs"),
+    "noise": ("noise_convention", "noise_draw"),
+}
+
+
+class Interval(NamedTuple):
+    """A mean over seeds with its 95 % t interval; NaN ends for a single seed, NaN all over for none."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+
+def interval(values: Sequence[float] | pd.Series) -> Interval:
+    """Of values (n,), one a seed; those that are missing do not count."""
+    known = np.asarray([v for v in values if v is not None and not math.isnan(v)], dtype=float)
+    if len(known) < 2:
+        return Interval(float(known[0]) if len(known) else math.nan, math.nan, math.nan, len(known))
+    half = stats.t.ppf(0.975, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known))
+    return Interval(float(known.mean()), float(known.mean() - half), float(known.mean() + half), len(known))
+
+
+def select(runs: pd.DataFrame, fields: Mapping[str, Any]) -> pd.DataFrame:
+    """The finished runs whose columns have these values: one, a tuple of allowed ones, None for no value,
+    `ANY`."""
+    kept = (runs["status"] == "finished").to_numpy()
+    for name, wanted in fields.items():
+        if wanted is ANY or not kept.any():
+            continue
+        allowed = wanted if isinstance(wanted, tuple) else (wanted,)
+        column = runs[name].to_numpy(object) if name in runs else [None] * len(runs)
+        kept = kept & np.array([(None if v != v else v) in allowed for v in column], dtype=bool)  # NaN is no value, too
+    return runs[kept]
+
+
+def paired(
+    runs: pd.DataFrame, a: Mapping[str, Any], b: Mapping[str, Any], measure: str, measure_b: str | None = None,
+    **shared: Any,
+) -> pd.DataFrame:  # fmt: skip
+    """Arm `a` less arm `b` in percentage points: a row for each pair of runs that are equal in seed and all else.
+
+    runs     `records.table`; the measures are fractions in [0, 1]
+    a, b     fields that the arms differ in; they prevail over `shared`, the fields of both
+
+    Columns: the fields that were held equal, seed, difference, run_id, run_id_b.
+    """
+    free = {*a, *b, *(name for field in (*a, *b) for name in FOLLOWS.get(field, ()))}
+    equal = [name for name in (*FIELDS, "seed", "noise_seed") if name not in free and name in runs]
+    arms = [select(runs, {**shared, **arm}) for arm in (a, b)]
+    if any(arm.empty for arm in arms):
+        return pd.DataFrame(columns=[*equal, "difference", "run_id", "run_id_b"])
+    texts = [arm.assign(**{n: arm[n].map(str) for n in equal}) for arm in arms]  # lists are no keys, NaN is none either
+    texts[1] = texts[1][[*equal, "run_id"]].assign(other=texts[1][measure_b or measure].astype(float))
+    both = texts[0].merge(texts[1], on=equal, suffixes=("", "_b"))
+    return both.assign(difference=100 * (both[measure].astype(float) - both["other"])).dropna(subset=["difference"])
+
+
+def difference(runs: pd.DataFrame, a: Mapping, b: Mapping, measure: str, *, measure_b=None, **shared: Any) -> Interval:
+    """`paired` as a mean and its interval over seeds."""
+    return interval(paired(runs, a, b, measure, measure_b, **shared)["difference"])
+
+
+def level(runs: pd.DataFrame, measure: str, **fields: Any) -> Interval:
+    """A measure of the runs with these fields, in percent, over seeds."""
+    return interval(100 * select(runs, fields)[measure].astype(float))
+
+
+def evidence(extra: Iterable[dict] = ()) -> pd.DataFrame:
+    """`records.table` of the committed records that the plans ask for, and of `extra` ones, which a reader trained."""
+    planned = {config.run_id for name in plans.PLANS for config in plans.plan(name)}
+    planned |= {config.run_id for config in plans.plan("campaign", "paper")}
+    chosen = {r["run_id"]: r for r in (*records.read_all(), *extra)}
+    given = {record["run_id"] for record in extra}
+    return records.table(record for run_id, record in chosen.items() if run_id in planned | given)
+
+
+def sizes(runs: pd.DataFrame) -> pd.DataFrame:
+    """Where ELR helps, CIFAR-10 at 20 %, multi-step: a row for each size of net, images, epochs and way of cropping.
+
+    Columns: what (the field that differs from the setting `described`), label (its value), memorized (percent of the
+    wrong labels, by CE), gain and over_best (points: ELR's last epoch less CE's last, and less CE's best), seeds.
+    """
+    cell = dict(dataset="cifar10", noise="symmetric", noise_rate=0.2, noise_convention="all", schedule="multistep",
+                sam_rho=0, split="all", optimizer="sgd", precision="bfloat16")  # fmt: skip
+    usual = {**SETTINGS["described"].fields, "epochs": plans.CPU_EPOCHS}
+    shape = ["model", "width", "train_size", "epochs", "augmentation"]
+    last, best = (
+        paired(runs, {"loss": "elr"}, {"loss": "ce"}, "test_top1", measure, **cell)
+        for measure in ("test_top1", "test_top1_best")
+    )
+    ce = 100 * runs.set_index("run_id")["batches_wrong_memorized"].astype(float)
+    pairs = last.assign(over_best=best["difference"], memorized=last["run_id_b"].map(ce))
+    rows = []
+    for key, part in pairs.groupby(shape):
+        differs = [name for name, value in zip(shape, key, strict=True) if value != str(usual[name])]
+        differs = [name for name in differs if not (key[0] != "small_resnet" and name == "width")]
+        what = differs[0] if len(differs) == 1 else "as described" if not differs else "all images, width 32"
+        value = dict(zip(shape, key, strict=True)).get(what, "")
+        means = part[["memorized", "difference", "over_best"]].mean()
+        rows.append((what.replace("train_size", "images"), value.removesuffix(".0"), *means, len(part)))
+    return pd.DataFrame(rows, columns=["what", "label", "memorized", "gain", "over_best", "seeds"])
+
+
+def present(runs: pd.DataFrame) -> list[str]:
+    """The settings that hold any run on CIFAR-10, whatever its labels."""
+    return [name for name in SETTINGS if len(select(runs, {**shared(name), "noise_convention": ANY}))]
+
+
+# Claims and settings -------------------------------------------------------------------------------------------------
+
+COLUMNS = ("id", "text", "where", "chapter", "fields", "a", "b", "measure", "measure_b", "direction", "bound", "note")
+
+
+def load_claims(path: Path | None = None) -> pd.DataFrame:
+    """The claims, one a row: `fields`, `a` and `b` as dictionaries (`b` None where a level is claimed, not a
+    difference), `direction` one of ``>``, ``<``, ``=`` (within the bound of zero), `bound` in points or percent."""
+    source = path or resources.files(__package__).joinpath("claims.csv")
+    with source.open() as file:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    if missing := [name for name in COLUMNS if name not in table]:
+        raise ValueError(f"{source}: lacks the columns {', '.join(missing)}")
+    if len(bad := table[~table["direction"].isin(["", ">", "<", "="])]):
+        raise ValueError(
+            f"{source}: {bad['id'].iloc[0]} has the direction {bad['direction'].iloc[0]!r}; write > < or ="
+        )
+    for name in ("fields", "a", "b"):
+        table[name] = [
+            _parsed(text, f"{source}: {row_id}") for text, row_id in zip(table[name], table["id"], strict=True)
+        ]
+    return table.assign(bound=pd.to_numeric(table["bound"]))
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    """``loss=elr noise_rate=0.1,0.2`` -> {"loss": "elr", "noise_rate": (0.1, 0.2)}."""
+    fields: dict[str, Any] = {}
+    for part in text.split():
+        name, _, values = part.partition("=")
+        if name not in RunConfig.model_fields or not values:
+            raise ValueError(f"{where}: {part!r} is not name=value of a field of RunConfig")
+        parsed = [_value(v) for v in values.split(",")]
+        fields[name] = parsed[0] if len(parsed) == 1 else tuple(parsed)
+    return fields
+
+
+def _value(text: str) -> Any:
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        return text
+
+
+def mark(found: Interval, direction: str, bound: float) -> str:
+    """``+``, ``-``, ``~``, or nothing under three seeds; see the head of this file."""
+    if found.seeds < ENOUGH:
+        return ""
+    if direction == "=":
+        beyond, opposite = -bound < found.low and found.high < bound, found.low > bound or found.high < -bound
+    else:
+        sign = 1 if direction == ">" else -1
+        ends = sorted((sign * found.low, sign * found.high))
+        beyond, opposite = ends[0] > sign * bound, ends[1] < sign * bound
+    return "+" if beyond else "-" if opposite else "~"
+
+
+def table(runs: pd.DataFrame, claims: pd.DataFrame) -> pd.DataFrame:
+    """Claims x settings: claim, cell, setting, mean, low, high, seeds, mark, run_ids (of both arms); a row wherever
+    there is a run of each arm. The cells of a claim are the values of the field that it lists several of, such as a
+    noise rate or a level of people's labels; without any the cell is empty."""
+    rows = []
+    for claim in claims[claims["direction"] != ""].itertuples(index=False):
+        listed = {name: values for name, values in claim.fields.items() if isinstance(values, tuple)}
+        for values in product(*listed.values()):
+            cell = dict(zip(listed, values, strict=True))
+            for setting in SETTINGS:
+                dataset = {**claim.fields, **cell}["dataset"]
+                if dataset not in SETTINGS[setting].epochs:
+                    continue
+                common = {**shared(setting, dataset), **claim.fields, **cell}
+                if claim.b:
+                    b = {
+                        **claim.b,
+                        **({"epochs": 2 * longest(common["epochs"])} if claim.b.get("epochs") == "double" else {}),
+                    }
+                    pairs = paired(runs, claim.a, b, claim.measure, claim.measure_b or None, **common)
+                    found, ids = interval(pairs["difference"]), (*pairs["run_id"], *pairs["run_id_b"])
+                else:
+                    mine = select(runs, {**common, **claim.a})
+                    found, ids = interval(100 * mine[claim.measure].astype(float)), tuple(mine["run_id"])
+                if found.seeds:
+                    name = ", ".join(str(value) for value in cell.values())
+                    marked = mark(found, claim.direction, claim.bound)
+                    rows.append((claim.id, name, setting, *found, marked, ids))
+    return pd.DataFrame(rows, columns=["claim", "cell", "setting", *Interval._fields, "mark", "run_ids"])
+
+
+def longest(epochs: int | tuple[int, ...]) -> int:
+    return max(epochs) if isinstance(epochs, tuple) else epochs
+
+
+def say(found: pd.DataFrame, claim: str, setting: str, expected: str, cell: str = "", form: str = "{:+.1f}") -> str:
+    """The number of a claim in a setting, for a sentence that was written for this mark.
+
+    Raises ValueError when the records say otherwise by now, so that the build names the sentence to rewrite.
+    """
+    row = found[(found["claim"] == claim) & (found["setting"] == setting) & (found["cell"] == cell)]
+    now = row["mark"].iloc[0] if len(row) else "no run"
+    if now != expected:
+        raise ValueError(
+            f"a sentence about {claim} ({setting}{f', {cell}' if cell else ''}) was written for the mark {expected!r}, "
+            f"the records say {now!r}: rewrite it"
+        )
+    return text(Interval(*row[list(Interval._fields)].iloc[0]), form)
+
+
+def text(found: Interval, form: str = "{:.1f}") -> str:
+    """A mean with its interval: ``91.2 (90.8 to 91.6)``; of a single seed ``91.2, one seed``; of none an empty text."""
+    if not found.seeds:
+        return ""
+    mean, low, high = (form.format(round(value, 6) + 0.0) for value in found[:3])
+    return f"{mean}, one seed" if found.seeds == 1 else f"{mean} ({low} to {high})"

@@ -1,0 +1,208 @@
+"""Tables as readers see them: numbers of `effects` and `published` set in text or HTML. Nothing is computed here but
+text."""
+
+import html
+from collections.abc import Collection
+
+import pandas as pd
+
+from elrkit.config import HUMAN_NOISE_RATES
+from elrkit.losses import LOSSES
+from elrkit.report import effects, plans, published
+from elrkit.report.effects import SETTINGS, Interval, text
+
+DATASETS = {"digits": "digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+SCHEDULES = {"multistep": "multi-step", "cosine": "cosine"}
+MARKS = {
+    "+": "holds: the whole interval lies beyond the bound",
+    "-": "does not hold: the whole interval lies on the other side",
+    "~": "open: the interval reaches across the bound",
+    "": "fewer than three seeds: a number, no finding",
+}
+
+
+def names(losses: Collection[str]) -> list[str]:
+    """The losses as tables and figures call them."""
+    return [LOSSES[loss].label for loss in losses]
+
+
+def cell_name(value: object) -> str:
+    """A cell of a claim: a noise rate as percent, a dataset or a level of people's labels by its name."""
+    try:
+        return f"{100 * float(value):g} %"  # type: ignore[arg-type]
+    except ValueError:
+        return DATASETS.get(str(value), str(value))
+
+
+def shown_settings(found: pd.DataFrame) -> list[str]:
+    """The settings that hold any run, in order."""
+    return [name for name in SETTINGS if (found["setting"] == name).any()]
+
+
+def claims_html(found: pd.DataFrame, claims: pd.DataFrame, folder: str = "../notebooks/") -> str:
+    """Claims x settings as an HTML table; a cell opens to its interval, its seeds and links to its runs.
+
+    found   of `effects.table`
+    folder  where the chapters are, from the page that shows the table
+    """
+    settings = shown_settings(found)
+    head = "".join(f"<th scope='col'>{html.escape(SETTINGS[name].label)}</th>" for name in settings)
+    lines = []
+    for claim in claims[claims["id"].isin(found["claim"])].itertuples():
+        mine = found[found["claim"] == claim.id]
+        cells = []
+        for setting in settings:
+            parts = [_cell(row, claim, folder) for row in mine[mine["setting"] == setting].itertuples()]
+            label = html.escape(SETTINGS[setting].label)
+            cells.append(f"<td data-label='{label}'>{''.join(parts)}</td>" if parts else "<td class='empty'></td>")
+        link = f"<a href='{folder}{claim.chapter}.html'>{html.escape(claim.text)}</a>"
+        name = f"<th scope='row'>{link}<small>{html.escape(claim.where)}</small></th>"
+        lines.append(f"<tr id='claim-{claim.id}'>{name}{''.join(cells)}</tr>")
+    key = "; ".join(f"<b class='mark'>{sign or 'no mark'}</b> {meaning}" for sign, meaning in MARKS.items())
+    return (
+        "<div class='claims-scroll' tabindex='0' role='region' aria-label='Claims by setting'><table class='claims'>"
+        f"<thead><tr><th scope='col'>claim</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        f"<p class='claims-key'>{key}.</p>"
+    )
+
+
+def _cell(row: tuple, claim: tuple, folder: str) -> str:
+    sign = "+" if claim.b else ""
+    number = f"{row.mean:{sign}.1f}" + ("" if claim.b else " %")
+    mark = f"<b class='mark mark-{ {'+': 'holds', '-': 'fails', '~': 'open'}.get(row.mark, 'few') }'>{row.mark}</b>"
+    name = f"<span>{html.escape(cell_name(row.cell))}</span> " if row.cell else ""
+    found = Interval(row.mean, row.low, row.high, row.seeds)
+    unit = "points" if claim.b else "percent"
+    links = ", ".join(f"<a href='{folder}made.html#run-{run_id}'>{run_id}</a>" for run_id in dict.fromkeys(row.run_ids))
+    measured = f"{text(found, f'{{:{sign}.2f}}')} {unit}, {row.seeds} seed{'s' * (row.seeds > 1)}"
+    detail = f"{measured}. {html.escape(claim.note)} Runs: {links}"
+    return f"<details><summary>{name}{number} {mark}</summary><p>{detail}</p></details>"
+
+
+def untestable_html(claims: pd.DataFrame) -> str:
+    """The claims that no run here can test, each with the most that can be said."""
+    rows = claims[claims["direction"] == ""]
+    items = "".join(
+        f"<li><b>{html.escape(row.text)}</b> ({html.escape(row.where)}). {html.escape(row.note)}</li>"
+        for row in rows.itertuples()
+    )
+    return f"<ul class='untestable'>{items}</ul>"
+
+
+def table1(runs: pd.DataFrame) -> pd.DataFrame:
+    """Table 1, a row per dataset, schedule, noise rate and loss that the paper or a run of ours has: the paper's
+    number, Liu et al.'s, and ours in each setting that has runs; percent, mean and 95 % interval over seeds."""
+    paper, liu = published.table1(), published.table1("liu2020")
+    rows = []
+    for dataset, schedule, rate, loss in paper.index:
+        row = {"dataset": DATASETS[dataset], "schedule": SCHEDULES[schedule], "noise": f"{100 * rate:g} %",
+               "loss": LOSSES[loss].label, "paper": f"{paper[dataset, schedule, rate, loss]:.2f}"}  # fmt: skip
+        where = (dataset, schedule, rate, loss)
+        row["Liu et al."] = f"{liu[where]:.2f}" if where in liu.index else ""
+        cell = dict(schedule=schedule, noise_rate=rate, loss=loss)
+        for name, setting in SETTINGS.items():
+            row[setting.label] = text(effects.level(runs, "test_top1", **effects.shared(name, dataset), **cell))
+        rows.append(row)
+    return _without_empty(pd.DataFrame(rows))
+
+
+def gains(runs: pd.DataFrame) -> pd.DataFrame:
+    """ELR less CE within a seed, in points: a row per dataset, schedule and noise rate of the paper's Table 1."""
+    paper, liu = published.gains(), published.gains("liu2020")
+    rows = []
+    for dataset, schedule, rate in paper.index:
+        where = (dataset, schedule, rate)
+        row = {"dataset": DATASETS[dataset], "schedule": SCHEDULES[schedule], "noise": f"{100 * rate:g} %"}
+        row |= {"paper": f"{paper[where]:+.2f}", "Liu et al.": f"{liu[where]:+.2f}" if where in liu.index else ""}
+        cell = dict(schedule=schedule, noise_rate=rate)
+        for name, setting in SETTINGS.items():
+            common = {**effects.shared(name, dataset), **cell}
+            gain = effects.difference(runs, {"loss": "elr"}, {"loss": "ce"}, "test_top1", **common)
+            row[setting.label] = text(gain, "{:+.1f}")
+        rows.append(row)
+    return _without_empty(pd.DataFrame(rows))
+
+
+def sam(runs: pd.DataFrame) -> pd.DataFrame:
+    """What SAM adds at 20 % noise, in points within a seed: a row per setting and loss, over SGD of as many epochs
+    (last and best ones) and over SGD with twice the epochs, which costs as much."""
+    rows = []
+    for name in effects.present(runs):
+        for loss in ("ce", "elr"):
+            common = {**effects.shared(name), "loss": loss, "schedule": "multistep", "noise_rate": 0.2}
+            longer = {"sam_rho": 0, "epochs": 2 * effects.longest(common["epochs"])}
+            arms = {
+                "over SGD": ({"sam_rho": 0}, "test_top1"),
+                "over SGD, best epochs": ({"sam_rho": 0}, "test_top1_best"),
+                "over SGD, twice the epochs": (longer, "test_top1"),
+            }
+            found = {
+                text_: text(effects.difference(runs, {"sam_rho": 0.05}, other, measure, **common), "{:+.1f}")
+                for text_, (other, measure) in arms.items()
+            }
+            if any(found.values()):
+                rows.append({"setting": SETTINGS[name].label, "loss": LOSSES[loss].label, **found})
+    return _without_empty(pd.DataFrame(rows))
+
+
+def people(runs: pd.DataFrame) -> pd.DataFrame:
+    """ELR and CE on people's labels and on as many redrawn ones: a row per setting, level and kind of labels; test
+    accuracy in percent, differences in points within a seed, wrong labels memorized in percent of them."""
+    rows = []
+    for name in effects.present(runs):
+        for level in plans.LEVELS:
+            rate = HUMAN_NOISE_RATES[level]
+            kinds = {
+                "people's": {"noise": "human", "noise_convention": level},
+                "redrawn": {"noise": "symmetric", "noise_convention": "others", "noise_rate": rate},
+            }
+            for kind, labels in kinds.items():
+                common = {**effects.shared(name), "schedule": "multistep", **labels}
+                ce, elr = (effects.level(runs, "test_top1", **common, loss=loss) for loss in ("ce", "elr"))
+                arms = ({"loss": "elr"}, {"loss": "ce"})
+                if not (ce.seeds or elr.seeds):
+                    continue
+                gains = {
+                    "ELR less CE": effects.difference(runs, *arms, "test_top1", **common),
+                    "ELR less CE's best epoch": effects.difference(
+                        runs, *arms, "test_top1", measure_b="test_top1_best", **common
+                    ),
+                }
+                memorized = [
+                    f"{effects.level(runs, 'batches_wrong_memorized', **common, loss=loss).mean:.0f}"
+                    for loss in ("ce", "elr")
+                ]
+                rows.append(
+                    {"setting": SETTINGS[name].label, "level": f"{level}, {100 * rate:.0f} % wrong", "labels": kind,
+                     "CE, %": text(ce), "ELR, %": text(elr)}
+                    | {key: text(gain, "{:+.1f}") for key, gain in gains.items()}
+                    | {"memorized, CE": memorized[0], "memorized, ELR": memorized[1]}
+                )  # fmt: skip
+    return _without_empty(pd.DataFrame(rows))
+
+
+def losses(runs: pd.DataFrame) -> pd.DataFrame:
+    """Every loss at 20 % noise beside CE: a row per setting and loss, with Liu et al.'s number for it."""
+    liu = published.numbers()
+    liu = liu[(liu["source"] == "liu2020") & liu["dataset"].eq("cifar10") & liu["noise_rate"].eq(0.2)]
+    liu = liu[liu["noise_kind"].eq("symmetric") & liu["schedule"].ne("cosine")].set_index("loss")["mean"]
+    rows = []
+    for name in effects.present(runs):
+        for loss, kind in LOSSES.items():
+            common = {**effects.shared(name), "schedule": "multistep", "noise_rate": 0.2, "noise": "symmetric"}
+            mine = effects.level(runs, "test_top1", **common, loss=loss)
+            if not mine.seeds:
+                continue
+            gain = effects.difference(runs, {"loss": loss}, {"loss": "ce"}, "test_top1", **common)
+            rows.append(
+                {"setting": SETTINGS[name].label, "loss": kind.label, "last epoch, %": text(mine),
+                 "best epoch, %": text(effects.level(runs, "test_top1_best", **common, loss=loss)),
+                 "less CE, points": "" if loss == "ce" else text(gain, "{:+.1f}"),
+                 "wrong labels memorized, %": text(effects.level(runs, "batches_wrong_memorized", **common, loss=loss)),
+                 "Liu et al., ResNet-34": f"{liu[loss]:.2f}" if loss in liu.index else ""}
+            )  # fmt: skip
+    return _without_empty(pd.DataFrame(rows))
+
+
+def _without_empty(table: pd.DataFrame) -> pd.DataFrame:
+    return table.loc[:, (table != "").any()]

@@ -1,0 +1,74 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The claims, one by one
+#
+# Each claim of the paper that a run can test, in each setting that has runs; below it the claims that no run here can test.
+
+# %%
+from elrkit.report import effects, figures, tables
+from IPython.display import HTML
+from myst_nb import glue
+
+# %matplotlib inline
+# %config InlineBackend.figure_formats = ["svg"]
+
+# %% tags=["parameters"]
+claim = None  # show this one alone; None: all
+
+# %% tags=["nbval-ignore-output"]
+runs = effects.evidence()
+claims = effects.load_claims()
+if claim is not None and claim not in set(claims["id"]):
+    raise ValueError(f"claim={claim!r}: allowed are {', '.join(claims['id'])}")
+found = effects.table(runs, claims)
+print(
+    f"{len(runs)} runs, {found['claim'].nunique()} claims with runs, none of them a ResNet-34"
+    if "paper" not in set(found["setting"])
+    else f"{len(runs)} runs"
+)
+
+# %% tags=["nbval-ignore-output", "full-width"]
+shown = claims if claim is None else claims[claims["id"] == claim]
+table = HTML(tables.claims_html(found, shown, ""))
+table
+
+# %% [markdown]
+# Differences are in percentage points, within a seed, everything else equal: same images, same wrong labels, same initial
+# weights and order. A share is in percent. Tap a number for its interval, its seeds and its runs.
+#
+# ## What no run here can test
+
+# %%
+untestable = HTML(tables.untestable_html(claims))
+untestable
+
+# %% tags=["remove-cell", "nbval-ignore-output"]
+glue("claims_table", HTML(tables.claims_html(found, claims)), display=False)
+glue("untestable", untestable, display=False)
+glue("answer", figures.answer(runs), display=False)
+
+
+def said(name, *args, **options):
+    glue(name, effects.say(found, *args, **options), display=False)
+
+
+every = effects.shared("all-images") | {"schedule": "multistep", "noise_rate": 0.2}
+for loss in ("ce", "elr"):
+    share = effects.level(runs, "batches_wrong_memorized", **every, loss=loss)
+    glue(f"{loss}_memorized_all", f"{share.mean:.0f}", display=False)
+said("memorizes_less", "elr-memorizes-less", "all-images", "+")
+said("gain_all", "elr-cifar10", "all-images", "+", "0.2")
+said("over_best_all", "over-best", "all-images", "+")
+said("sam_all", "sam-elr", "all-images", "+")

@@ -1,0 +1,115 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Labels that people got wrong
+#
+# {glue:text}`said_people:s`
+
+# %%
+# %matplotlib inline
+# %config InlineBackend.figure_formats = ["svg"]
+from elrkit import config, noise, records, runner
+from elrkit.report import (
+    effects,
+    figures,
+    list_study,
+    people,
+    plans,
+    published,
+    tables,
+)
+from IPython.display import display
+from myst_nb import glue
+
+# %% tags=["parameters"]
+scale = "cpu"  # cpu: a small net; paper: ResNet-34, which needs a GPU
+train = False  # also train the missing runs of this scale
+levels = None  # of aggregate, random1, worst; None: all three
+seeds = None  # None: 0, 1, 2
+jobs = None  # runs at a time; None: one per core, one on a GPU
+
+# %% tags=["nbval-ignore-output"]
+config.check_training(train, jobs)
+trained = runner.gather(
+    plans.plan("people", scale, seeds=seeds, levels=levels), train, jobs
+)
+runs = effects.evidence(trained)
+
+# %% tags=["nbval-ignore-output", "full-width"]
+tables.people(runs)
+
+# %% [markdown]
+# CIFAR-10N {cite:p}`wei2022` has three people's labels of each training image. *Aggregate* is their majority vote, *random1* the
+# first one's label, *worst* a wrong one wherever one of the three gave it. *Redrawn* labels are as many, drawn at random from
+# the wrong classes. Accuracy is on the clean test images; differences are points within a seed.
+#
+# ## How people err
+#
+# Symmetric noise gives each wrong class the same chance. People do not: most of their wrong labels make the commonest mistake
+# of the class. Counted from all 50,000 labels of each level; nothing is trained.
+
+# %%
+counts = noise.read_human_counts()
+people.confusion_facts(counts["counts"], counts["class_names"]).style.hide(
+    axis="index"
+)
+
+# %% mystnb={"image": {"alt": "Three matrices of true class by given label, diagonal left out: the percentage of each class that people give each wrong label."}} tags=["nbval-ignore-output"]
+figures.human_confusion(
+    {level: counts["counts"][level] for level in plans.LEVELS},
+    counts["class_names"],
+)
+
+# %% [markdown]
+# ## Could errors be foreseen, 93.4 % would be possible
+#
+# The paper reports 93.4 % agreement with labels of which 10 to 20 % are wrong. A network that knows every true class and
+# foresees a share $f$ of the wrong labels agrees with $1 - w + f w$ of all. So $f$ must be at least:
+
+# %%
+agreed = published.number("galatolo2021-text-cdon-sam") / 100
+for wrong in (0.1, 0.15, 0.2):
+    print(
+        f"{100 * wrong:.0f} % wrong: {100 * people.needed_foresight(agreed, wrong):.0f} % of them foreseen"
+    )
+
+# %% [markdown]
+# What nets as small as ours foresee of people's errors, on images that they were not trained on, in percent of the wrong
+# labels:
+
+# %% tags=["nbval-ignore-output"]
+shares = people.foreseen(list_study.rows(list_study.all_records()))
+shares.groupby("level")["share"].agg(
+    lambda s: effects.text(effects.interval(100 * s))
+).to_frame("foreseen, %")
+
+# %% [markdown]
+# One in nine random errors would hit the label by chance. So people's errors can be foreseen in part, and far less than 93.4 %
+# needs. A better net may foresee more.
+
+# %% tags=["nbval-ignore-output"]
+if train:  # what was asked for here
+    display(figures.trained_here(records.table(trained)))
+
+# %% tags=["remove-cell", "nbval-ignore-output"]
+found = effects.table(runs, effects.load_claims())
+worst, least = (
+    effects.say(found, "people", "flips", "+", level)
+    for level in ("worst", "aggregate")
+)
+glue(
+    "said_people",
+    f"On labels by people ELR ends {worst} points above cross-entropy where 40 % are wrong, {least} where 9 % are.",
+    display=False,
+)

@@ -1,0 +1,29 @@
+"""People's labels: how they are wrong and how far that can be foreseen, against counts by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from elrkit.report import figures, people
+
+
+def test_confusion_is_counted():
+    matrix = np.array([[90, 8, 2], [0, 100, 0], [30, 10, 60]])
+    (facts,) = people.confusion_facts({"worst": matrix}, ["cat", "dog", "owl"]).to_dict("records")
+    assert facts["wrong"] == "16.7 %"  # 50 of 300
+    assert facts["one mistake"] == "76 %"  # 8 + 0 + 30 of 50
+    assert facts["commonest mistakes"] == "owl as cat 30 %; owl as dog 10 %; cat as dog 8 %"
+    assert figures.human_confusion({"worst": matrix}, ["cat", "dog", "owl"]).axes[0].get_title() == "worst: 17 % wrong"
+
+
+def test_what_unseen_nets_predict_is_foreseen():
+    studies = pd.DataFrame(
+        {"dataset": ["cifar10", "digits", "cifar10"], "source": ["out_of_fold", "out_of_fold", "elr"],
+         "list": ["natural"] * 3, "level": ["worst"] * 3, "recall": [0.7, 0.1, 0.2]}
+    )  # fmt: skip
+    assert people.foreseen(studies)["share"].tolist() == pytest.approx([0.3])
+
+
+@pytest.mark.parametrize(("wrong", "share"), [(0.1, 0.34), (0.2, 0.67), (0.05, 0.0)])
+def test_foresight_needed_for_an_agreement(wrong, share):
+    assert people.needed_foresight(0.934, wrong) == pytest.approx(share, abs=1e-9)
