@@ -1,4 +1,9 @@
-"""The core's commands: train one run, list the runs, import runs of another machine; and how commands train many."""
+"""The core's commands: train one run, list the runs, import runs of another machine; and how commands train many.
+
+Torch and pandas are imported by what needs them, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
 
 import dataclasses
 import json
@@ -6,31 +11,35 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from elrkit import progress, records, runner
-from elrkit.config import ConfigError, RunConfig
+from elrkit import records
+from elrkit.config import BUILT_IN_TRAIN_SIZES, ConfigError, LossFields, RunConfig
+from elrkit.losses import LOSSES
+
+if TYPE_CHECKING:
+    from elrkit.runner import Event
 
 Positional = tyro.conf.Positional
 
-# RunConfig's fields as flags, each with its description; RunConfig itself checks them, in its own words.
+# RunConfig's fields as flags, each with its description; RunConfig itself checks them, in its own words. The losses'
+# parameters stand behind the loss.
+_own = list(RunConfig.__annotations__)
+_place = _own.index("loss") + 1
+_fields = {name: RunConfig.model_fields[name] for name in (*_own[:_place], *LossFields.model_fields, *_own[_place:])}
 RunFlags = dataclasses.make_dataclass(
     "RunFlags",
     [
-        (
-            name,
-            Annotated[field.annotation, tyro.conf.arg(help=field.description)],
-            dataclasses.field(default=field.default),
-        )
-        for name, field in RunConfig.model_fields.items()
+        (name, Annotated[f.annotation, tyro.conf.arg(help=f.description)], dataclasses.field(default=f.default))
+        for name, f in _fields.items()
     ],
 )
 
 
 def budget_seconds(text: str | None) -> float | None:
-    """Seconds of 90s, 9m or 2h."""
+    """Seconds of 90s, 9m or 2h; raises ConfigError."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
@@ -39,17 +48,14 @@ def budget_seconds(text: str | None) -> float | None:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def train_all(
-    configs: list[RunConfig], train_missing: Callable[..., list[RunConfig]], announced: bool = False, **options: Any
-) -> int:
-    """Train what is missing by `train_missing` (of `runs`, or its counterpart of `scale`), with progress and counts;
-    `announced`: first say how long it will take here. 1 when a run failed; one that was merely stopped by its budget,
-    or that another process trains, is no failure."""
+def train_all(configs: list[RunConfig], announced: bool = False, **options: Any) -> int:
+    """Train what is missing by `runner.train_missing`, with progress and counts; `announced`: first say how long it
+    will take here. 1 when a run failed; one that was merely stopped by its budget is no failure."""
+    from elrkit import progress, runner
+
     todo = runner.missing(configs)
     print(f"{len(configs)} runs, {len(configs) - len(todo)} there, {len(todo)} to train")
-    if not todo:
-        return 0
-    if announced:
+    if todo and announced:
         runner.announce(todo, options["jobs"], options.get("threads"))
     last: dict[str, str] = {}
 
@@ -61,18 +67,18 @@ def train_all(
     try:
         with progress.display(len(todo)) as show:
             on_event, last = noting(show)
-            left = train_missing(todo, on_event=on_event, **options)
+            left = runner.train_missing(configs, on_event=on_event, **options)
     except KeyboardInterrupt:
         tell(runner.missing(todo))
         raise
-    return tell(left)
+    return tell(left) if todo else 0
 
 
-def noting(show: Callable[[runner.Event], None]) -> tuple[Callable[[runner.Event], None], dict[str, str]]:
+def noting(show: Callable[[Event], None]) -> tuple[Callable[[Event], None], dict[str, str]]:
     """A listener that passes each event on to `show`, and what it notes: the last kind of event of each run."""
     last: dict[str, str] = {}
 
-    def on_event(event: runner.Event) -> None:
+    def on_event(event: Event) -> None:
         last[event.config.run_id] = event.kind
         show(event)
 
@@ -105,9 +111,7 @@ def train(
     """
     fields = RunConfig.model_fields
     config = RunConfig(**{k: v for k, v in dataclasses.asdict(flags).items() if v != fields[k].default})
-    status = train_all(
-        [config], runner.train_missing, threads=threads, budget_seconds=budget_seconds(budget), compiled=compiled
-    )
+    status = train_all([config], threads=threads, budget_seconds=budget_seconds(budget), compiled=compiled)
     if record := records.find(config):
         print(json.dumps({name: column[-1] for name, column in record["curves"].items() if column}, indent=1))
         print(records.record_path(config))
@@ -124,7 +128,7 @@ def list_runs(
     ),
     csv: bool = False,
 ) -> int:  # fmt: skip
-    """List the runs that have a record.
+    """List the runs that have a record: one's own, and in a checkout the report's.
 
     Args:
         dataset: only this dataset
@@ -133,14 +137,19 @@ def list_runs(
         columns: what to show, any field of a config or a record
         csv: print comma-separated values
     """
-    table = records.table(records.read_all())
+    where = " and ".join(map(str, records.stores()))
+    table = records.table(records.read_all(own=True))
+    known = {"dataset": BUILT_IN_TRAIN_SIZES, "loss": LOSSES, "scale": records.SCALES}
     for name, value in (("dataset", dataset), ("loss", loss), ("scale", scale)):
-        if value is not None:
-            table = table[table[name] == value]
+        if value is None:
+            continue
+        if value not in (allowed := {*known[name], *table[name]}):
+            raise ConfigError(f"{name}={value!r}: no run has it in {where}; allowed are {', '.join(sorted(allowed))}")
+        table = table[table[name] == value]
     if unknown := [name for name in columns if len(table) and name not in table]:
         raise ConfigError(f"columns={unknown}: allowed are {', '.join(table.columns)}")
     if table.empty:
-        print(f"no such runs in {records.results_root()}")
+        print(f"no such runs in {where}")
         return 0
     table = table[list(columns)]
     print(table.to_csv(index=False) if csv else table.to_string(index=False), end="" if csv else "\n")

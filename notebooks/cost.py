@@ -144,19 +144,7 @@ by = flops.totals(table, ["scale", "device", "threads"]) if len(table) else ours
 by = by.dropna(axis="columns", how="all")
 by.style.hide(axis="index").format(precision=3, na_rep="not told", thousands=",")
 
-# %% tags=["nbval-ignore-output"]
-told = table.joules.notna().sum()
-shared = (pd.to_numeric(table.jobs) > 1).sum()
-print(
-    f"{len(table)} records; the device told the energy of {told}; {shared} are known to have shared it"
-)
-
 # %% [markdown]
-# Energy is what the device itself counted while the run ran: a GPU through NVIDIA's management library, a processor
-# through Linux's powercap files where they may be read. It includes whatever else the device did, and is divided by the
-# number of runs that were trained side by side. Where a device does not tell, or told for a part of the group only,
-# nothing is guessed.
-#
 # ## By part of the report
 #
 # A run that two parts share is counted in both. The shops of {doc}`shop` are no plan; their runs are in the tables above.
@@ -209,7 +197,7 @@ for part in others:
         part["TFLOP/s"] = operations / 1e12 / seconds
         parts.append(pd.DataFrame([part]))
 parts = pd.concat(parts) if parts else flops.totals(table, ["scale"])
-parts.drop(columns="kWh", errors="ignore").style.hide(axis="index").format(
+parts.style.hide(axis="index").format(
     precision=3, thousands=","
 )
 

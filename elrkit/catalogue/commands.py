@@ -9,7 +9,7 @@ from typing import Literal
 
 import tyro
 
-from elrkit import records, runner
+from elrkit import checkpoints, records, runner
 from elrkit.catalogue import importer as catalogue
 from elrkit.catalogue.decisions import read_decisions
 from elrkit.commands import train_all
@@ -68,14 +68,14 @@ def audit(
         written = audit.audit_probabilities(given[0], dataset, out, top, given[1], decided, originals)
     else:
         if not is_run:
-            train_all([config], runner.train_missing, announced=True, jobs=1)
+            train_all([config], announced=True, jobs=1)
             if records.find(config) is None:
                 print("error: the training did not finish, see above; the same command goes on", file=sys.stderr)
                 return 1
         record = records.find(config)
         if record["status"] != "finished":
             raise ConfigError(f"run {config.run_id}: its training diverged, so it says nothing of the labels")
-        outcome = records.outcome(record)
+        outcome = checkpoints.outcome(record)
         if outcome is None:
             raise ConfigError(
                 f"run {config.run_id}: its network is not in {records.state_dir(config)} (trained elsewhere or on other "

@@ -93,13 +93,11 @@ def run(
     configs = part.of(name, scale)
     common = {"budget_seconds": budget_seconds(budget), "compiled": compiled}
     if ray is None:
-        return train_all(configs, runner.train_missing, announced=True, jobs=jobs, threads=threads, **common)
-    from elrkit.scale import train_missing_on_ray
+        return train_all(configs, announced=True, jobs=jobs, threads=threads, **common)
+    from elrkit.scale import Cluster
 
-    address = None if ray == "here" else ray
-    return train_all(
-        configs, train_missing_on_ray, address=address, gpus_per_run=gpus_per_run, cpus_per_run=threads or 1, **common
-    )
+    cluster = Cluster(None if ray == "here" else ray, gpus_per_run)
+    return train_all(configs, threads=threads, cluster=cluster, **common)
 
 
 def audit_study(
@@ -176,10 +174,10 @@ def human_labels(out: Path | None = None) -> int:
     Args:
         out: the JSON to write (default: results/human_labels.json of this repository)
     """
-    from elrkit import data, noise, train
+    from elrkit import data, noise, problem
 
     cifar = data.load("cifar10")
-    counts = noise.human_label_counts(train.human_labels_file(), cifar.train_labels, cifar.class_names)
+    counts = noise.human_label_counts(problem.human_labels_file(), cifar.train_labels, cifar.class_names)
     out = out or noise.HUMAN_COUNTS_FILE
     records.write_text(out, records.as_lines(counts))
     print(f"{counts['images']:,} labels of each level counted: {out}")
@@ -199,7 +197,7 @@ def clean(scale: Scale = "cpu", seeds: tuple[int, ...] = plans.SEEDS, jobs: int 
 
     started, seconds = time.monotonic(), budget_seconds(budget)
     bases = [shop.clean_base(scale, seed) for seed in seeds]
-    status = train_all(bases, runner.train_missing, announced=True, jobs=jobs, budget_seconds=seconds)
+    status = train_all(bases, announced=True, jobs=jobs, budget_seconds=seconds)
     for base in bases:
         summary = shop.clean(base, lambda: seconds is not None and time.monotonic() - started > seconds)
         made = f"{len(summary['rows']) if summary else 0} of {1 + 2 * len(shop.FRACTIONS)} fine-tunings"

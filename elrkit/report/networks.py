@@ -113,13 +113,10 @@ def _image_shape(dataset: str, data: dict) -> tuple[int, int, int] | None:
 def totals(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """What groups of runs cost in all: `runs` is `elrkit.runs.table` with the columns of `of_runs` beside it.
 
-    Columns: by, runs, PFLOP, hours (of runs, side by side or not), TFLOP/s (of one run), kWh. The energy is what the
-    device counted while a run ran, divided by the runs that its command trained side by side; NaN unless both are known
-    of every run of a group.
+    Columns: by, runs, PFLOP, hours (of runs, side by side or not), TFLOP/s (of one run).
     """
-    energy = pd.to_numeric(runs["joules"]) / pd.to_numeric(runs["jobs"]) / 3.6e6
     pflop = runs["training_pflop"] + runs["evaluation_pflop"]
-    columns = {"PFLOP": pflop, "hours": runs["seconds"] / 3600, "kWh": energy}
+    columns = {"PFLOP": pflop, "hours": runs["seconds"] / 3600}
     groups = runs.assign(**columns).astype(dict.fromkeys(columns, float)).groupby(by, dropna=False)
     summed = groups[list(columns)].agg(lambda values: values.sum(skipna=False))
     summed.insert(0, "runs", groups.size())
