@@ -36,6 +36,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from elrkit import data, train
 from elrkit.config import RunConfig
+from elrkit.pace import training_steps
+from elrkit.precision import rounds
 
 HERE = Path(__file__).resolve().parent
 WINDOWS = 3  # timed one after the other; their spread is the noise of the measurement
@@ -130,7 +132,7 @@ def random_images(count: int) -> data.Dataset:
 def gflop_per_image(case: Case) -> float:
     """Operations of one training step by torch's counter, divided by its images (SAM counts both of its passes)."""
     small = dataclasses.replace(case, batch=2, precision="float32")
-    steps = train.training_steps(small.config(), random_images(2), "cpu")
+    steps = training_steps(small.config(), random_images(2), "cpu")
     with FlopCounterMode(display=False) as counter:
         next(steps)
     return counter.get_total_flops() / 2 / 1e9
@@ -147,7 +149,7 @@ def matrix_product_tflops(device: str, precision: str, threads: int) -> float:
     float32 on a GPU allows TF32, as cuDNN's convolutions do unless told otherwise. On a CPU without bfloat16 the
     training step computes in float32 and rounds, so that is the arithmetic to compare it with.
     """
-    if train.rounds(precision, torch.device(device)):
+    if rounds(precision, torch.device(device)):
         precision = "float32"
     side = 8192 if device == "cuda" else 2048
     generator = torch.Generator(device).manual_seed(0)
@@ -188,7 +190,7 @@ def _worker(
         try:
             if rank < case.jobs:
                 torch.set_num_threads(case.threads)
-                steps = train.training_steps(
+                steps = training_steps(
                     case.config(), random_images(images // case.batch * case.batch), device, case.compiled
                 )
                 started = time.perf_counter()

@@ -1,6 +1,12 @@
 """elrkit: early-learning regularization (ELR), sharpness-aware minimization and label noise, as small modules.
 
-The flow is one way: ``config`` -> ``data`` -> ``noise`` -> ``train`` -> ``runs`` -> ``plots`` and the notebooks.
+The flow is one way: ``config`` -> ``data`` -> ``noise`` -> ``train`` -> ``records``. Two wings stand on it,
+`catalogue` (a shop's feed to the labels worth a look) and `report` (the book); this package imports neither.
 """
 
-__version__ = "0.1.0"
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("elrkit")
+except PackageNotFoundError:  # a checkout that is on the path but not installed
+    __version__ = "unknown"

@@ -16,12 +16,14 @@ import hashlib
 import json
 import math
 from functools import cache
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args, get_origin
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
+
+from elrkit.losses import LOSSES, defaults
 
 BUILT_IN_TRAIN_SIZES = {"digits": 1347, "cifar10": 50_000, "cifar100": 50_000}
 
@@ -35,16 +37,31 @@ NOISE_CONVENTIONS = {
     "human": tuple(HUMAN_NOISE_RATES),
 }
 
-# Liu et al., NeurIPS 2020, Section 5: temporal ensembling beta and coefficient lambda.
-ELR_CIFAR10 = {"beta": 0.7, "lam": 3.0}
-ELR_CIFAR100 = {"beta": 0.9, "lam": 7.0}
+ELR_CIFAR10, ELR_CIFAR100 = defaults("elr", "cifar10"), defaults("elr", "cifar100")
 
 
 class ConfigError(ValueError):
     """A setting that cannot be honoured; one line that names the field, its value and what is allowed."""
 
 
-class RunConfig(BaseModel):
+if TYPE_CHECKING:
+    LossName = str
+    LossFields = BaseModel
+else:
+    # The losses' names and parameters as `losses.LOSSES` has them; a parameter that the loss does not use is None.
+    LossName = Literal[tuple(LOSSES)]
+    _USERS = {
+        name: [loss for loss, row in LOSSES.items() if name in row.parameters]
+        for row in LOSSES.values() for name in row.parameters
+    }  # fmt: skip
+    _PARAMETERS = {name: LOSSES[users[0]].parameters[name] for name, users in _USERS.items()}
+    LossFields = create_model("LossFields", **{
+        name: (float | None, Field(None, description=f"{', '.join(_USERS[name])}: {p.description}", **p.bounds))
+        for name, p in _PARAMETERS.items()
+    })  # fmt: skip
+
+
+class RunConfig(LossFields):
     """One training, frozen. Raises `ConfigError` on construction when a field is not allowed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=True, allow_inf_nan=False)
@@ -67,11 +84,7 @@ class RunConfig(BaseModel):
     # Below 8, a CPU with AVX2 alone corrupts memory: oneDNN's strided 1x1 convolution (uxlfoundation/oneDNN#6035).
     width: int | None = Field(None, ge=8, le=1024, description="channels of small_resnet's first block")
     stem_stride: int | None = Field(None, ge=1, le=2, description="stride of small_resnet's first convolution")
-    loss: Literal["ce", "elr", "sce", "nce_rce"] = Field("ce", description="training loss")
-    beta: float | None = Field(None, ge=0, lt=1, description="elr: temporal ensembling of the targets")
-    lam: float | None = Field(None, ge=0, description="elr: weight of the regularizer (lambda)")
-    loss_alpha: float | None = Field(None, ge=0, description="sce, nce_rce: weight of the first (active) term")
-    loss_beta: float | None = Field(None, ge=0, description="sce, nce_rce: weight of the second (passive) term")
+    loss: LossName = Field("ce", description="training loss")
     optimizer: Literal["sgd", "adam"] = Field("sgd", description="optimizer")
     lr: float = Field(0.02, gt=0, description="initial learning rate")
     momentum: float | None = Field(None, ge=0, lt=1, description="sgd: momentum")
@@ -146,15 +159,14 @@ class RunConfig(BaseModel):
         digits = given.get("dataset", "digits") == "digits"
         imply(small, width=16 if digits else 32, stem_stride=1 if digits else 2)
         loss = given.get("loss", "ce")
-        imply(loss == "elr", **(ELR_CIFAR100 if given.get("dataset") == "cifar100" else ELR_CIFAR10))
-        # As their authors train CIFAR-10: Wang et al. 2019 (train_models.py), Ma et al. 2020 (configs/cifar10/sym).
-        weights = {"sce": (0.1, 1.0), "nce_rce": (1.0, 1.0)}.get(loss, (1.0, 1.0))
-        imply(loss in ("sce", "nce_rce"), loss_alpha=weights[0], loss_beta=weights[1])
+        of_loss = defaults(loss, dataset if isinstance(dataset, str) else "")
+        for name in LossFields.model_fields:
+            imply(name in of_loss, **{name: of_loss.get(name)})
         imply(given.get("optimizer", "sgd") == "sgd", momentum=0.9)
         rho = given.get("sam_rho", 0)
         imply(rho != 0, sam_adaptive=False, sam_double_update=False)
-        # Without ELR there are no targets, so that "both" says the same as "batch_norm".
-        alone = given.get("sam_double_update_of") == "batch_norm" and loss != "elr"
+        # Without targets "both" says the same as "batch_norm".
+        alone = given.get("sam_double_update_of") == "batch_norm" and LOSSES[loss].module is None
         imply(given.get("sam_double_update") is True and not alone, sam_double_update_of="both")
         epochs = given.get("epochs", 60)
         thirds = tuple(sorted({epochs // 3, 2 * epochs // 3} - {0})) if isinstance(epochs, int) else ()
@@ -210,8 +222,9 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"milestones={self.milestones}: allowed are epochs from 0, each larger than the one before"
             )
-        if self.sam_double_update_of == "targets" and self.loss != "elr":
-            raise ValueError(f"sam_double_update_of='targets' with loss={self.loss!r}: allowed is loss='elr' alone")
+        if self.sam_double_update_of == "targets" and LOSSES[self.loss].module is None:
+            keeping = " or ".join(f"loss={name!r}" for name, row in LOSSES.items() if row.module)
+            raise ValueError(f"sam_double_update_of='targets' with loss={self.loss!r}: allowed is {keeping} alone")
         if self.precision == "float16_fresh_scaler" and self.sam_double_update:
             # The step to the worst point overflows with its gradient, and the second pass would keep what it met there.
             raise ValueError(

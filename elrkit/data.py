@@ -5,7 +5,6 @@ Randomness is a pure function of (seed, epoch), so that a run can be resumed at 
 """
 
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,10 +13,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from elrkit.config import BUILT_IN_TRAIN_SIZES
+from elrkit.folders import data_root
 
 # Per-channel mean and deviation of the training images scaled to [0, 1], as used by Liu et al.'s code.
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -80,11 +80,6 @@ class Dataset:
         if torch.equal(self.test_truth, self.test_labels):
             return None
         return hashlib.sha256(np.ascontiguousarray(self.test_truth.numpy())).hexdigest()[:16]
-
-
-def data_root(root: str | Path | None = None) -> Path:
-    """Where datasets are kept: `root`, else the environment's ELRKIT_DATA, else ~/.cache/elrkit."""
-    return Path(root or os.environ.get("ELRKIT_DATA") or Path.home() / ".cache" / "elrkit").expanduser()
 
 
 def load(name: str, root: str | Path | None = None) -> Dataset:
@@ -294,8 +289,6 @@ def _images_in(folder: Path) -> Iterator[Path]:
 
 
 def _read_image(file: Path) -> np.ndarray:
-    from elrkit.catalogue.importer import as_rgb  # not before: what reads feeds is needed for folders alone
-
     side = FOLDER_IMAGE_SIDE
     try:
         with Image.open(file) as image:
@@ -306,6 +299,18 @@ def _read_image(file: Path) -> np.ndarray:
         raise UnreadableImage(f"{file}: not a readable image ({error}); mend or remove it") from None
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return np.asarray(image.crop((left, top, left + side, top + side)))
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The image as a person sees it: rotated by EXIF orientation, 16 bits scaled to 8, transparency white."""
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip, not scale
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 class EpochDraws(NamedTuple):

@@ -1,8 +1,10 @@
-"""The losses: cross-entropy, symmetric cross-entropy, NCE+RCE as functions; early-learning regularization as a module.
+"""The losses, and the one table that names them: a new loss is a function here and a row of `LOSSES`.
 
-All return a float32 scalar whatever the type of the logits, because log(1 - <p, t>) loses its digits in bfloat16.
+The configs' fields, the training, and the figures' names and colours come from the table. All losses return a float32
+scalar whatever the type of the logits. Torch is imported when a loss is called, so that reading records needs none.
 
-Use ELR in a loop of your own, where `index` says which training images the batch holds::
+Use ELR (`ELRLoss`, defined in `elrkit.elr`) in a loop of your own, where `index` says which training images the batch
+holds::
 
     loss_fn = ELRLoss(num_samples=50_000, num_classes=10, beta=0.7, lam=3.0).to(device)
     for images, labels, index in batches:
@@ -11,16 +13,25 @@ Use ELR in a loop of your own, where `index` says which training images the batc
         loss = loss_fn(logits, labels, index)
 """
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from __future__ import annotations
 
-PROBABILITY_FLOOR = 1e-4  # softmax outputs are clamped to [1e-4, 1 - 1e-4], as in Liu et al.'s code
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from elrkit.elr import ELRLoss as ELRLoss
+
+PROBABILITY_FLOOR = 1e-4  # ELR clamps softmax outputs to [1e-4, 1 - 1e-4], as Liu et al.'s code
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy in nats. logits (batch, classes), labels (batch,) int64."""
-    return F.cross_entropy(logits.float(), labels)
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(logits.float(), labels)
 
 
 def symmetric_cross_entropy(logits: Tensor, labels: Tensor, alpha: float, beta: float) -> Tensor:
@@ -30,10 +41,17 @@ def symmetric_cross_entropy(logits: Tensor, labels: Tensor, alpha: float, beta: 
 
 def nce_rce(logits: Tensor, labels: Tensor, alpha: float, beta: float) -> Tensor:
     """alpha NCE + beta RCE, an active and a passive loss (Ma et al., ICML 2020, Section 4)."""
-    log_p = F.log_softmax(logits.float(), dim=1)
+    log_p = logits.float().log_softmax(dim=1)
     chosen = log_p.gather(1, labels[:, None]).squeeze(1)
     normalized = (chosen / log_p.sum(dim=1)).mean()
     return alpha * normalized + beta * _reverse_cross_entropy(logits, labels)
+
+
+def generalized_cross_entropy(logits: Tensor, labels: Tensor, q: float) -> Tensor:
+    """(1 - p_label^q) / q, 0 < q <= 1 (Zhang and Sabuncu, NeurIPS 2018, equation 6): CE for q -> 0, at q = 1 half the
+    absolute error between p and the one-hot label."""
+    log_p = logits.float().log_softmax(dim=1).gather(1, labels[:, None])
+    return -((q * log_p).expm1() / q).mean()  # p^q - 1 without the loss of digits where q or log p is small
 
 
 def _reverse_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -42,72 +60,77 @@ def _reverse_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return (4 * (1 - p)).mean()
 
 
-class ELRLoss(nn.Module):
-    """Early-learning regularization (Liu et al., NeurIPS 2020, equations 6 and 9).
+def _elr(num_samples: int, num_classes: int, beta: float, lam: float) -> ELRLoss:
+    from elrkit.elr import ELRLoss
 
-    L = CE + lam * mean_i log(1 - <p_i, t_i>), where the target t_i of training image i is a moving average of the
-    network's own outputs: t_i <- beta t_i + (1 - beta) p_i. Nothing depends on the labels in t, so what the network saw
-    early is held against what it is told later.
-
-    * num_samples: training images, each with one row of ``targets``, (num_samples, num_classes) float32, zero at first
-    * beta: momentum of the targets, in [0, 1)
-    * lam: weight of the regularizer (lambda), at least 0
-    """
-
-    targets: Tensor
-
-    def __init__(self, num_samples: int, num_classes: int, beta: float = 0.7, lam: float = 3.0) -> None:
-        super().__init__()
-        if num_samples < 1 or num_classes < 2:
-            raise ValueError(
-                f"ELRLoss: num_samples={num_samples}, num_classes={num_classes}: allowed are >= 1 and >= 2"
-            )
-        if not 0 <= beta < 1:
-            raise ValueError(f"ELRLoss: beta={beta}: allowed is 0 <= beta < 1")
-        if not lam >= 0:
-            raise ValueError(f"ELRLoss: lam={lam}: allowed is 0 <= lam")
-        self.beta = beta
-        self.lam = lam
-        self.register_buffer("targets", torch.zeros(num_samples, num_classes))
-
-    @torch.no_grad()
-    def update(self, index: Tensor, logits: Tensor) -> None:
-        """Move the targets of the images `index` (batch,) int64 towards softmax(logits), logits (batch, classes).
-
-        Rows that are not finite, as float16 may give, leave their targets alone: a NaN would never leave them again.
-        Raises IndexError when an index is outside the table (on a GPU: a device-side assertion, without a wait).
-        """
-        self._check(index, logits)
-        p = _clamped_softmax(logits)
-        p = p / p.sum(dim=1, keepdim=True)
-        before = self.targets[index]
-        moved = self.beta * before + (1 - self.beta) * p
-        self.targets[index] = torch.where(p.isfinite().all(dim=1, keepdim=True), moved, before)
-
-    def forward(self, logits: Tensor, labels: Tensor, index: Tensor) -> Tensor:
-        """CE + lam * mean log(1 - <p, t>), a float32 scalar; changes nothing. labels (batch,) int64."""
-        self._check(index, logits)
-        agreement = (_clamped_softmax(logits) * self.targets[index]).sum(dim=1)
-        # <p, t> is at most 1 - 1e-4 for rows of t that sum to at most 1, so the logarithm stays finite.
-        return cross_entropy(logits, labels) + self.lam * torch.log1p(-agreement).mean()
-
-    def _check(self, index: Tensor, logits: Tensor) -> None:
-        num_samples, num_classes = self.targets.shape
-        if logits.ndim != 2 or logits.shape != (len(index), num_classes):
-            raise ValueError(
-                f"ELRLoss: logits {tuple(logits.shape)} for {len(index)} indices: "
-                f"allowed is ({len(index)}, {num_classes})"
-            )
-        inside = ((index >= 0) & (index < num_samples)).all()
-        if index.device.type == "cpu":
-            if not inside:
-                raise IndexError(f"ELRLoss: index outside the table: allowed are 0 to {num_samples - 1}")
-        else:
-            torch._assert_async(inside, f"ELRLoss: index outside the table of {num_samples} samples")
-
-    def extra_repr(self) -> str:
-        return f"{tuple(self.targets.shape)}, beta={self.beta}, lam={self.lam}"
+    return ELRLoss(num_samples, num_classes, beta, lam)
 
 
-def _clamped_softmax(logits: Tensor) -> Tensor:
-    return logits.float().softmax(dim=1).clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+@dataclass(frozen=True)
+class Parameter:
+    """One of a loss, and a field of RunConfig. Losses that share a field share its meaning and bounds."""
+
+    default: float
+    description: str
+    bounds: Mapping[str, float] = field(default_factory=lambda: {"ge": 0})  # ge, gt, le and lt, as pydantic's Field
+    default_of: Mapping[str, float] = field(default_factory=dict)  # datasets for which its authors take another default
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A row of the table: a `function` of (logits, labels, *parameters), or a `module` that is made of (training
+    images, classes, *parameters), keeps `targets` and has ELRLoss's `update` and `forward`."""
+
+    label: str
+    colour: str
+    parameters: Mapping[str, Parameter]
+    function: Callable[..., Tensor] | None = None
+    module: Callable[..., ELRLoss] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.function is None) == (self.module is None):
+            raise ValueError(f"loss {self.label}: needs a function or a module, and not both")
+
+
+def _weights(alpha: float, beta: float) -> dict[str, Parameter]:
+    return {
+        "loss_alpha": Parameter(alpha, "weight of the first (active) term"),
+        "loss_beta": Parameter(beta, "weight of the second (passive) term"),
+    }
+
+
+# ELR's parameters: Liu et al., NeurIPS 2020, Section 5. Those of SCE and NCE + RCE: as their authors train CIFAR-10,
+# Wang et al. 2019 (train_models.py), Ma et al. 2020 (configs/cifar10/sym). GCE's: Zhang and Sabuncu 2018, Section 4.
+LOSSES: dict[str, Loss] = {
+    "ce": Loss("Cross-entropy", "#D55E00", {}, cross_entropy),
+    "elr": Loss(
+        "ELR",
+        "#0072B2",
+        {
+            "beta": Parameter(0.7, "temporal ensembling of the targets", {"ge": 0, "lt": 1}, {"cifar100": 0.9}),
+            "lam": Parameter(3.0, "weight of the regularizer (lambda)", default_of={"cifar100": 7.0}),
+        },
+        module=_elr,
+    ),
+    "sce": Loss("Symmetric CE", "#009E73", _weights(0.1, 1.0), symmetric_cross_entropy),
+    "nce_rce": Loss("NCE + RCE", "#E69F00", _weights(1.0, 1.0), nce_rce),
+    "gce": Loss(
+        "Generalized CE",
+        "#CC79A7",
+        {"loss_q": Parameter(0.7, "from cross-entropy (towards 0) to absolute error (1)", {"gt": 0, "le": 1})},
+        generalized_cross_entropy,
+    ),
+}
+
+
+def defaults(loss: str, dataset: str) -> dict[str, float]:
+    """The parameters of a loss, by the names of RunConfig's fields, with their defaults for a dataset."""
+    return {name: p.default_of.get(dataset, p.default) for name, p in LOSSES[loss].parameters.items()}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ELRLoss":  # a torch module, so torch is imported with it
+        from elrkit.elr import ELRLoss
+
+        return ELRLoss
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,27 +1,45 @@
 """Progress with an estimate for one run or many: rich bars on a terminal, plain lines elsewhere (logs, notebooks)."""
 
+from __future__ import annotations
+
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from elrkit.runner import Event
+if TYPE_CHECKING:
+    from elrkit import train
+    from elrkit.runner import Event
 
 SECONDS_BETWEEN_LINES = 15.0
 
 
 @contextmanager
 def display(total: int) -> Iterator[Callable[[Event], None]]:
-    """Show `total` runs; yields the function that takes `elrkit.runs.Event`s, for `train_missing(on_event=...)`."""
-    console = Console(stderr=True)
+    """Show `total` runs; yields the function that takes `elrkit.runner.Event`s, for `train_missing(on_event=...)`.
+
+    What fails many runs alike (a dataset that is missing) is said once.
+    """
+    console, said = Console(stderr=True), set[str]()
+
+    def once(show: Callable[[Event], None]) -> Callable[[Event], None]:
+        def show_once(event: Event) -> None:
+            if event.kind != "failed" or event.detail not in said:
+                show(event)
+            if event.kind == "failed":
+                said.add(event.detail)
+
+        return show_once
+
     if console.is_terminal and not console.is_jupyter:
         with _bars(console, total) as show:
-            yield show
+            yield once(show)
     else:
-        yield _lines(total)
+        yield once(_lines(total))
 
 
 @contextmanager
@@ -76,7 +94,7 @@ def _lines(total: int) -> Callable[[Event], None]:
     return show
 
 
-def _pace(progress) -> str:
+def _pace(progress: train.Progress) -> str:
     return f"{progress.images_per_second:,.0f} images/s, {duration(progress.seconds_left)} left"
 
 
@@ -92,7 +110,7 @@ def _ended(event: Event) -> str:
         where = event.detail["diverged"]
         return f"{name}: diverged in epoch {where['epoch']}, step {where['step']}: {where['reason']}"
     if event.kind == "busy":
-        return f"{name}: another process trains it"
+        return f"{name}: another process trains it; waiting for its record"
     if event.kind == "stopped":
         return f"{name}: stopped, its checkpoint is kept"
     return f"{name}: failed: {event.detail}"

@@ -1,8 +1,12 @@
-"""The store of run records: one JSON file a run.
+"""The stores of run records: one small JSON file a run, ``<dataset>/<run_id>.json``, written whole, checked when read.
 
-A record is one small JSON file, ``results/runs/<dataset>/<run_id>.json``, written atomically and checked when read.
-Checkpoints and outcomes live elsewhere (see `state_root`), one folder a run, with a lock that dies with its holder.
+There are two. The committed records of the checkout (`evidence_root`) are what the report says; what a reader trains
+goes to a store of their own (`results_root`) and changes no verdict. The maintainer, whose runs are to be committed,
+sets ELRKIT_RESULTS=results/runs: then both are one. Checkpoints lie apart (`state_dir`), behind a lock that dies with
+its holder. Neither torch nor pandas is imported before it is needed.
 """
+
+from __future__ import annotations
 
 import bz2
 import fcntl
@@ -18,15 +22,19 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from elrkit import data, train
 from elrkit.config import BUILT_IN_TRAIN_SIZES, ConfigError, RunConfig
+from elrkit.folders import evidence_root, results_root, state_root
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["evidence_root", "results_root", "state_root"]  # beside what is defined here
 
 log = logging.getLogger(__name__)
 
+SCHEMA = 1
 REQUIRED = {
     "schema": int, "run_id": str, "status": str, "config": dict, "data": dict, "curves": dict, "weights_sha256": str,
     "device": dict, "execution": dict, "versions": dict, "timing": dict,
@@ -37,57 +45,46 @@ class RecordError(ValueError):
     """A file that is no valid record; one line that names the file and what is wrong with it."""
 
 
-def results_root() -> Path:
-    """Where records are: the environment's ELRKIT_RESULTS, else results/runs in the current folder or one above it."""
-    if given := os.environ.get("ELRKIT_RESULTS"):
-        return Path(given).expanduser()
-    here = Path.cwd()
-    for folder in (here, *here.parents):  # notebooks run from their own folder
-        if (folder / "results" / "runs").is_dir():
-            return folder / "results" / "runs"
-    return here / "results" / "runs"
-
-
-def state_root() -> Path:
-    """Where checkpoints and outcomes are: the environment's ELRKIT_STATE, else `state` below the data root."""
-    given = os.environ.get("ELRKIT_STATE")
-    return Path(given).expanduser() if given else data.data_root() / "state"
-
-
 def state_dir(config: RunConfig) -> Path:
     return state_root() / config.run_id
 
 
-def outcome(record: dict) -> dict | None:
-    """`train.load_outcome` of the run that this record describes, or None where it is not on this machine.
-
-    Records lie where one works, outcomes in one place of the machine by run id, and that hashes a dataset's name: the
-    weights tell whether the outcome there is this record's.
-    """
-    try:
-        found = train.load_outcome(state_dir(RunConfig(**record["config"])))
-    except FileNotFoundError:
-        return None
-    except train.DamagedFile as error:
-        log.warning("%s: not usable (%s)", state_dir(RunConfig(**record["config"])) / "outcome.pt", error)
-        return None
-    return found if train.digest(found["model"]) == record["weights_sha256"] else None
+def stores() -> list[Path]:
+    """The folders where records are looked for: one's own, then the evidence where that is another."""
+    own, evidence = results_root(), evidence_root()
+    return [own] if evidence is None or evidence.resolve() == own.resolve() else [own, evidence]
 
 
 def record_path(config: RunConfig) -> Path:
+    """Where the record of this run is; where there is none, where it will be."""
+    paths = [_path_below(store, config) for store in stores()]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def beside(*parts: str) -> Path:
+    """A file in a folder beside the runs' (audit, shop): one's own, else the evidence's, else where one's own will
+    be."""
+    paths = [store.parent.joinpath(*parts) for store in stores()]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def _path_below(store: Path, config: RunConfig) -> Path:
     folder = config.dataset if config.dataset in BUILT_IN_TRAIN_SIZES else "other"
-    return results_root() / folder / f"{config.run_id}.json"
+    return store / folder / f"{config.run_id}.json"
 
 
-def check(record: Any, name: str) -> dict:
+NO_SHARES = {"epoch", "lr", "train_loss", "test_loss", "skipped_steps"}  # all other curves are between 0 and 1
+
+
+def check(record: Any, name: str) -> dict[str, Any]:
     """Return `record` if it is one; raises RecordError, beginning with `name`, if not."""
     if not isinstance(record, dict):
         raise RecordError(f"{name}: not a JSON object")
     for key, kind in REQUIRED.items():
         if not isinstance(record.get(key), kind):
             raise RecordError(f"{name}: {key!r} is missing or not of type {kind.__name__}")
-    if record["schema"] != train.RECORD_SCHEMA:
-        raise RecordError(f"{name}: schema {record['schema']}, this version reads {train.RECORD_SCHEMA}")
+    if record["schema"] != SCHEMA:
+        raise RecordError(f"{name}: schema {record['schema']}, this version reads {SCHEMA}")
     if record["status"] not in ("finished", "diverged"):
         raise RecordError(f"{name}: status {record['status']!r} is neither finished nor diverged")
     try:
@@ -96,22 +93,27 @@ def check(record: Any, name: str) -> dict:
         raise RecordError(f"{name}: config not valid ({error})") from None
     if config.run_id != record["run_id"]:
         raise RecordError(f"{name}: run_id {record['run_id']} is not the hash {config.run_id} of its config")
-    curves = record["curves"]
+    curves, finished = record["curves"], record["status"] == "finished"
     lengths = {len(column) if isinstance(column, list) else -1 for column in curves.values()}
-    if record["status"] == "finished" and lengths != {config.epochs}:
+    if len(lengths) > 1 or -1 in lengths or (finished and lengths != {config.epochs}):
         raise RecordError(f"{name}: curves of lengths {sorted(lengths)} for {config.epochs} epochs")
-    if record["status"] == "finished" and not {"epoch", "test_top1", "train_loss"} <= curves.keys():
+    if finished and not {"epoch", "test_top1", "train_loss"} <= curves.keys():
         raise RecordError(f"{name}: curves lack epoch, test_top1 or train_loss")
-    if len(lengths) > 1 or -1 in lengths:
-        raise RecordError(f"{name}: curves of lengths {sorted(lengths)}, of which all should be the same")
     for column_name, column in curves.items():
         # None stands for what was not evaluated or not finite.
         tested = column_name in ("test_top1", "held_out_top1_noisy")
         may_be_empty = column_name != "epoch" and not (tested and config.test_every == 1)
         if not all(_is_number(value) or (value is None and may_be_empty) for value in column):
             raise RecordError(f"{name}: the curve {column_name!r} holds something that is no number")
-    if record["status"] == "finished" and not isinstance(record["data"].get("classes"), int):
+        if column_name not in NO_SHARES and not all(value is None or 0 <= value <= 1 for value in column):
+            raise RecordError(f"{name}: the curve {column_name!r} holds something that is no share of 1")
+    if "epoch" in curves and curves["epoch"] != list(range(1, len(curves["epoch"]) + 1)):
+        raise RecordError(f"{name}: the epochs do not ascend from 1")
+    if finished and not isinstance(record["data"].get("classes"), int):
         raise RecordError(f"{name}: data lack the number of classes")
+    rate = record["data"].get("realized_noise_rate")
+    if rate is not None and not (_is_number(rate) and 0 <= rate <= 1):
+        raise RecordError(f"{name}: realized_noise_rate {rate!r} is no share of 1")
     speeds = record["timing"].get("images_per_second", [])
     if not isinstance(speeds, list) or not all(map(_is_number, speeds)):
         raise RecordError(f"{name}: images_per_second is no list of numbers")
@@ -124,8 +126,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, float) and math.isfinite(value)
 
 
-def read(path: Path) -> dict:
+def read(path: Path) -> dict[str, Any]:
     """One record from its file; raises RecordError, or FileNotFoundError."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise RecordError(f"{path}: not a regular file")
     try:
         record = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -135,26 +139,67 @@ def read(path: Path) -> dict:
     return check(record, str(path))
 
 
-def save(record: dict) -> Path:
-    """Write a record atomically and return its path."""
+def find(config: RunConfig) -> dict[str, Any] | None:
+    """The record of this run, from one's own store or the evidence, or None; a damaged file is reported by name and
+    counts as none."""
+    for store in stores():
+        with suppress(FileNotFoundError):
+            try:
+                return read(_path_below(store, config))
+            except RecordError as error:
+                log.warning("skipped %s", error)
+    return None
+
+
+def by_id(run_id: str) -> dict[str, Any]:
+    """The record of a run id; raises RecordError when there is none."""
+    for store in stores():
+        if path := next(store.rglob(f"{run_id}.json"), None):
+            return read(path)
+    where = " or ".join(map(str, stores()))
+    raise RecordError(f"run {run_id}: no record in {where}; `python -m elrkit runs` lists those there are")
+
+
+def read_all(own: bool = False) -> list[dict[str, Any]]:
+    """All valid records of the evidence, with `own` also those of one's own store, each run once; other files are
+    reported by name and skipped."""
+    evidence = evidence_root()
+    found: dict[str, dict[str, Any]] = {}
+    for store in stores() if own else [] if evidence is None else [evidence]:
+        for path in sorted(store.rglob("*.json")):
+            try:
+                record = read(path)
+                if path.stem != record["run_id"]:
+                    raise RecordError(f"{path}: holds the record of run {record['run_id']}")
+                found.setdefault(record["run_id"], record)
+            except RecordError as error:
+                log.warning("skipped %s", error)
+    return list(found.values())
+
+
+def save(record: dict[str, Any]) -> Path:
+    """Write a record into one's own store and return its path; OSError names the file that could not be written."""
     check(record, "record")
-    path = record_path(RunConfig(**record["config"]))
+    path = _path_below(results_root(), RunConfig(**record["config"]))
     write_text(path, as_lines({**record, "timing": _rounded(record["timing"])}))
     return path
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file, and its folder where that is missing, so that a reader finds the old text or the new one whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(new, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
+    except OSError as error:  # a full disk's names no file
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):
+            new.unlink()
 
 
 def _rounded(value: Any) -> Any:
@@ -178,37 +223,12 @@ def as_lines(value: dict) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def find(config: RunConfig) -> dict | None:
-    """The record of this run, or None; a damaged file is reported by name and counts as none."""
-    try:
-        return read(record_path(config))
-    except FileNotFoundError:
-        return None
-    except RecordError as error:
-        log.warning("skipped %s", error)
-        return None
+def comparable(record: dict[str, Any]) -> str:
+    """The part of a record that a repetition must reproduce bit for bit: all but `timing`, as JSON."""
+    return json.dumps({k: v for k, v in record.items() if k != "timing"}, sort_keys=True)
 
 
-def by_id(run_id: str) -> dict:
-    """The record of a run id in the store; raises RecordError when there is none."""
-    path = next(results_root().rglob(f"{run_id}.json"), None)
-    if path is None:
-        raise RecordError(f"run {run_id}: no record in {results_root()}; `python -m elrkit runs` lists those there are")
-    return read(path)
-
-
-def read_all() -> list[dict]:
-    """All valid records of the store; other files are reported by name and skipped."""
-    records = []
-    for path in sorted(results_root().rglob("*.json")):
-        try:
-            record = read(path)
-            if path.stem != record["run_id"]:
-                raise RecordError(f"{path}: holds the record of run {record['run_id']}")
-            records.append(record)
-        except RecordError as error:
-            log.warning("skipped %s", error)
-    return records
+SCALES = ("paper", "cpu", "digits", "other")
 
 
 def scale(config: RunConfig) -> str:
@@ -221,12 +241,14 @@ def scale(config: RunConfig) -> str:
     return "cpu" if config.model == "small_resnet" else "other"
 
 
-def table(records: Iterable[dict]) -> pd.DataFrame:
+def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """One row a run: every field of its config, how it ended, its last epoch's curves, the realized noise, the cost.
 
     `test_top1_best` is the best epoch's; `test_top1_selected` that of the epoch which held-out noisy labels choose;
     `batches_wrong_memorized_50` is epoch 50's, `batches_wrong_correct_best` that of the epoch that has most of them.
     """
+    import pandas as pd
+
     rows = []
     for record in records:
         config = RunConfig(**record["config"])
@@ -252,7 +274,6 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
         timing = record["timing"]
         row |= {
             "seconds": timing.get("seconds"),
-            "joules": timing.get("joules"),
             "jobs": timing.get("jobs"),
             "images_per_second": _median(timing.get("images_per_second", [])),
             "device": record["device"].get("name"),
@@ -260,7 +281,7 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
         }
         rows.append(row)
     always = ("status", "scale", "noise_realized", "test_top1", "wrong_memorized", "wrong_correct")
-    costs = ("seconds", "joules", "jobs", "device", "threads", "images_per_second")
+    costs = ("seconds", "jobs", "device", "threads", "images_per_second")
     empty = ["run_id", *RunConfig.model_fields, *always, *costs]
     frame = pd.DataFrame(rows, columns=None if rows else empty)
     return frame.assign(**dict.fromkeys((name for name in always if name not in frame), math.nan))
@@ -288,8 +309,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return text.assign(runs=groups.size())
 
 
-def curves(records: Iterable[dict]) -> pd.DataFrame:
+def curves(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """One row a run and epoch: the curves beside the config's fields."""
+    import pandas as pd
+
     parts = []
     for record in records:
         part = pd.DataFrame(record["curves"])
@@ -354,7 +377,7 @@ def import_tar(path: Path) -> tuple[list[str], list[str], list[str]]:
         if here is None:
             save(record)
             added.append(record["run_id"])
-        elif _same_circumstances(here, record) and train.comparable(here) != train.comparable(record):
+        elif _same_circumstances(here, record) and comparable(here) != comparable(record):
             refused.append(f"{name}: run {record['run_id']} is here with other results of the same device")
         else:
             known.append(record["run_id"])

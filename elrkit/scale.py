@@ -1,8 +1,10 @@
-"""The missing runs of a plan on Ray Core: several GPUs or machines, fractions of a GPU, retries after a lost node.
+"""Runs on Ray Core: several GPUs or machines, fractions of a GPU, retries after a lost node. Needs the extra `scale`.
 
-Needs the extra `scale`. Each run is one Ray task; its record comes back as the task's value and is saved by the caller,
-so the machines share no results folder. Every node needs elrkit itself and the data (`ELRKIT_DATA`, as set here). With
-a shared state folder (`ELRKIT_STATE`) a run whose node is lost goes on from its last checkpoint, else from its start.
+    runner.train_missing(configs, cluster=Cluster("auto", gpus_per_run=0.25))
+
+Each run is one Ray task; its record comes back as the task's value and is saved by the caller, so the machines share no
+results folder. Every node needs elrkit itself and the data (`ELRKIT_DATA`, as set here). With a shared state folder
+(`ELRKIT_STATE`) a run whose node is lost goes on from its last checkpoint, else from its start.
 
 Start a cluster that spans machines with one token for all (`RAY_AUTH_MODE=token` and the same `RAY_AUTH_TOKEN`, here
 too), and remove what a killed one has left in its temporary folder before the next.
@@ -13,64 +15,63 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from elrkit import data, records, runner, train
+from elrkit import checkpoints, data, records, runner, train
 from elrkit.config import ConfigError, RunConfig
 
 CLAIM_PATIENCE_SECONDS = 60.0  # a lost node's process may outlive its node for a moment, and still hold its run
 
 
-def train_missing_on_ray(
-    configs: Iterable[RunConfig],
-    *,
-    address: str | None = None,
-    gpus_per_run: float = 0.0,
-    cpus_per_run: int = 1,
-    retries: int = 3,
-    budget_seconds: float | None = None,
-    on_event: Callable[[runner.Event], None] = lambda event: None,
-    **options: Any,
-) -> list[RunConfig]:
-    """Train the runs that have no record as tasks of a Ray cluster, in order; return those still missing at the end.
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster for `runner.train_missing`.
 
-    address         of the cluster, host:port or "auto"; None: the Ray this process is connected to, else one of its
-                    own on this machine, ended afterwards
-    gpus_per_run    0.25 puts four runs on a GPU; 0: on the CPU
-    cpus_per_run    cores a run takes, and its threads on a CPU
-    retries         how often a run is started again after its node or process was lost
-    budget_seconds  stop cleanly, checkpoints written, before this much time has passed
-    on_event        hears of finished, diverged, failed, stopped and busy runs (progress stays on the nodes)
-
-    `options` go to `elrkit.train.fit`. Ctrl-C interrupts the runs, which keep their last checkpoints. Raises
-    ConfigError when Ray is not installed or no cluster answers, or when none of its nodes can hold a run.
+    address       host:port or "auto"; None: the Ray this process is connected to, else one of its own on this machine,
+                  ended afterwards
+    gpus_per_run  0.25 puts four runs on a GPU; 0: on the CPU
+    retries       how often a run is started again after its node or process was lost
     """
-    todo = runner.missing(configs)
-    if not todo:
-        return []
-    runner.check_writable(records.results_root(), "ELRKIT_RESULTS")
-    deadline = None if budget_seconds is None else time.time() + budget_seconds
-    environment = {name: os.environ[name] for name in ("ELRKIT_DATA", "ELRKIT_STATE") if name in os.environ}
-    options = {"device": "cuda" if gpus_per_run else "cpu", **options}
-    with _connected(address) as ray:
-        _check_room(ray, gpus_per_run, cpus_per_run)
-        task = ray.remote(num_cpus=cpus_per_run, num_gpus=gpus_per_run, max_retries=retries)(_train)
-        waiting = {
-            task.remote(config.to_json(), environment, cpus_per_run, deadline, options): config for config in todo
-        }
-        try:
-            while waiting:
-                for done in ray.wait(list(waiting), timeout=1.0)[0]:
-                    config = waiting.pop(done)
-                    on_event(_come_home(ray, done, config))
-        finally:
-            for task_left in waiting:
-                ray.cancel(task_left)
-    return runner.missing(todo)
+
+    address: str | None = None
+    gpus_per_run: float = 0.0
+    retries: int = 3
+
+    def train(
+        self,
+        todo: Sequence[RunConfig],
+        cpus_per_run: int,
+        stop: runner.Stop,
+        on_event: runner.OnEvent,
+        options: dict[str, Any],
+    ) -> None:
+        """Train these runs as tasks, in order; on a signal they are interrupted and keep their last checkpoints.
+
+        `on_event` hears of finished, diverged, failed, stopped and busy runs (progress stays on the nodes). Raises
+        ConfigError when Ray is not installed, no cluster answers, or none of its nodes can hold a run.
+        """
+        environment = {name: os.environ[name] for name in ("ELRKIT_DATA", "ELRKIT_STATE") if name in os.environ}
+        options = {"device": "cuda" if self.gpus_per_run else "cpu", **options}
+        with _connected(self.address) as ray:
+            _check_room(ray, self.gpus_per_run, cpus_per_run)
+            resources = {"num_cpus": cpus_per_run, "num_gpus": self.gpus_per_run, "max_retries": self.retries}
+            task = ray.remote(**resources)(_train)
+            waiting = {
+                task.remote(config.to_json(), environment, cpus_per_run, stop.deadline, options): config
+                for config in todo
+            }
+            try:
+                while waiting and not stop.signalled.is_set():  # at the deadline the tasks stop by themselves
+                    for done in ray.wait(list(waiting), timeout=1.0)[0]:
+                        on_event(_come_home(ray, done, waiting.pop(done)))
+            finally:
+                for task_left in waiting:
+                    ray.cancel(task_left)
 
 
 def _come_home(ray: Any, done: Any, config: RunConfig) -> runner.Event:
@@ -88,11 +89,13 @@ def _come_home(ray: Any, done: Any, config: RunConfig) -> runner.Event:
         records.save(value)
     except OSError as error:  # a full disk; the outcome may still be in the state folder
         return runner.Event("failed", config, f"{config.describe()}: its record was not saved ({error})")
-    train.Checkpoints(records.state_dir(config)).discard()  # theirs, where the state folder is shared
+    checkpoints.discard(records.state_dir(config))  # theirs, where the state folder is shared
     return runner.Event(value["status"], config, value)
 
 
-def _train(text: str, environment: dict[str, str], threads: int, deadline: float | None, options: dict) -> tuple:
+def _train(
+    text: str, environment: dict[str, str], threads: int, deadline: float | None, options: dict[str, Any]
+) -> tuple[str, Any]:
     """The task: ("record", record), or (stopped, busy or failed, why). Runs in a process of a Ray node."""
     os.environ.update(environment)
     torch.set_num_threads(threads)
@@ -137,7 +140,7 @@ def _connected(address: str | None) -> Iterator[Any]:
         return
     # A local cluster gets a folder of its own: what a killed one has left in the usual place would disturb it.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        local = dict(include_dashboard=False, _temp_dir=folder) if address is None else {}
+        local: dict[str, Any] = {"include_dashboard": False, "_temp_dir": folder} if address is None else {}
         try:
             ray.init(address=address or "local", logging_level=logging.WARNING, log_to_driver=False, **local)
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -155,5 +158,5 @@ def _check_room(ray: Any, gpus_per_run: float, cpus_per_run: int) -> None:
     if not any(n.get("CPU", 0) >= cpus_per_run and n.get("GPU", 0) >= gpus_per_run for n in nodes):
         held = "; ".join(f"{n.get('CPU', 0):g} cores, {n.get('GPU', 0):g} GPUs" for n in nodes)
         raise ConfigError(
-            f"cpus_per_run={cpus_per_run}, gpus_per_run={gpus_per_run:g}: larger than every node ({held})"
+            f"threads={cpus_per_run}, gpus_per_run={gpus_per_run:g}: larger than every node of the cluster ({held})"
         )

@@ -17,6 +17,7 @@ from elrkit.config import (
     grid,
     require,
 )
+from elrkit.losses import LOSSES
 
 finite = {"allow_nan": False, "allow_infinity": False}
 
@@ -43,11 +44,12 @@ def fields_of_valid_configs(draw):
         "model": st.sampled_from(["small_resnet", "resnet18", "resnet34"]),
         "width": st.integers(8, 1024),
         "stem_stride": st.integers(1, 2),
-        "loss": st.sampled_from(["ce", "elr", "sce", "nce_rce"]),
+        "loss": st.sampled_from(list(LOSSES)),
         "beta": st.floats(0, 1, exclude_max=True),
         "lam": st.floats(0, 1e6) | st.integers(0, 20),
         "loss_alpha": st.floats(0, 100),
         "loss_beta": st.floats(0, 100),
+        "loss_q": st.floats(0, 1, exclude_min=True),
         "optimizer": st.sampled_from(["sgd", "adam"]),
         "momentum": st.floats(0, 1, exclude_max=True),
         "weight_decay": st.floats(0, 1),
@@ -141,6 +143,7 @@ def test_run_ids_never_change():
         ({"dataset": "cifar10"}, {"dataset": "cifar10", "width": 32, "stem_stride": 2}),
         ({"loss": "sce"}, {"loss": "sce", "loss_alpha": 0.1, "loss_beta": 1.0}),
         ({"loss": "nce_rce"}, {"loss": "nce_rce", "loss_alpha": 1.0, "loss_beta": 1.0}),
+        ({"loss": "gce", "beta": 0.3}, {"loss": "gce", "loss_q": 0.7}),
         (
             {"dataset": "cifar10", "noise": "human"},
             {"dataset": "cifar10", "noise": "human", "noise_convention": "worst", "noise_draw": "independent"},
@@ -205,13 +208,14 @@ ERRORS = [
     ({"width": 7}, "width=7: allowed is a whole number with 8 <= width <= 1024"),
     ({"width": 2000, "model": "resnet18"}, "width=2000: allowed is a whole number with 8 <= width <= 1024"),
     ({"stem_stride": 3}, "stem_stride=3: allowed is a whole number with 1 <= stem_stride <= 2"),
-    ({"loss": "mse"}, "loss='mse': allowed is one of ce, elr, sce, nce_rce"),
-    ({"loss": {}}, "loss={}: allowed is one of ce, elr, sce, nce_rce"),
+    ({"loss": "mse"}, "loss='mse': allowed is one of ce, elr, sce, nce_rce, gce"),
+    ({"loss": {}}, "loss={}: allowed is one of ce, elr, sce, nce_rce, gce"),
     ({"loss": "elr", "beta": 1.0}, "beta=1.0: allowed is a finite number with 0 <= beta < 1"),
     ({"beta": -0.1}, "beta=-0.1: allowed is a finite number with 0 <= beta < 1"),
     ({"beta": "high"}, "beta='high': allowed is a finite number with 0 <= beta < 1"),
     ({"lam": -1}, "lam=-1: allowed is a finite number with 0 <= lam"),
     ({"loss_alpha": -1}, "loss_alpha=-1: allowed is a finite number with 0 <= loss_alpha"),
+    ({"loss": "gce", "loss_q": 0}, "loss_q=0: allowed is a finite number with 0 < loss_q <= 1"),
     ({"loss_beta": -1}, "loss_beta=-1: allowed is a finite number with 0 <= loss_beta"),
     ({"optimizer": "lion"}, "optimizer='lion': allowed is one of sgd, adam"),
     ({"lr": 0}, "lr=0: allowed is a finite number with 0 < lr"),
@@ -249,7 +253,7 @@ ERRORS = [
     ({"eval_every": 0}, "eval_every=0: allowed is a whole number with 1 <= eval_every"),
     ({"test_every": 0}, "test_every=0: allowed is a whole number with 1 <= test_every"),
     ({"seed": 1.5}, "seed=1.5: allowed is a whole number with 0 <= seed"),
-    ({"learning_rate": 0.1}, "learning_rate: unknown field; allowed are dataset, train_size, split"),
+    ({"learning_rate": 0.1}, "learning_rate: unknown field; allowed are beta, lam"),
     ({"dataset": "a\nb"}, "dataset='a\\nb': allowed are digits"),
 ]
 

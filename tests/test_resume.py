@@ -14,9 +14,10 @@ import pytest
 import torch
 from processes import end, start, wait_until
 
-from elrkit import data, train
+from elrkit import checkpoints, data, train
 from elrkit.config import RunConfig
-from elrkit.train import Checkpoints, Stopped, comparable, fit
+from elrkit.records import comparable
+from elrkit.train import Stopped, fit
 
 EPOCHS, STEPS = 2, 3
 
@@ -48,8 +49,8 @@ def stopped(config, dataset, folder, steps):
 
 @pytest.fixture
 def steps_taken(monkeypatch):
-    taken, inner = [], train._Trainer.step
-    monkeypatch.setattr(train._Trainer, "step", lambda self: taken.append(self.step_in_epoch) or inner(self))
+    taken, inner = [], train.Trainer.step
+    monkeypatch.setattr(train.Trainer, "step", lambda self: taken.append(self.step_in_epoch) or inner(self))
     return taken
 
 
@@ -84,8 +85,7 @@ def test_finished_but_not_recorded_needs_only_the_last_stretch(digits, tmp_path,
     steps_taken.clear()
     assert comparable(fit(config, dataset=digits, state_dir=tmp_path)) == comparable(expected)
     assert steps_taken == [2]
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.discard()
+    checkpoints.discard(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["outcome.pt"]
 
 
@@ -103,7 +103,7 @@ def position(folder):
     """(epoch, step) of the newest checkpoint, which a kill must never have damaged."""
     for path in (folder / "checkpoint.pt", folder / "checkpoint-previous.pt"):
         if path.exists():
-            state = train._read(path)
+            state = checkpoints.read(path)
             return state["epoch"], state["step_in_epoch"]
     return None
 
@@ -213,9 +213,9 @@ def test_killed_between_the_two_renames_the_one_before_is_used(digits, tmp_path,
 
 def rewrite(path, change):
     """The same checkpoint but for `change`, behind a digest that fits."""
-    state = train._read(path)
+    state = checkpoints.read(path)
     change(state)
-    train._write(path, state)
+    checkpoints.write(path, state)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_too_little_memory_to_resume_costs_no_checkpoint(digits, tmp_path, monke
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((torch, "load") if where == "load" else (train._Trainer, "restore")), fail)
+        patch.setattr(*((torch, "load") if where == "load" else (train.Trainer, "restore")), fail)
         with pytest.raises(train.OutOfMemory, match="out of memory on cpu; reduce batch_size"):
             fit(config, dataset=digits, state_dir=tmp_path)
     steps_taken.clear()
@@ -298,7 +298,7 @@ def test_a_pickle_that_would_run_code_is_refused(digits, tmp_path, caplog):
     content = buffer.getvalue()
     for name in ("checkpoint.pt", "outcome.pt"):
         (tmp_path / name).write_bytes(hashlib.sha256(content).digest() + content)
-    with pytest.raises(train.DamagedFile, match="not loadable"):
+    with pytest.raises(checkpoints.DamagedFile, match="not loadable"):
         train.load_outcome(tmp_path)
     assert comparable(fit(config, dataset=digits, state_dir=tmp_path)) == expected
     assert "set aside as checkpoint.damaged" in caplog.text

@@ -136,7 +136,7 @@ def test_frozen_batch_norm_normalizes_by_the_batch_but_keeps_its_statistics():
 def trainer(**changes):
     config = RunConfig(train_size=192, noise_rate=0.4, loss="elr", width=8, lr=0.05, **changes)
     dataset = data.load("digits")
-    built = train._Trainer(config, dataset, train.set_up(config, dataset), torch.device("cpu"), compiled=False)
+    built = train.Trainer(config, dataset, train.set_up(config, dataset), torch.device("cpu"), compiled=False)
     built.model.train()
     built.start_epoch()
     return built

@@ -4,6 +4,7 @@ import json
 import math
 import random
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, MultiStepLR
 
-from elrkit import data, losses, models, records, train
+from elrkit import data, losses, models, precision, records, train
 from elrkit.config import RunConfig
-from elrkit.train import comparable, fit, label_outcomes, learning_rate, set_up
+from elrkit.records import comparable
+from elrkit.train import fit, label_outcomes, learning_rate, set_up
 
 OUTCOMES = ("right_correct", "right_other", "wrong_correct", "wrong_memorized", "wrong_other")
 
@@ -26,7 +28,7 @@ def tiny(**changes):
 
 
 def trainer_of(config, dataset):
-    trainer = train._Trainer(config, dataset, set_up(config, dataset), torch.device("cpu"), compiled=False)
+    trainer = train.Trainer(config, dataset, set_up(config, dataset), torch.device("cpu"), compiled=False)
     trainer.model.train()
     trainer.start_epoch()
     return trainer
@@ -392,7 +394,7 @@ def test_a_dense_layer_in_rounded_values_is_numpys(dtype, rounded, digits_of):
     layer = nn.Linear(7, 3)
     layer.load_state_dict({"weight": torch.from_numpy(w), "bias": torch.from_numpy(b)})
     inputs = torch.from_numpy(x).requires_grad_()
-    with train.RoundedValues(getattr(torch, dtype)):
+    with precision.RoundedValues(getattr(torch, dtype)):
         out = layer(inputs)
     out.backward(torch.from_numpy(g))
 
@@ -426,8 +428,8 @@ def test_rounded_values_are_those_of_torchs_autocast(digits, dtype, scale, unit)
         return logits.detach().float(), statistics, [p.grad / scale for p in trainer.model.parameters()]
 
     theirs = run(torch.autocast("cpu", dtype=dtype))
-    ours = run(train.RoundedValues(dtype))
-    exact = run(train.autocast("float32", CPU))
+    ours = run(precision.RoundedValues(dtype))
+    exact = run(precision.autocast("float32", CPU))
 
     def distance(a, b):
         return float((a - b).norm() / b.norm())
@@ -442,10 +444,10 @@ def test_rounded_values_are_those_of_torchs_autocast(digits, dtype, scale, unit)
 
 def test_rounded_values_overflow_and_vanish():
     big, small = torch.tensor([65_519.0, 65_520.0, -1e5]), torch.tensor([2.0**-24, 2.0**-26])
-    with train.RoundedValues(torch.float16):
+    with precision.RoundedValues(torch.float16):
         assert (big * 1).tolist() == [65_504.0, math.inf, -math.inf]
         assert (small * 1).tolist() == [2.0**-24, 0.0]
-    with train.RoundedValues(torch.bfloat16):
+    with precision.RoundedValues(torch.bfloat16):
         assert (big * 1).tolist() == [65_536.0, 65_536.0, -99_840.0]
         assert (small * 1).tolist() == small.tolist()
 
@@ -508,7 +510,7 @@ def test_the_record_says_at_which_step(digits, monkeypatch, tmp_path, bad):
             loss = inner(logits, labels)
             return loss * bad if logits.requires_grad and next(calls) == 4 else loss
 
-        monkeypatch.setattr(losses, "cross_entropy", spoiled)
+        monkeypatch.setitem(losses.LOSSES, "ce", replace(losses.LOSSES["ce"], function=spoiled))
         return fit(tiny(epochs=4), dataset=digits, state_dir=tmp_path / "s", checkpoint_seconds=checkpoint_seconds)
 
     seldom = record(1e9)
@@ -526,7 +528,7 @@ def test_a_loss_scaler_skips_a_batch_whose_loss_is_not_finite_and_goes_on(digits
 
     config = tiny(precision="float16_fresh_scaler", epochs=3)
     plain = fit(config, dataset=digits)["curves"]
-    monkeypatch.setattr(losses, "cross_entropy", spoiled)
+    monkeypatch.setitem(losses.LOSSES, "ce", replace(losses.LOSSES["ce"], function=spoiled))
     record = fit(config, dataset=digits)
     assert record["status"] == "finished"
     curves = record["curves"]
@@ -552,7 +554,7 @@ def no_cpu_memory(self):
 @pytest.mark.parametrize("fails", [no_cuda_memory, no_cpu_memory])
 @pytest.mark.parametrize("where", ["step", "end_epoch", "__init__"])
 def test_out_of_memory_says_what_to_reduce(digits, monkeypatch, fails, where):
-    monkeypatch.setattr(train._Trainer, where, lambda self, *args: fails(self))
+    monkeypatch.setattr(train.Trainer, where, lambda self, *args: fails(self))
     with pytest.raises(train.OutOfMemory) as caught:
         fit(tiny(), dataset=digits)
     message = str(caught.value)
@@ -565,7 +567,7 @@ def test_other_errors_are_not_mistaken_for_it(digits, monkeypatch):
     def broken(self):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(train._Trainer, "step", broken)
+    monkeypatch.setattr(train.Trainer, "step", broken)
     with pytest.raises(RuntimeError, match=r"^something else$"):
         fit(tiny(), dataset=digits)
 

@@ -54,6 +54,7 @@ from elrkit.catalogue.decisions import DECISION_COLUMNS, as_text, read_decisions
 from elrkit.catalogue.feeds import CSV_COLUMNS, MAX_FIELD, XML_COLUMNS, FileRefused, printable, read_csv, read_xml
 from elrkit.catalogue.groups import group_products, near_groups, split_by_group, title_stem
 from elrkit.config import ConfigError, one_line
+from elrkit.data import as_rgb
 
 log = logging.getLogger(__name__)
 
@@ -540,18 +541,6 @@ def _check_address(image: str, hosts: frozenset[str]) -> str:
 
 
 _ORIENTATION = 0x0112  # of EXIF; 1: as it is
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """The image as a person sees it: rotated by EXIF orientation, 16 bits scaled to 8, transparency white."""
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip, not scale
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
 
 
 def read_thumbnail(data: bytes, rules: FeedRules = FeedRules()) -> Thumbnail:  # noqa: B008  (frozen)

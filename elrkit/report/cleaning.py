@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from elrkit import data, records, train
+from elrkit import checkpoints, data, records, train
 from elrkit.catalogue import audit
 from elrkit.config import ConfigError, RunConfig, cifar10_recipe
 from elrkit.report import effects, plans
@@ -38,7 +38,7 @@ def base_run(scale: str, seed: int, epochs: int | None = None) -> RunConfig:
 
 
 def path_of(base: RunConfig) -> Path:
-    return folder() / f"clean-{base.run_id}.json"
+    return records.beside("shop", f"clean-{base.run_id}.json")
 
 
 def clean(base: RunConfig, should_stop: Callable[[], bool] = lambda: False) -> dict | None:
@@ -51,7 +51,7 @@ def clean(base: RunConfig, should_stop: Callable[[], bool] = lambda: False) -> d
     not finished here, or another process is at it.
     """
     record = records.find(base)
-    if record is None or record["status"] != "finished" or (outcome := records.outcome(record)) is None:
+    if record is None or record["status"] != "finished" or (outcome := checkpoints.outcome(record)) is None:
         return None
     with records.claim(base) as mine:
         return _clean(base, record, outcome, should_stop) if mine else None

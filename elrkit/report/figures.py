@@ -175,14 +175,13 @@ def answer(runs: pd.DataFrame) -> Figure:
     for ax in (left, right):
         ax.xaxis.set_major_formatter(PercentFormatter(100, decimals=0))
         ax.tick_params(axis="y", length=0)
-    key = [("CE, last epoch", "o", "ce", True), ("CE, best epoch on the test images", "^", "ce", False),
-           ("CE, chosen on held-out noisy labels", "D", "ce", False), ("ELR, last epoch", "s", "elr", True)]  # fmt: skip
-    handles = [
-        right.plot([], [], mark, color=LOSSES[loss].colour, mfc=LOSSES[loss].colour if filled else "white", label=text)[
-            0
-        ]
-        for text, mark, loss, filled in key
-    ]
+    handles = []
+    for label, shape, loss, filled in (
+        ("CE, last epoch", "o", "ce", True), ("CE, best epoch on the test images", "^", "ce", False),
+        ("CE, chosen on held-out noisy labels", "D", "ce", False), ("ELR, last epoch", "s", "elr", True),
+    ):  # fmt: skip
+        colour = LOSSES[loss].colour
+        handles += right.plot([], [], shape, color=colour, mfc=colour if filled else "white", label=label)
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize="small")
     return figure
 

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.model_selection import StratifiedKFold
 
-from elrkit import data, records, runner, train
+from elrkit import checkpoints, data, pace, records, runner, train
 from elrkit.catalogue import audit
 from elrkit.config import HUMAN_NOISE_RATES, ConfigError, RunConfig, as_list, is_whole
 from elrkit.progress import duration
@@ -115,6 +115,8 @@ def recipe(study: Study, loss: str, epochs: int) -> RunConfig:
     """The training of all parts: that of `elrkit audit`."""
     small = dict(lr=0.03, batch_size=64, augmentation="none", precision="float32")
     changes = small if study.dataset == "digits" else {}
+    from elrkit.catalogue.scores import for_list
+
     return for_list(study.dataset, loss, epochs, eval_every=epochs, seed=study.seed, **changes)
 
 
@@ -210,7 +212,7 @@ def _trained(
     if record["status"] != "finished":
         raise data.DataError(f"{config.describe()}: diverged ({record['diverged']}); the study cannot go on")
     records.write_text(path, json.dumps(record))
-    train.Checkpoints(state).discard()
+    checkpoints.discard(state)
     return kept()
 
 
@@ -280,19 +282,19 @@ def compare(
 
 
 def folder() -> Path:
-    """Where the studies' files are: `audit` beside the folder of run records."""
+    """Where new studies' files go: `audit` beside the folder of run records."""
     return records.results_root().parent / "audit"
 
 
 def path_of(study: Study) -> Path:
-    return folder() / f"{study.name}.json"
+    return records.beside("audit", f"{study.name}.json")
 
 
 def save(record: dict) -> Path:
     """Write a study's record atomically, a line for each row, and return its path."""
     rows = ",\n".join(f"  {json.dumps(_short(row), allow_nan=False)}" for row in record["rows"])
     lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in record.items() if key != "rows"]
-    path = path_of(Study(**record["study"]))
+    path = folder() / f"{Study(**record['study']).name}.json"
     records.write_text(path, "{\n" + ",\n".join(lines) + f',\n "rows": [\n{rows}\n ]\n}}\n')
     return path
 
@@ -357,7 +359,7 @@ def estimate_seconds(wanted: Sequence[Study]) -> float:
     if not wanted:
         return 0.0
     shape = (8, 8, 1) if wanted[0].dataset == "digits" else (32, 32, 3)
-    trained, _ = train.measure_pace(recipe(wanted[0], "elr", wanted[0].elr_epochs), shape, threads=1)
+    trained, _ = pace.measure(recipe(wanted[0], "elr", wanted[0].elr_epochs), shape, threads=1)
     return sum(4 * study.images * study.elr_epochs for study in wanted) / trained
 
 

@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from scipy.optimize import brentq
 
-from elrkit import data, records, runner, train
+from elrkit import checkpoints, data, records, runner, train
 from elrkit.catalogue import audit
 from elrkit.catalogue import importer as catalogue
 from elrkit.catalogue import made_feed as feedmaker
@@ -254,16 +254,16 @@ def _truth(known: pd.DataFrame, arrays: dict[str, np.ndarray]) -> dict[str, np.n
 
 
 def folder() -> Path:
-    """Where the summaries are: `shop` beside the store of run records."""
+    """Where new summaries go: `shop` beside the store of run records."""
     return records.results_root().with_name("shop")
 
 
 def summary_path(shop: Shop) -> Path:
-    return folder() / Path(shop.dataset).with_suffix(".json").name
+    return records.beside("shop", Path(shop.dataset).with_suffix(".json").name)
 
 
 def gallery_path(shop: Shop) -> Path:
-    return folder() / f"{Path(shop.dataset).stem}.gallery.npz"
+    return records.beside("shop", f"{Path(shop.dataset).stem}.gallery.npz")
 
 
 def read(path: Path) -> dict | None:
@@ -278,7 +278,7 @@ def read(path: Path) -> dict | None:
 
 
 def write_json(value: dict, path: Path) -> None:
-    records.write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    records.write_text(folder() / path.name, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def run(
@@ -325,7 +325,7 @@ def measure(shop: Shop, epochs: int | None = None) -> None:
         record = records.find(config)
         if config.run_id in summary["runs"] or record is None or record["status"] != "finished":
             continue
-        if (outcome := records.outcome(record)) is None:
+        if (outcome := checkpoints.outcome(record)) is None:
             continue
         if dataset is None:
             dataset = data.load(shop.dataset)
@@ -375,9 +375,9 @@ def _save_gallery(shop: Shop, dataset: data.Dataset, predicted: np.ndarray) -> N
     )
     rows = [np.flatnonzero(kind)[:GALLERY_COLUMNS] for kind in kinds]
     index, names = np.concatenate(rows), np.array(dataset.class_names)
-    gallery_path(shop).parent.mkdir(parents=True, exist_ok=True)
+    folder().mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
-        gallery_path(shop), images=dataset.test_images.numpy()[index], label=names[labels[index]],
+        folder() / gallery_path(shop).name, images=dataset.test_images.numpy()[index], label=names[labels[index]],
         prediction=names[predicted[index]], truth=names[truth[index]],
         row=np.repeat(GALLERY, [len(row) for row in rows]), licence=LICENCES[KINDS[shop.kind].source],
     )  # fmt: skip

@@ -1,0 +1,309 @@
+"""The state of one training: built from a config, moved a step at a time, evaluated each epoch, saved and restored."""
+
+import contextlib
+import copy
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from elrkit import data, losses, sam
+from elrkit.config import RunConfig
+from elrkit.precision import autocast, rounds
+from elrkit.problem import Problem, label_outcomes
+
+EVALUATION_BATCH = {"cpu": 500, "cuda": 5000}
+
+
+def learning_rate(config: RunConfig, epoch: int) -> float:
+    """The learning rate of epoch `epoch` (from 0).
+
+    multistep: lr gamma^k after k milestones; cosine: eta_min + (lr - eta_min) (1 + cos(pi t / T_0)) / 2 with t epochs
+    since the last restart (Loshchilov and Hutter, 2017, equation 5), constant within an epoch; constant: lr.
+    """
+    if config.milestones is not None and config.gamma is not None:
+        return config.lr * config.gamma ** sum(epoch >= m for m in config.milestones)
+    if config.restart_epochs is not None and config.eta_min is not None:
+        phase = math.pi * (epoch % config.restart_epochs) / config.restart_epochs
+        return config.eta_min + (config.lr - config.eta_min) * (1 + math.cos(phase)) / 2
+    return config.lr
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: data.DeviceImages, precision: str = "float32") -> Tensor:
+    """Logits (n, classes) float32 of all images, without augmentation, the model in evaluation mode."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    parts = []
+    for part in torch.arange(len(images), device=device).split(EVALUATION_BATCH.get(device.type, 500)):
+        batch = images.batch(part)
+        with autocast(precision, device):
+            parts.append(model(batch).float())
+    model.train(was_training)
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def move_average(averaged: nn.Module, model: nn.Module, decay: float, taken: int) -> None:
+    """Move `averaged` toward `model` after a step, `taken` steps having been averaged before; no wait for the device.
+
+    a <- a + max(1 - decay, 1 / (taken + 1)) (w - a): the plain mean of the first 1 / (1 - decay) steps, so that the
+    initial weights leave no trace, then an exponential moving average (Polyak and Juditsky, 1992; Tarvainen and
+    Valpola, 2017). Batch-norm statistics are averaged with the weights: they move as slowly, and recomputing them for
+    the averaged weights would cost a pass over the training images at each evaluation.
+    """
+    share = max(1 - decay, 1 / (taken + 1))
+    pairs = list(zip(averaged.state_dict().values(), model.state_dict().values(), strict=True))
+    floats = [(a, w) for a, w in pairs if a.is_floating_point()]
+    torch._foreach_lerp_([a for a, _ in floats], [w for _, w in floats], share)
+    for a, w in pairs:
+        if not a.is_floating_point():  # the count of batches
+            a.copy_(w)
+
+
+class Trainer:
+    """The state of one run: built from the config, moved by `step`, saved and restored whole."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: data.Dataset,
+        problem: Problem,
+        device: torch.device,
+        compiled: bool = False,
+    ) -> None:
+        self.config, self.problem, self.device = config, problem, device
+        self.data_are = {"fingerprint": dataset.fingerprint(), "test_truth": dataset.truth_fingerprint()}
+        crops = config.augmentation in ("fresh", "frozen")
+        self.padding = dataset.train_images.shape[1] // 8  # 4 pixels for 32, as both papers
+
+        def on_device(images: Tensor, padding: int = 0) -> data.DeviceImages:
+            return data.DeviceImages(images, dataset.mean, dataset.std, device, padding)
+
+        self.images = on_device(dataset.train_images[torch.from_numpy(problem.index)], self.padding if crops else 0)
+        self.test_images = on_device(dataset.test_images)
+        self.held_out_images = on_device(dataset.train_images[torch.from_numpy(problem.held_out_index)])
+        self.given, self.truth, self.held_out_given, self.held_out_truth, self.test_given = (
+            torch.from_numpy(labels).to(device)
+            for labels in (
+                problem.given, problem.truth, problem.held_out_given, problem.held_out_truth, problem.test_given
+            )
+        )  # fmt: skip
+        self.test_truth = dataset.test_truth.to(device)
+        n, classes = len(problem.index), dataset.num_classes
+        if config.batch_size > n:
+            raise data.DataError(
+                f"batch_size={config.batch_size}: larger than the {n} training images; allowed is at most {n}"
+            )
+        self.steps = math.ceil(n / config.batch_size)
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model = network(config, dataset).to(device)
+        # The compiler would take a rounding there and back for nothing and leave it out.
+        self.compiled = compiled and not rounds(config.precision, device)
+        self.network = torch.compile(self.model) if self.compiled else self.model
+        self.averaged = copy.deepcopy(self.model).requires_grad_(False) if config.weight_average else None
+        row = losses.LOSSES[config.loss]
+        self.loss_function = row.function
+        self.loss_parameters = [getattr(config, name) for name in row.parameters]
+        # The loss that keeps targets, if it is one.
+        self.elr = row.module(n, classes, *self.loss_parameters).to(device) if row.module else None
+        self.optimizer = self._optimizer()
+
+        self.epoch = self.step_in_epoch = 0
+        # Of the epoch under way: sum of batch losses (weighted by size), last prediction of each image in its training
+        # batch, the first step whose loss was not finite (or `steps`), steps that a loss scaler skipped, seconds.
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.batch_predictions = torch.zeros(n, dtype=torch.int64, device=device)
+        self.first_bad_step = torch.full((), self.steps, dtype=torch.int64, device=device)
+        self.skipped_steps = 0
+        self.epoch_seconds = 0.0
+        self.curves: dict[str, list[Any]] = {}
+        self.timing: dict[str, list[float]] = {"train_seconds": [], "evaluation_seconds": [], "images_per_second": []}
+        self._draws: tuple[int, data.EpochDraws] | None = None
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        config, fused = self.config, self.device.type == "cuda"
+        rates: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+        if config.optimizer == "adam":
+            return torch.optim.Adam(self.model.parameters(), fused=fused, **rates)
+        # Fused, a first step that a loss scaler skips would leave momentum buffers uninitialized.
+        fused = fused and config.precision != "float16_fresh_scaler"
+        return torch.optim.SGD(self.model.parameters(), momentum=config.momentum or 0.0, fused=fused, **rates)
+
+    def draws(self) -> data.EpochDraws:
+        if self._draws is None or self._draws[0] != self.epoch:
+            config = self.config
+            drawn = data.draw_epoch(len(self.images), config.seed, self.epoch, config.augmentation, self.padding)
+            self._draws = self.epoch, data.EpochDraws(*(None if d is None else d.to(self.device) for d in drawn))
+        return self._draws[1]
+
+    def loss(self, logits: Tensor, labels: Tensor, index: Tensor, move_targets: bool) -> Tensor:
+        if self.elr is None:
+            return self.loss_function(logits, labels, *self.loss_parameters)
+        if move_targets:
+            self.elr.update(index, logits)
+        return self.elr(logits, labels, index)
+
+    def step(self) -> None:
+        """One batch, from uint8 images to updated weights; nothing here waits for the device, but a loss scaler."""
+        config, draws = self.config, self.draws()
+        start = self.step_in_epoch * config.batch_size
+        index = draws.order[start : start + config.batch_size]
+        corner = None if draws.corner is None else draws.corner[index]
+        flip = None if draws.flip is None else draws.flip[index]
+        images, labels = self.images.batch(index, corner, flip), self.given[index]
+        # The paper's code made a new scaler for each batch, so that the scale never adapts: reproduced by name.
+        fresh_scaler = config.precision == "float16_fresh_scaler"
+        scaler = torch.amp.GradScaler(self.device.type) if fresh_scaler else None
+
+        def backward(move_targets: bool) -> tuple[Tensor, Tensor]:
+            with autocast(config.precision, self.device):
+                logits = self.network(images)
+            loss = self.loss(logits, labels, index, move_targets)
+            (loss if scaler is None else scaler.scale(loss)).backward()
+            return logits.detach(), loss.detach()
+
+        self.optimizer.zero_grad(set_to_none=True)
+        logits, loss = backward(move_targets=True)
+        if config.sam_rho:
+            twice = config.sam_double_update_of if config.sam_double_update else None
+            statistics = sam.frozen_batch_norm(self.model) if twice in (None, "targets") else contextlib.nullcontext()
+            with sam.perturbed(self.model.parameters(), config.sam_rho, config.sam_adaptive), statistics:
+                backward(move_targets=twice in ("both", "targets"))
+        if scaler is None:
+            self.optimizer.step()
+            bad = torch.where(loss.isfinite(), self.steps, self.step_in_epoch)
+            torch.minimum(self.first_bad_step, bad, out=self.first_bad_step)
+        else:  # it skips a batch that is not finite, and the training goes on, as the paper's code did
+            scaler.step(self.optimizer)
+            scaler.update()
+            self.skipped_steps += scaler.get_scale() < 2.0**16  # where a new one starts
+            loss = torch.where(loss.isfinite(), loss, 0.0)
+        if self.averaged is not None:
+            taken = self.epoch * self.steps + self.step_in_epoch
+            move_average(self.averaged, self.model, config.weight_average, taken)
+        self.batch_predictions[index] = logits.argmax(dim=1)
+        self.loss_sum += loss * len(index)
+        self.step_in_epoch += 1
+
+    def start_epoch(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.epoch)
+
+    def end_epoch(self, training_seconds: float) -> None:
+        """Evaluate, and append to the curves."""
+        config, ended = self.config, self.epoch + 1
+        self.epoch_seconds += training_seconds
+        row: dict[str, float | int | None] = {
+            "epoch": ended,
+            "lr": learning_rate(config, self.epoch),
+            "train_loss": self.loss_sum.item() / len(self.images),
+        }
+        started = time.perf_counter()
+        if ended == config.epochs or ended % config.test_every == 0:
+            row |= self._tested()
+        on_batches = label_outcomes(self.batch_predictions, self.given, self.truth)
+        row |= {f"batches_{name}": value for name, value in on_batches.items()}
+        row |= dict.fromkeys(on_batches)
+        if ended == config.epochs or ended % config.eval_every == 0:
+            guess = predict(self.model, self.images, config.precision).argmax(dim=1)
+            row |= label_outcomes(guess, self.given, self.truth)
+        if config.precision == "float16_fresh_scaler":
+            row["skipped_steps"] = self.skipped_steps
+        for name in self.curves.keys() | row.keys():
+            value = row.get(name)  # JSON has no NaN or infinity; None stands for them
+            finite = value if value is None or math.isfinite(value) else None
+            self.curves.setdefault(name, [None] * self.epoch).append(finite)
+        self.timing["train_seconds"].append(self.epoch_seconds)
+        self.timing["evaluation_seconds"].append(time.perf_counter() - started)
+        self.timing["images_per_second"].append(len(self.images) / max(self.epoch_seconds, 1e-9))
+        self.epoch = ended
+        self.step_in_epoch = self.skipped_steps = 0
+        self.epoch_seconds = 0.0
+        self.loss_sum.zero_()
+        self.first_bad_step.fill_(self.steps)
+
+    def _tested(self) -> dict[str, float | None]:
+        """What the network makes of the test images and of those held out."""
+        config = self.config
+
+        def agreement(guess: Tensor, labels: Tensor) -> float:
+            return (guess == labels).double().mean().item()
+
+        logits = predict(self.model, self.test_images, config.precision)
+        predicted = logits.argmax(dim=1)
+        row: dict[str, float | None] = {
+            "test_loss": losses.cross_entropy(logits, self.test_truth).item(),
+            "test_top1": agreement(predicted, self.test_truth),
+            "test_top1_noisy": agreement(predicted, self.test_given),
+        }
+        if logits.shape[1] > 5:
+            top5 = logits.topk(5, dim=1).indices == self.test_truth[:, None]
+            row["test_top5"] = top5.any(dim=1).double().mean().item()
+        if self.averaged is not None:
+            guess = predict(self.averaged, self.test_images, config.precision).argmax(dim=1)
+            row["test_top1_averaged"] = agreement(guess, self.test_truth)
+        if len(self.held_out_images):
+            guess = predict(self.model, self.held_out_images, config.precision).argmax(dim=1)
+            row["held_out_top1_noisy"] = agreement(guess, self.held_out_given)
+            row["held_out_top1"] = agreement(guess, self.held_out_truth)
+            outcomes = label_outcomes(guess, self.held_out_given, self.held_out_truth)
+            row |= {f"held_out_{name}": value for name, value in outcomes.items()}
+        return row
+
+    def diverged(self) -> dict[str, Any] | None:
+        """Where the epoch that has ended stopped being finite, if it did; this waits for the device."""
+        step = int(self.first_bad_step)
+        if step < self.steps:
+            return {"epoch": self.epoch + 1, "step": step + 1, "reason": "the training loss was not a finite number"}
+        # A loss scaler skips single batches; what it cannot keep out are activations that overflow into the statistics.
+        scaled = self.config.precision == "float16_fresh_scaler"
+        if scaled and not all(bool(value.isfinite().all()) for value in self.model.state_dict().values()):
+            reason = "weights or batch-norm statistics were not finite numbers"
+            return {"epoch": self.epoch + 1, "step": self.steps, "reason": reason}
+        return None
+
+    STATE = ("epoch", "step_in_epoch", "skipped_steps", "epoch_seconds", "curves", "timing")
+    STATE_TENSORS = ("loss_sum", "batch_predictions", "first_bad_step")
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "config": self.config.to_json(),
+            **self.data_are,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "elr": self.elr.state_dict() if self.elr is not None else None,
+            "averaged": self.averaged.state_dict() if self.averaged is not None else None,
+            **{name: getattr(self, name) for name in self.STATE + self.STATE_TENSORS},
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken; raises KeyError, ValueError or RuntimeError where it is not of this run."""
+        # Not their texts: fields that a later version adds are missing there, and are their defaults.
+        if RunConfig.from_json(state["config"]) != self.config:
+            raise ValueError("it belongs to another config")
+        if {name: state.get(name, now) for name, now in self.data_are.items()} != self.data_are:
+            raise ValueError("it belongs to other data of the same name")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.elr is not None:
+            self.elr.load_state_dict(state["elr"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        for name in self.STATE:
+            setattr(self, name, state[name])
+        self.timing.pop("joules", None)  # of checkpoints by an older version
+        for name in self.STATE_TENSORS:
+            getattr(self, name).copy_(state[name])
+
+
+def network(config: RunConfig, dataset: data.Dataset) -> nn.Module:
+    from elrkit import models  # not before: torchvision takes seconds
+
+    channels = dataset.train_images.shape[3]
+    return models.build(config.model, dataset.num_classes, channels, config.width, config.stem_stride)

@@ -1,0 +1,388 @@
+"""The stores keep what is valid and name what is not; their tables; records from another machine."""
+
+import copy
+import io
+import json
+import logging
+import math
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from elrkit import records, runner, train
+from elrkit.config import RunConfig, cifar10_recipe
+from elrkit.records import comparable
+
+
+def tiny(**changes):
+    return RunConfig(**{"train_size": 190, "width": 8, "epochs": 2, "noise_rate": 0.4, "lr": 0.05, **changes})
+
+
+@pytest.fixture(scope="session")
+def trained(digits):
+    return train.fit(tiny(split="held_out", epochs=3, eval_every=3), dataset=digits)
+
+
+@pytest.fixture(scope="session")
+def plain(digits):
+    return train.fit(tiny(), dataset=digits)
+
+
+@pytest.fixture(scope="session")
+def diverged(digits):
+    return train.fit(tiny(lr=1e30), dataset=digits)
+
+
+@pytest.fixture
+def record(trained):
+    return copy.deepcopy(trained)
+
+
+@pytest.fixture(autouse=True)
+def no_evidence(tmp_path, monkeypatch):
+    """Out of the checkout, whose records are evidence."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def evidence(tmp_path):
+    folder = tmp_path / "checkout" / "results" / "runs"
+    folder.mkdir(parents=True)
+    return folder
+
+
+# The stores
+
+
+def test_what_is_saved_is_read(record):
+    path = records.save(record)
+    assert path == records.results_root() / "digits" / f"{record['run_id']}.json"
+    found = records.read(path)
+    assert comparable(found) == comparable(record)
+    assert found["timing"]["seconds"] == pytest.approx(record["timing"]["seconds"], abs=1e-3)
+    assert comparable(records.find(RunConfig(**record["config"]))) == comparable(record)
+    assert records.by_id(record["run_id"]) == found
+    assert [r["run_id"] for r in records.read_all(own=True)] == [record["run_id"]]
+    assert records.read_all() == []
+    assert records.save(record) == path  # again: replaced
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    with pytest.raises(
+        records.RecordError, match=r"^run 0123456789ab: no record in .*results; `python -m elrkit runs`"
+    ):
+        records.by_id("0123456789ab")
+
+
+def test_ones_own_runs_are_no_evidence(record, plain, evidence, tmp_path, monkeypatch):
+    """Both are found, the report reads the committed ones alone, and nothing is written there but by who says so."""
+    monkeypatch.setenv("ELRKIT_RESULTS", str(evidence))
+    committed = records.save(record)
+    monkeypatch.setenv("ELRKIT_RESULTS", str(tmp_path / "own"))
+    (tmp_path / "checkout" / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "checkout" / "notebooks")
+    assert records.evidence_root() == evidence
+    own = records.save(plain)
+    assert own.is_relative_to(tmp_path / "own")
+    assert [r["run_id"] for r in records.read_all()] == [record["run_id"]]
+    assert [r["run_id"] for r in records.read_all(own=True)] == [plain["run_id"], record["run_id"]]
+    configs = [RunConfig(**r["config"]) for r in (record, plain)]
+    assert [records.find(config)["run_id"] for config in configs] == [record["run_id"], plain["run_id"]]
+    assert [records.record_path(config) for config in configs] == [committed, own]
+    assert runner.missing(configs) == []
+    changed = copy.deepcopy(record)  # one's own comes first, unless it is damaged
+    changed["versions"]["torch"] = "mine"
+    path = records.save(changed)
+    assert records.find(configs[0])["versions"]["torch"] == "mine"
+    assert len(records.read_all(own=True)) == 2
+    path.write_text("{")
+    assert records.find(configs[0])["versions"]["torch"] != "mine"
+    assert records.beside("audit", "x.json") == tmp_path / "audit" / "x.json"
+    (evidence.parent / "audit").mkdir()
+    (evidence.parent / "audit" / "x.json").touch()
+    assert records.beside("audit", "x.json") == evidence.parent / "audit" / "x.json"
+    monkeypatch.setenv("ELRKIT_RESULTS", "../results/runs")  # the maintainer's campaign: both are one
+    assert records.stores() == [Path("../results/runs")]
+    assert [r["run_id"] for r in records.read_all(own=True)] == [record["run_id"]]
+
+
+def test_where_records_go_by_default(monkeypatch):
+    monkeypatch.delenv("ELRKIT_RESULTS")
+    assert records.results_root() == Path.home() / ".cache" / "elrkit" / "runs"
+    assert records.record_path(tiny(dataset="shop/photos")).parent.name == "other"
+
+
+def set_in(record, *path, to):
+    for key in path[:-1]:
+        record = record[key]
+    record[path[-1]] = to
+
+
+SPOILED = {
+    "schema 2, this version reads 1": lambda r: set_in(r, "schema", to=2),
+    "'schema' is missing or not of type int": lambda r: r.pop("schema"),
+    "'run_id' is missing or not of type str": lambda r: set_in(r, "run_id", to=5),
+    "run_id 0123456789ab is not the hash": lambda r: set_in(r, "run_id", to="0123456789ab"),
+    "is not the hash": lambda r: set_in(r, "config", "seed", to=9),
+    "status 'done' is neither finished nor diverged": lambda r: set_in(r, "status", to="done"),
+    "config not valid (lr=-1": lambda r: set_in(r, "config", "lr", to=-1),
+    "config not valid (colour: unknown field": lambda r: set_in(r, "config", "colour", to="red"),
+    "config not valid (noise=[]": lambda r: set_in(r, "config", "noise", to=[]),
+    "curves of lengths [2, 3] for 3 epochs": lambda r: r["curves"]["test_top1"].pop(),
+    "curves of lengths [-1, 3] for 3 epochs": lambda r: set_in(r, "curves", "test_top1", to=0.5),
+    "curves lack epoch, test_top1 or train_loss": lambda r: r["curves"].pop("train_loss"),
+    "the curve 'test_top1' holds something that is no number": lambda r: set_in(r, "curves", "test_top1", 1, to=None),
+    "the curve 'test_loss' holds something that is no number": lambda r: set_in(r, "curves", "test_loss", 0, to="low"),
+    "the curve 'test_top5' holds something that is": lambda r: set_in(r, "curves", "test_top5", 0, to=10**400),
+    "the curve 'lr' holds something that is no number": lambda r: set_in(r, "curves", "lr", 0, to=math.nan),
+    "the curve 'test_top1' holds something that is no share of 1": lambda r: set_in(
+        r, "curves", "test_top1", 1, to=99.0
+    ),
+    "the curve 'wrong_memorized' holds something that is no share": lambda r: set_in(
+        r, "curves", "wrong_memorized", 2, to=-0.1
+    ),
+    "the epochs do not ascend from 1": lambda r: set_in(r, "curves", "epoch", to=[1, 3, 2]),
+    "realized_noise_rate 1.5 is no share of 1": lambda r: set_in(r, "data", "realized_noise_rate", to=1.5),
+    "'timing' is missing or not of type dict": lambda r: set_in(r, "timing", to=[]),
+    "'versions' is missing or not of type dict": lambda r: r.pop("versions"),
+}
+
+BROKEN = {
+    "not readable as JSON": [
+        b"", b"{", b'{"schema": 1,', b"\0" * 100, b"[" * 100_000, b"9" * 5000, b"\xff\xfe\x00"
+    ],
+    "not a JSON object": [b"[]", b"5", b"null", b'"record"'],
+    "'schema' is missing": [b"{}", b'{"name": "a package", "version": 1}'],
+    "not a regular file": [Path.mkdir, os.mkfifo],
+}  # fmt: skip
+
+
+def assert_named_and_skipped(config, path, message, caplog):
+    with pytest.raises(records.RecordError) as caught:
+        records.read(path)
+    assert str(caught.value).startswith(str(path))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with caplog.at_level(logging.WARNING):
+        assert records.read_all(own=True) == []
+        assert records.find(config) is None
+    assert [str(path) in r.getMessage() for r in caplog.records] == [True, True]
+    assert runner.missing([config]) == [config]
+
+
+@pytest.mark.parametrize("message", SPOILED)
+def test_a_record_that_is_not_valid_is_named_and_skipped(record, caplog, message):
+    config = RunConfig(**record["config"])
+    path = records.save(record)
+    SPOILED[message](record)
+    path.write_text(json.dumps(record))
+    assert_named_and_skipped(config, path, message, caplog)
+    with pytest.raises(records.RecordError):
+        records.save(record)
+
+
+@pytest.mark.parametrize(
+    ("message", "content"), [(m, content) for m, contents in BROKEN.items() for content in contents]
+)
+def test_a_file_that_is_no_record_is_named_and_skipped(record, caplog, message, content):
+    path = records.save(record)
+    path.unlink()
+    content(path) if callable(content) else path.write_bytes(content)
+    assert_named_and_skipped(RunConfig(**record["config"]), path, message, caplog)
+
+
+def test_good_records_are_read_beside_bad_ones(record, caplog):
+    path = records.save(record)
+    (path.parent / "torn.json").write_text("{")
+    copied = path.with_name("0123456789ab.json")
+    copied.write_text(path.read_text())
+    (path.parent / "notes.txt").write_text("no record")
+    assert [r["run_id"] for r in records.read_all(own=True)] == [record["run_id"]]
+    assert "torn.json" in caplog.text
+    assert f"{copied}: holds the record of run {record['run_id']}" in caplog.text
+
+
+def test_a_failed_write_names_the_file_and_leaves_the_old_record(record, monkeypatch):
+    path = records.save(record)
+    before = path.read_text()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    record["timing"]["seconds"] = 0.0
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
+        records.save(record)
+    assert path.read_text() == before
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+# Tables
+
+
+def test_the_table_of_diverged_runs_alone_has_its_columns(diverged):
+    table = records.table([diverged])
+    assert list(table["status"]) == ["diverged"]
+    assert table[["test_top1", "wrong_memorized", "wrong_correct"]].isna().all(axis=None)
+    assert records.summary(table).empty
+
+
+def test_table(record, diverged, plain):
+    table = records.table([record, diverged, plain]).set_index("run_id")
+    row, curves = table.loc[record["run_id"]], record["curves"]
+    for name in ("loss", "noise_rate", "seed", "lr", "width", "split"):
+        assert row[name] == record["config"][name]
+    for name, column in curves.items():
+        if name not in ("epoch", "lr"):
+            assert row[name] == column[-1]
+    assert row["test_top1_best"] == max(curves["test_top1"])
+    assert math.isnan(row["batches_wrong_memorized_50"])
+    shares = curves | {"batches_wrong_memorized": [0.9, 0.5], "batches_wrong_other": [0.1, 0.24]}
+    beyond = records.table([record | {"curves": shares}]).iloc[0]["batches_wrong_beyond_chance"]
+    assert beyond == pytest.approx(0.5 - 0.24 / 8)  # of ten classes one is true, one the label, eight others
+    long = curves | {"batches_wrong_memorized": [k / 100 for k in range(60)]}
+    assert records.table([record | {"curves": long}]).iloc[0]["batches_wrong_memorized_50"] == 0.49  # the fiftieth
+    chosen = int(np.argmax(curves["held_out_top1_noisy"]))
+    assert row["test_top1_selected"] == curves["test_top1"][chosen]
+    assert row["noise_realized"] == record["data"]["realized_noise_rate"]
+    assert row["seconds"] == record["timing"]["seconds"]
+    assert (row["train_images"] + row["held_out_images"], row["test_images"]) == (190, 450)
+    assert row["images_per_second"] == np.median(record["timing"]["images_per_second"])
+    assert (row["status"], row["scale"], row["threads"]) == ("finished", "digits", 1)
+    assert table.loc[diverged["run_id"], "status"] == "diverged"
+    assert math.isnan(table.loc[diverged["run_id"], "test_top1"])
+    assert math.isnan(table.loc[plain["run_id"], "test_top1_selected"])
+    empty = records.table([])
+    assert len(empty) == 0
+    assert {"run_id", "test_top1", *RunConfig.model_fields} <= set(empty.columns)
+
+
+def test_a_field_that_is_younger_than_a_record_holds_what_was_done_then(record):
+    """Else an older and a newer record of one setting would count as different settings."""
+    older = {**record, "config": {k: v for k, v in record["config"].items() if k != "weight_average"}}
+    for frame in (records.table([older, record]), records.curves([older, record])):
+        assert (frame["weight_average"] == 0).all()
+
+
+def test_curves(record, diverged, plain):
+    assert diverged["curves"] == {}
+    frame = records.curves([record, diverged, plain])
+    assert len(frame) == 3 + 2
+    part = frame[frame["run_id"] == record["run_id"]]
+    assert part["epoch"].tolist() == [1, 2, 3]
+    assert part["test_top1"].tolist() == record["curves"]["test_top1"]
+    assert part["wrong_memorized"].isna().tolist() == [True, True, False]
+    assert part["lr"].tolist() == record["curves"]["lr"]
+    assert set(part["noise_rate"]) == {0.4}
+    assert len(records.curves([])) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "scale"),
+    [
+        ({}, "paper"),
+        ({"epochs": 50}, "paper"),  # as the paper's SAM code
+        ({"epochs": 30}, "other"),
+        ({"train_size": 1000}, "other"),
+        ({"model": "small_resnet"}, "cpu"),
+        ({"dataset": "digits", "batch_size": 64}, "digits"),
+    ],
+)
+def test_scales(changes, scale):
+    assert records.scale(cifar10_recipe("elr", 0.2).with_(**changes)) == scale
+
+
+# Records from elsewhere
+
+
+def tar_of(path, files, mode="w:gz"):
+    with tarfile.open(path, mode) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def test_import_adds_what_is_new_and_names_what_is_refused(record, tmp_path):
+    def as_bytes(r):
+        return json.dumps(r).encode()
+
+    spoiled, classless, slow, unknown = (copy.deepcopy(record) for _ in range(4))
+    spoiled["config"]["seed"] = 9
+    classless["data"] = {}  # what every table of records asks for
+    slow["timing"]["images_per_second"] = 3
+    unknown["curves"]["held_out_top1_noisy"] = [None] * len(record["curves"]["test_top1"])
+    other_result, elsewhere = copy.deepcopy(record), copy.deepcopy(record)
+    other_result["curves"]["test_top1"][0] = 0.123
+    elsewhere["curves"]["test_top1"][0] = 0.123
+    elsewhere["device"]["name"] = "another processor"
+    path = tar_of(
+        tmp_path / "home.tar.gz",
+        {
+            "../../outside.json": as_bytes(record),
+            "again.json": as_bytes(record),
+            "spoiled.json": as_bytes(spoiled),
+            "classless.json": as_bytes(classless),
+            "slow.json": as_bytes(slow),
+            "unknown.json": as_bytes(unknown),
+            "torn.json": b"{",
+            "foreign.json": b"{}",
+            "deep.json": b"[" * 100_000,
+            "other-result.json": as_bytes(other_result),
+            "elsewhere.json": as_bytes(elsewhere),
+            "notes.txt": b"no record",
+        },
+    )
+    added, known, refused = records.import_tar(path)
+    assert added == [record["run_id"]]
+    assert known == [record["run_id"]] * 2
+    assert [message.split(": ")[0] for message in refused] == [
+        f"home.tar.gz:{name}.json"
+        for name in ("spoiled", "classless", "slow", "unknown", "torn", "foreign", "deep", "other-result")
+    ]
+    assert "is here with other results of the same device" in refused[-1]
+    assert comparable(records.find(RunConfig(**record["config"]))) == comparable(record)
+    assert [p.name for p in records.results_root().rglob("*.json")] == [f"{record['run_id']}.json"]
+    assert not list(Path(tmp_path).rglob("outside.json"))
+
+
+def test_import_of_a_damaged_tar_keeps_what_came_before(record, plain, tmp_path):
+    files = {f"{r['run_id']}.json": json.dumps(r).encode() for r in (record, plain)}
+    whole = tar_of(tmp_path / "whole.tar", files, "w").read_bytes()
+    first = 512 * (1 + -(-len(files[f"{record['run_id']}.json"]) // 512))
+    (tmp_path / "cut.tar").write_bytes(whole[: first + 600])
+    added, known, refused = records.import_tar(tmp_path / "cut.tar")
+    assert (added, known) == ([record["run_id"]], [])
+    assert len(refused) == 1
+    assert "cut.tar: not a tar, or damaged after 1 records" in refused[0]
+    (tmp_path / "no.tar").write_bytes(b"hello")
+    assert records.import_tar(tmp_path / "no.tar")[0] == []
+    with pytest.raises(records.RecordError, match=r"gone.tar: no such file"):
+        records.import_tar(tmp_path / "gone.tar")
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_nothing_is_taken_from_a_compressed_tar_whose_checksum_does_not_hold(record, tmp_path, kind):
+    """A changed bit may leave a record that can be read, and tarfile stops before the checksum."""
+    files = {f"{record['run_id']}.json": json.dumps(record).encode()}
+    whole = tar_of(tmp_path / "whole.tar", files, f"w:{kind}").read_bytes()
+    for place in range(len(whole) // 4, len(whole), len(whole) // 9):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        (tmp_path / "damaged.tar").write_bytes(damaged)
+        added, known, refused = records.import_tar(tmp_path / "damaged.tar")
+        assert (added, known, len(refused)) == ([], [], 1)
+        assert "damaged.tar: not a tar, or damaged after 0 records" in refused[0]
+    assert records.import_tar(tmp_path / "whole.tar") == ([record["run_id"]], [], [])
+
+
+def test_an_import_that_cannot_save_blames_no_tar(record, tmp_path, monkeypatch):
+    def full(record):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records, "save", full)
+    tar = tar_of(tmp_path / "x.tar.gz", {"a.json": json.dumps(record).encode()})
+    with pytest.raises(OSError, match="No space left on device"):
+        records.import_tar(tar)
