@@ -7,9 +7,8 @@ READY := .venv/.ready
 
 NAMES := $(basename $(notdir $(wildcard notebooks/*.py)))
 EXECUTED := $(NAMES:%=_build/notebooks/%.ipynb)
-PACKAGE := $(wildcard elrkit/*.py elrkit/*/*.py elrkit/*/*.html)
-RECORDS := $(filter-out results/runs/digits/% results/audit/digits-% results/shop/digits-%, \
-	$(wildcard results/*.json results/audit/* results/shop/* results/runs/*/*.json paper/*.csv benchmarks/records/*))
+PACKAGE := $(wildcard elrkit/*.py elrkit/*/*.py elrkit/*/*.html elrkit/*/*.csv)
+RECORDS := $(wildcard results/*.json results/audit/* results/shop/* results/runs/*/*.json)
 PAGES := _config.yml $(filter-out book/__pycache__,$(wildcard book/*)) $(wildcard book/_static/*)
 
 # Two notebooks at a time: most of a chapter's seconds are one core's. (`make clean report` stays in order.)
@@ -56,9 +55,6 @@ _build/html/index.html: $(EXECUTED) $(PAGES)
 
 _build/notebooks/%.ipynb: notebooks/%.py $(PACKAGE) $(RECORDS) | $(READY)
 	$(BIN)/python book/build.py execute $*
-
-# These list all records, so also those that the first chapter trains.
-_build/notebooks/made.ipynb _build/notebooks/cost.ipynb: | _build/notebooks/early_learning.ipynb
 
 # uv installs the same locked wheels in a tenth of pip's time; pip serves where there is no uv.
 $(READY): requirements.lock pyproject.toml

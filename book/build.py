@@ -6,6 +6,7 @@ python book/build.py store             the executed notebooks -> notebooks/NAME.
 python book/build.py readme            the README's figure, from the committed records
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ import papermill
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
+# What the chapters train goes to the build, whatever the caller's own store; the report's evidence is what is committed.
+os.environ |= {"ELRKIT_RESULTS": str(BUILD / "runs"), "ELRKIT_STATE": str(BUILD / "state")}
 EXECUTED = BUILD / "notebooks"
 SHOWN_AS_TAGGED = {"parameters", "remove-cell", "remove-input", "hide-cell", "hide-input", "show-input"}
 STAGE = BUILD / "source"

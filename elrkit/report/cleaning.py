@@ -17,7 +17,7 @@ from elrkit import checkpoints, data, records, train
 from elrkit.catalogue import audit
 from elrkit.config import ConfigError, RunConfig, cifar10_recipe
 from elrkit.report import effects, plans
-from elrkit.report.made_shops import folder, read, write_json
+from elrkit.report.made_shops import read, write_json
 
 FRACTIONS = (0.01, 0.05, 0.1)
 TUNE_EPOCHS = 3

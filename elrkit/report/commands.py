@@ -191,7 +191,7 @@ def clean(scale: Scale = "cpu", seeds: tuple[int, ...] = plans.SEEDS, jobs: int 
         jobs: runs at a time
         budget: stop cleanly after this long, for example 9m
     """
-    from elrkit.report import cleaning
+    from elrkit.report import cleaning, made_shops
 
     started, seconds = time.monotonic(), budget_seconds(budget)
     bases = [cleaning.base_run(scale, seed) for seed in seeds]
@@ -205,7 +205,7 @@ def clean(scale: Scale = "cpu", seeds: tuple[int, ...] = plans.SEEDS, jobs: int 
                 "take other --seeds, or a store of your own (ELRKIT_RESULTS), for which it is trained here"
             )
         print(f"{base.describe()}: {made}")
-    print(f"summaries in {cleaning.folder()}")
+    print(f"summaries in {made_shops.folder()}")
     return status
 
 
