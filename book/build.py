@@ -22,7 +22,7 @@ BUILD = ROOT / "_build"
 # What the chapters train goes to the build, whatever the caller's own store; the report's evidence is what is committed.
 os.environ |= {"ELRKIT_RESULTS": str(BUILD / "runs"), "ELRKIT_STATE": str(BUILD / "state")}
 EXECUTED = BUILD / "notebooks"
-SHOWN_AS_TAGGED = {"parameters", "remove-cell", "remove-input", "hide-cell", "hide-input", "show-input"}
+SHOWN_AS_TAGGED = {"remove-cell", "remove-input", "hide-cell", "hide-input", "show-input"}
 STAGE = BUILD / "source"
 
 # Cell and notebook metadata that readers and tests use; all else (times, paths, versions) changes at every run.

@@ -40,7 +40,7 @@ feed = (
     "clothing"  # folder with feeds/ (XML or CSV) and the images that its paths name
 )
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "remove-output"]
 config.check_training(train)
 rows = list_study.gather(
     list_study.studies(scale, seeds, levels, images, fold_epochs), train

@@ -31,7 +31,7 @@ train = False  # also train the missing runs of this scale
 seeds = None  # None: 0, 1, 2
 jobs = None  # runs at a time; None: one per core, one on a GPU
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "remove-output"]
 config.check_training(train, jobs)
 planned = [
     c
@@ -98,7 +98,7 @@ print(
 # %% [markdown]
 # The code says the same: no committed setting counts CIFAR on noisy test labels.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "remove-cell"]
 if train:  # what was asked for here
     display(figures.trained_here(records.table(trained)))
 

@@ -21,14 +21,31 @@
 # %matplotlib inline
 # %config InlineBackend.figure_formats = ["svg"]
 from elrkit import config, data, records, runner
-from elrkit.report import effects, figures, plans
-from IPython.display import display
+from elrkit.report import effects, figures
+from IPython.display import Markdown, display
 from myst_nb import glue
 
 # %% tags=["nbval-ignore-output", "full-width"] mystnb={"image": {"alt": "Shares of right and wrong CIFAR-10 labels by prediction, over the epochs, a column each for cross-entropy and ELR."}}
-planned = plans.plan("early-learning")
-shown = records.curves(filter(None, map(records.find, planned)))
-figures.early_learning(shown) if len(shown) else print("not run yet")
+evidence = effects.evidence()
+name = next(
+    (
+        name
+        for name in ("paper", "described", "all-images")
+        if name in effects.present(evidence)
+    ),
+    None,
+)
+cell = {
+    **effects.shared(name),
+    "schedule": "multistep",
+    "noise_rate": 0.2,
+    "loss": ("ce", "elr"),
+}
+chosen = set(effects.select(evidence, cell)["run_id"])
+figures.early_learning(
+    records.curves(r for r in records.read_all() if r["run_id"] in chosen),
+    title=f"CIFAR-10, 20 % of the labels redrawn, {effects.SETTINGS[name].label}",
+)
 
 # %% [markdown]
 # The lower row is about images whose label is wrong. Cross-entropy (CE) first predicts their true class. Then it takes in
@@ -54,7 +71,7 @@ figures.early_learning(shown) if len(shown) else print("not run yet")
 # papermill notebooks/early_learning.ipynb out.ipynb -p noise_rates "[0.3, 0.6]"
 # ```
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "show-input"]
 dataset = (
     "digits"  # digits, cifar10, cifar100, an .npz file or a folder of class folders
 )
@@ -109,8 +126,14 @@ glue(
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Shares of right and wrong labels by prediction, over the epochs, a column per loss."}}
 for rate in noise_rates:
-    print(f"{100 * rate:g} % redrawn")
-    display(figures.early_learning(curves[curves.noise_rate == rate], measured_on))
+    part = curves[curves.noise_rate == rate]
+    display(
+        figures.early_learning(
+            part,
+            measured_on,
+            title=f"{dataset}, {100 * rate:g} % of the labels redrawn",
+        )
+    )
 
 # %% [markdown]
 # Percent at the last epoch, mean over the seeds, lowest and highest behind. A network's other mistakes fall on the given
@@ -119,12 +142,11 @@ for rate in noise_rates:
 # %% tags=["nbval-ignore-output"]
 records.summary(table).rename(index=figures.LABELS, level="loss")
 
-# %% [markdown]
-# ## Where does ELR help?
-#
-# ELR can only save what cross-entropy would spoil. Each mark is a pair of runs that differ in the loss alone, one seed;
-# across, the share of wrong labels that cross-entropy memorizes, up, what ELR adds.
-
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "ELR's gain in test accuracy against the share of wrong labels that cross-entropy memorizes, a mark per size of net, number of images, length and augmentation, over its last epoch and over its best one."}}
-pairs = effects.sizes(effects.evidence())
-figures.memorized_and_gained(pairs)
+# %% tags=["nbval-ignore-output", "remove-input"] mystnb={"image": {"alt": "ELR's gain in test accuracy against the share of wrong labels that cross-entropy memorizes, a mark per size of net, number of images, length and augmentation, over its last epoch and over its best one."}}
+pairs = effects.sizes(evidence)
+if len(pairs) > 2:
+    display(Markdown(
+        "## Where does ELR help?\n\nELR can only save what cross-entropy would spoil. Each mark is a setting, the mean of its "
+        "seeds; both runs of a pair differ in the loss alone."
+    ))  # fmt: skip
+    display(figures.memorized_and_gained(pairs))

@@ -62,7 +62,7 @@ print(
 # The published sweeps chose by test accuracy. Here a tenth of the images is held out with labels as noisy as the others, and
 # the same draws are made with CIFAR-10 at 20 % noise. *Regret* is how far the chosen run's test accuracy lies below the sweep's best.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "remove-output"]
 config.check_training(train, jobs)
 rows = []
 for name in ("sweep-random", "sweep-grid"):

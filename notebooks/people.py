@@ -39,7 +39,7 @@ levels = None  # of aggregate, random1, worst; None: all three
 seeds = None  # None: 0, 1, 2
 jobs = None  # runs at a time; None: one per core, one on a GPU
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "remove-output"]
 config.check_training(train, jobs)
 trained = runner.gather(
     plans.plan("people", scale, seeds=seeds, levels=levels), train, jobs
@@ -47,7 +47,7 @@ trained = runner.gather(
 runs = effects.evidence(trained)
 
 # %% tags=["nbval-ignore-output", "full-width"]
-tables.people(runs)
+tables.people(runs).style.hide(axis="index")
 
 # %% [markdown]
 # CIFAR-10N {cite:p}`wei2022` has three people's labels of each training image. *Aggregate* is their majority vote, *random1* the
@@ -98,7 +98,7 @@ shares.groupby("level")["share"].agg(
 # One in nine random errors would hit the label by chance. So people's errors can be foreseen in part, and far less than 93.4 %
 # needs. A better net may foresee more.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "remove-cell"]
 if train:  # what was asked for here
     display(figures.trained_here(records.table(trained)))
 

@@ -30,7 +30,7 @@ train = False  # also train the missing runs of this scale
 seeds = None  # None: 0, 1, 2
 jobs = None  # runs at a time; None: one per core, one on a GPU
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "remove-output"]
 config.check_training(train, jobs)
 trained = runner.gather(plans.plan("sam", scale, seeds=seeds), train, jobs)
 runs = effects.evidence(trained)
@@ -84,9 +84,9 @@ figures.over_epochs(
 # Points of test accuracy within a seed, mean and 95 % interval:
 
 # %% tags=["nbval-ignore-output", "full-width"]
-tables.sam(runs)
+tables.sam(runs).style.hide(axis="index")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "remove-cell"]
 if train:  # what was asked for here
     display(figures.trained_here(records.table(trained)))
 

@@ -31,7 +31,7 @@ noise_rates = None  # None: 0, 0.1, 0.15 and 0.2
 seeds = None  # None: 0, 1, 2
 jobs = None  # runs at a time; None: one per core, one on a GPU
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "remove-output"]
 config.check_training(train, jobs)
 options = dict(noise_rates=noise_rates, seeds=seeds)
 planned = [
@@ -79,7 +79,7 @@ tables.table1(runs).style.hide(axis="index")
 # %% tags=["nbval-ignore-output", "full-width"]
 tables.losses(runs).style.hide(axis="index")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "remove-cell"]
 if train:  # what was asked for here
     display(figures.trained_here(records.table(trained)))
 

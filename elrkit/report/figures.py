@@ -4,6 +4,9 @@ seaborn draws lines with their bands and marks with their colours; one palette a
 is Okabe and Ito's, told apart under the common kinds of colour blindness; lines differ in dash and marks in shape too.
 """
 
+import base64
+import html
+import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -70,7 +73,7 @@ def _one_legend(figure: Figure, axes: Sequence[Axes], columns: int = 4) -> None:
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, fontsize="small")
 
 
-def early_learning(curves: pd.DataFrame, measured_on: str = "batches") -> Figure:
+def early_learning(curves: pd.DataFrame, measured_on: str = "batches", title: str = "") -> Figure:
     """What becomes of right and of wrong labels as training goes on, as in the paper's Figure 2.
 
     curves       `records.curves` of runs that differ in loss and seed alone
@@ -84,6 +87,7 @@ def early_learning(curves: pd.DataFrame, measured_on: str = "batches") -> Figure
     prefix = {"eval": "", "batches": "batches_"}[measured_on]
     present = [loss for loss in LABELS if loss in set(curves["loss"])]
     figure, axes = _panels(2, len(present), 3.7, 2.7, sharex=True, sharey=True)
+    figure.suptitle(title, fontsize="medium")
     for column, loss in enumerate(present):
         runs = curves[curves["loss"] == loss]
         for row, (labels, outcomes) in enumerate(OUTCOMES.items()):
@@ -396,3 +400,11 @@ def trained_here(runs: pd.DataFrame) -> Figure:
     handles, labels = axes[0, 1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
     return figure
+
+
+def as_html(figure: Figure, alt: str) -> str:
+    """A figure as an <img> of SVG with a text for those who do not see it, to be set into another page."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f"<img class='figure' alt='{html.escape(alt, quote=True)}' src='data:image/svg+xml;base64,{data}'>"

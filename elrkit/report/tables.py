@@ -58,7 +58,7 @@ def claims_html(found: pd.DataFrame, claims: pd.DataFrame, folder: str = "../not
         link = f"<a href='{folder}{claim.chapter}.html'>{html.escape(claim.text)}</a>"
         name = f"<th scope='row'>{link}<small>{html.escape(claim.where)}</small></th>"
         lines.append(f"<tr id='claim-{claim.id}'>{name}{''.join(cells)}</tr>")
-    key = "; ".join(f"<b class='mark'>{sign or 'no mark'}</b> {meaning}" for sign, meaning in MARKS.items())
+    key = "; ".join(f"<b class='sign'>{sign or 'no mark'}</b> {meaning}" for sign, meaning in MARKS.items())
     return (
         "<div class='claims-scroll' tabindex='0' role='region' aria-label='Claims by setting'><table class='claims'>"
         f"<thead><tr><th scope='col'>claim</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
@@ -69,7 +69,7 @@ def claims_html(found: pd.DataFrame, claims: pd.DataFrame, folder: str = "../not
 def _cell(row: tuple, claim: tuple, folder: str) -> str:
     sign = "+" if claim.b else ""
     number = f"{row.mean:{sign}.1f}" + ("" if claim.b else " %")
-    mark = f"<b class='mark mark-{ {'+': 'holds', '-': 'fails', '~': 'open'}.get(row.mark, 'few') }'>{row.mark}</b>"
+    mark = f"<b class='sign sign-{ {'+': 'holds', '-': 'fails', '~': 'open'}.get(row.mark, 'few') }'>{row.mark}</b>"
     name = f"<span>{html.escape(cell_name(row.cell))}</span> " if row.cell else ""
     found = Interval(row.mean, row.low, row.high, row.seeds)
     unit = "points" if claim.b else "percent"
