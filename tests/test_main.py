@@ -14,10 +14,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from elrkit import __main__, records, runner, train
+from elrkit import commands, records, runner, train
 from elrkit.__main__ import main
+from elrkit.catalogue import commands as catalogue_commands
 from elrkit.catalogue import importer as catalogue
 from elrkit.config import RunConfig
+from elrkit.report import commands as report_commands
 from elrkit.report import made_shops as shop
 from elrkit.report import plans
 
@@ -104,7 +106,7 @@ def test_the_last_event_says_whether_a_missing_run_failed(kinds, status, monkeyp
             on_event(runner.Event(kind, config, detail))
         return [config]
 
-    assert __main__._train([config], train_missing) == status
+    assert commands.train_all([config], train_missing) == status
     monkeypatch.setattr(shop, "run", train_missing)
     assert main(["shop", "--scale", "digits", "--seeds", "0"]) == status
     assert f"1 still missing{', 1 of them failed, see above' * status}; summaries" in capsys.readouterr().out
@@ -167,7 +169,7 @@ def test_audit_takes_a_built_in_dataset_and_a_single_epoch(tmp_path, capsys):
 
 @pytest.mark.parametrize(("epochs", "milestones"), [(1, ()), (2, (1,)), (3, (1, 2)), (30, (12, 24))])
 def test_the_learning_rate_of_a_short_training_falls_as_often_as_it_can(epochs, milestones, digits):
-    assert __main__._audit_config("digits", digits, epochs).milestones == milestones
+    assert catalogue_commands._audit_config("digits", digits, epochs).milestones == milestones
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ def test_the_learning_rate_of_a_short_training_falls_as_often_as_it_can(epochs, 
     [("digits", "digits"), ("cifar10", "cifar10"), ("cifar100", "cifar100"), ("mine", "./mine"), ("m.npz", "m.npz")],
 )
 def test_audit_names_a_dataset_as_a_run_does(name, dataset, digits):
-    assert __main__._audit_config(name, digits, 30).dataset == dataset
+    assert catalogue_commands._audit_config(name, digits, 30).dataset == dataset
 
 
 @pytest.mark.parametrize("error", [OSError("no space left on device"), train.Stopped()])
@@ -337,7 +339,7 @@ def test_defaults_of_commands_are_those_of_what_they_call():
     """They stand in the command line again, so that it starts without what a study imports."""
     from elrkit.report import list_study as audit_study
 
-    for command, called in ((__main__.audit_study, audit_study.studies), (__main__.shop_command, shop.shops)):
+    for command, called in ((report_commands.audit_study, audit_study.studies), (report_commands.shop_command, shop.shops)):
         of_command, of_called = (
             {name: each.default for name, each in inspect.signature(function).parameters.items()}
             for function in (command, called)

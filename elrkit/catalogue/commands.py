@@ -1,0 +1,271 @@
+"""The catalogue's commands: a feed read, its labels listed for review, feeds with known faults made."""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from elrkit import records, runner
+from elrkit.catalogue import importer as catalogue
+from elrkit.catalogue.decisions import read_decisions
+from elrkit.commands import train_all
+from elrkit.config import BUILT_IN_TRAIN_SIZES, ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig
+from elrkit.data import Dataset
+from elrkit.report import plans
+from elrkit.train import predict_test
+
+Positional = tyro.conf.Positional
+
+
+def audit(
+    run_or_feed: Positional[str],
+    out: Path = Path("audit"),
+    top: int = 1000,
+    epochs: int = 30,
+    probabilities: Path | None = None,
+    decisions: tuple[Path, ...] = (),
+    images: Path | None = None,
+) -> int:
+    """Write the list of labels to look at: labels.csv, and review.html to go through with the keyboard.
+
+    Given a dataset (an .npz of import-feed, a folder of class folders), trains ELR with a small net on it first. Its
+    test images are listed with the others, by what the network, which has not seen them, makes of them.
+
+    Args:
+        run_or_feed: id of a finished run on this machine, or a dataset file or folder
+        out: folder to write
+        top: products in the page, the most suspicious first
+        epochs: of the training, when a dataset is given
+        probabilities: out-of-fold class probabilities of any model: an .npy (n, C) of the dataset's training images, or
+            an .npz with arrays train and test. With a dataset nothing is trained; with a run both are put together
+        decisions: CSV files saved by the page, in the order of the reviews. Products that were confirmed or kept, and
+            are filed as was decided, are not listed again
+        images: the folder that was given to import-feed: the page then shows the products' pictures as the shop has
+            them, not as small as the network sees them
+    """
+    from elrkit import data
+    from elrkit.catalogue import audit
+
+    given = None if probabilities is None else audit.read_probabilities(probabilities)
+    decided = [read_decisions(path) for path in decisions]
+    is_run = re.fullmatch("[0-9a-f]{12}", run_or_feed)
+    if is_run:
+        config = RunConfig(**records.by_id(run_or_feed)["config"])
+        runner.missing([config])  # refuses a dataset whose content is not what the run was trained on
+        dataset = data.load(config.dataset)
+    else:
+        dataset = _dataset_to_audit(run_or_feed)
+        config = None if given else _audit_config(run_or_feed, dataset, epochs)
+    audit.check_listable(dataset, top)  # now, and not after minutes of training
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"out={out}: a file; allowed is a folder, there or not")
+    originals = _originals(dataset, images)
+    if config is None:
+        written = audit.audit_probabilities(given[0], dataset, out, top, given[1], decided, originals)
+    else:
+        if not is_run:
+            train_all([config], runner.train_missing, announced=True, jobs=1)
+            if records.find(config) is None:
+                print("error: the training did not finish, see above; the same command goes on", file=sys.stderr)
+                return 1
+        record = records.find(config)
+        if record["status"] != "finished":
+            raise ConfigError(f"run {config.run_id}: its training diverged, so it says nothing of the labels")
+        outcome = records.outcome(record)
+        if outcome is None:
+            raise ConfigError(
+                f"run {config.run_id}: its network is not in {records.state_dir(config)} (trained elsewhere or on other "
+                f"data of that name, or there was no room for it); remove {records.record_path(config)} and train it here"
+            )
+        _say_what_the_net_knows(record, dataset)
+        if outcome["targets"] is None and not given:
+            print(
+                f"warning: run {config.run_id} was trained with {config.loss}, which keeps no targets: its predictions "
+                "have seen the labels, and wrong ones that it memorized are not listed; train with --loss elr, or give "
+                "out-of-fold --probabilities"
+            )
+        if left := len(dataset.train_images) - len(outcome["index"]):
+            part = config.model_dump(include={"train_size", "split"}, exclude_defaults=True)
+            print(
+                f"{left} of the dataset's {len(dataset.train_images)} training images are not in the list: run "
+                f"{config.run_id} was not trained on them ({', '.join(f'{name}={part[name]}' for name in part)})"
+            )
+        test = predict_test(config, dataset, outcome).softmax(dim=1).numpy() if dataset.test_ids else None
+        if given and test is not None and given[1] is not None:
+            test = audit.combine(test, given[1])
+        written = audit.audit_outcome(outcome, dataset, out, top, test, given and given[0], decided, originals)
+    if decisions:
+        print(f"{written.left_out} products left out, which were confirmed or kept and are filed as was decided")
+        if written.unfit:
+            print(
+                f"warning: {written.unfit} decisions fit nothing: their ids are not the dataset's, or they are neither "
+                "confirm, keep nor unsure"
+            )
+    among = f" ({written.of_test} of test products)" if written.of_test else ""
+    print(f"{len(written.listed)} labels to look at{among}, the most suspicious first: {written.table}")
+    if written.page is None:
+        return 0
+    if originals is None and dataset.train_ids:
+        print(f"its pictures are {dataset.train_images.shape[1]} pixels wide; --images FOLDER shows the feed's own")
+    shown = f", which has the first {top} of them" if len(written.listed) > top else ""
+    applied = "import-feed --decisions applies" if dataset.name.endswith(".npz") else "its decisions.csv lists"
+    print(f"open {written.page} in a browser{shown}; {applied} what you decide there")
+    return 0
+
+
+def _originals(dataset: Dataset, images: Path | None) -> Callable | None:
+    """Where the page's pictures come from; None where the dataset's own are all there is."""
+    from elrkit import data
+
+    if dataset.train_ids is None:
+        if images is not None:
+            raise ConfigError(f"images={images}: {dataset.name} has no ids that name its images; leave it out")
+        return None
+    path = data.own_path(dataset.name)
+    if path.is_dir():
+        if images is not None:
+            raise ConfigError(f"images={images}: the images of {dataset.name} are its own files; leave it out")
+    elif images is None:
+        return None
+    else:
+        catalogue.originals(path, (), images)  # now, and not after minutes of training
+
+    def find(ids: Sequence[str]) -> Mapping:
+        found = catalogue.originals(path, ids, images or path)
+        if len(found) < len(ids):
+            print(
+                f"warning: {len(found)} of the page's {len(ids)} pictures found in {images or path}, the others as the "
+                "network sees them; give the folder that import-feed was given"
+            )
+        return found
+
+    return find
+
+
+LEAST_SKILL = 0.25  # of the way from naming the commonest class to agreeing with every held-out label
+
+
+def _say_what_the_net_knows(record: dict, dataset: Dataset) -> None:
+    """A list is as good as the net: how many labels it agrees with that it has not seen, and whether that is little."""
+    labels = dataset.test_labels
+    if not len(labels):
+        return
+    agreement = record["curves"]["test_top1_noisy"][-1]
+    commonest = float(labels.bincount().max() / len(labels))
+    print(
+        f"the network agrees with {100 * agreement:.1f} % of the {len(labels)} test labels, which it has not seen; "
+        f"the commonest class has {100 * commonest:.1f} %"
+    )
+    if commonest < 1 and (agreement - commonest) / (1 - commonest) < LEAST_SKILL:
+        print(
+            "warning: it has learnt little of the classes, so expect many false alarms; more products help, or a "
+            "better model's --probabilities"
+        )
+
+
+def _dataset_to_audit(name: str) -> Dataset:
+    """The dataset of this name; raises ConfigError that says what to do first where it is a feed."""
+    from elrkit import data
+
+    def is_feed() -> bool:
+        path = Path(name).expanduser()
+        inside = path.rglob("*") if path.is_dir() else [path]
+        return any(each.suffix.lower() in (".xml", ".csv") and each.is_file() for each in inside)
+
+    try:
+        dataset = data.load(name)
+        # The folder of a feed's photos, if it lies beside the feed, is the only class that has any image.
+        if len(dataset.train_labels.unique()) > 1 or not is_feed():
+            return dataset
+    except data.UnreadableImage:  # so there are class folders, whatever lies beside their images
+        raise
+    except data.DataError:
+        if not is_feed():
+            raise
+    raise ConfigError(
+        f"{name}: a feed; first make a dataset of it with `python -m elrkit import-feed {name} --images FOLDER "
+        "--out shop.npz`, then audit shop.npz"
+    )
+
+
+def _audit_config(name: str, dataset: Dataset, epochs: int) -> RunConfig:
+    """ELR on a dataset of one's own, with the paper's lambda and beta for as many classes and a net for CPUs."""
+    known = name in BUILT_IN_TRAIN_SIZES or "/" in name or name.endswith(".npz")
+    elr = ELR_CIFAR100 if dataset.num_classes > 10 else ELR_CIFAR10
+    batch = min(128, len(dataset.train_labels))
+    return plans.for_list(name if known else f"./{name}", "elr", epochs, eval_every=5, batch_size=batch, **elr)
+
+
+def import_feed(
+    feeds: Positional[tuple[Path, ...]],
+    out: Path,
+    images: Path = Path(),
+    rules: catalogue.FeedRules = catalogue.FeedRules(),  # noqa: B008  (frozen)
+    decisions: tuple[Path, ...] = (),
+    download_from: tuple[str, ...] = (),
+    licence: str = "not stated",
+    workers: int = 2,
+) -> int:
+    """Read a shop's feed (XML or CSV) and write a dataset with its manifest; what is dropped is counted by reason.
+
+    Args:
+        feeds: XML and CSV files, or folders of them
+        out: the .npz to write
+        images: folder below which the feed's image paths lie
+        rules: what to keep
+        decisions: CSV files saved by the page of `audit`, in the order of the reviews, applied to the labels
+        download_from: hosts whose image addresses may be fetched; without them none is
+        licence: terms of the feed, for the manifest
+        workers: processes that decode images
+    """
+    manifest = catalogue.import_feed(
+        feeds, out, images=images, rules=rules, decisions=decisions, download_from=download_from, licence=licence,
+        workers=workers,
+    )  # fmt: skip
+    print(catalogue.summary(manifest))
+    if (dropped := catalogue.dropped_list(out)).exists():
+        print(f"every dropped product, with its reason: {dropped}")
+    return 0
+
+
+def make_feed(
+    dataset: Positional[str],
+    out: Positional[Path],
+    classes: int | None = None,
+    products_per_class: int | None = None,
+    misfiled: float = 0.15,
+    siblings: float = 1.0,
+    near_duplicates: float = 0.0,
+    unusable: float = 0.0,
+    format: Literal["xml", "csv"] = "xml",
+    seed: int = 0,
+) -> int:
+    """Make a shop's feed whose faults are known, from the images of any dataset.
+
+    Args:
+        dataset: cifar10, cifar100, digits, an .npz dataset, or a folder of class folders
+        out: folder to write: feed, thumbnails, and the truth
+        classes: subcategories (default: all)
+        products_per_class: products of each (default: as many as it has images)
+        misfiled: share of products with a wrong label
+        siblings: share of those that stay in their main category
+        near_duplicates: share of products that are another size or colour of an article
+        unusable: products added that an import has to drop, as a share of the good ones
+        format: the shop's XML, or CSV
+        seed: of everything that is drawn
+    """
+    from elrkit.catalogue import made_feed as feedmaker
+
+    truth = feedmaker.make_feed_from(
+        dataset, out, classes=classes, products_per_class=products_per_class, misfiled=misfiled, siblings=siblings,
+        near_duplicates=near_duplicates, unusable=unusable, format=format, seed=seed,
+    )  # fmt: skip
+    print(json.dumps(truth, indent=1))
+    return 0
+
+
+COMMANDS = {"import-feed": import_feed, "audit": audit, "make-feed": make_feed}

@@ -1,0 +1,165 @@
+"""The core's commands: train one run, list the runs, import runs of another machine; and how commands train many."""
+
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from elrkit import progress, records, runner
+from elrkit.config import ConfigError, RunConfig
+
+Positional = tyro.conf.Positional
+
+# RunConfig's fields as flags, each with its description; RunConfig itself checks them, in its own words.
+RunFlags = dataclasses.make_dataclass(
+    "RunFlags",
+    [
+        (
+            name,
+            Annotated[field.annotation, tyro.conf.arg(help=field.description)],
+            dataclasses.field(default=field.default),
+        )
+        for name, field in RunConfig.model_fields.items()
+    ],
+)
+
+
+def budget_seconds(text: str | None) -> float | None:
+    """Seconds of 90s, 9m or 2h."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not match:
+        raise ConfigError(f"budget={text!r}: allowed are a number and s, m or h, such as 9m")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def train_all(
+    configs: list[RunConfig], train_missing: Callable[..., list[RunConfig]], announced: bool = False, **options: Any
+) -> int:
+    """Train what is missing by `train_missing` (of `runs`, or its counterpart of `scale`), with progress and counts;
+    `announced`: first say how long it will take here. 1 when a run failed; one that was merely stopped by its budget,
+    or that another process trains, is no failure."""
+    todo = runner.missing(configs)
+    print(f"{len(configs)} runs, {len(configs) - len(todo)} there, {len(todo)} to train")
+    if not todo:
+        return 0
+    if announced:
+        runner.announce(todo, options["jobs"], options.get("threads"))
+    last: dict[str, str] = {}
+
+    def tell(left: list[RunConfig]) -> int:
+        failed, missing = still_missing(left, last)
+        print(f"{len(todo) - len(left)} trained, {missing}; records in {records.results_root()}")
+        return 1 if failed else 0
+
+    try:
+        with progress.display(len(todo)) as show:
+            on_event, last = noting(show)
+            left = train_missing(todo, on_event=on_event, **options)
+    except KeyboardInterrupt:
+        tell(runner.missing(todo))
+        raise
+    return tell(left)
+
+
+def noting(show: Callable[[runner.Event], None]) -> tuple[Callable[[runner.Event], None], dict[str, str]]:
+    """A listener that passes each event on to `show`, and what it notes: the last kind of event of each run."""
+    last: dict[str, str] = {}
+
+    def on_event(event: runner.Event) -> None:
+        last[event.config.run_id] = event.kind
+        show(event)
+
+    return on_event, last
+
+
+def still_missing(left: list[RunConfig], last: dict[str, str]) -> tuple[int, str]:
+    """How many of the missing runs failed, and both in words."""
+    # A process that was killed ends its run without a word.
+    failed = sum(last.get(config.run_id) in ("failed", "started", "progress") for config in left)
+    return failed, f"{len(left)} still missing" + (f", {failed} of them failed, see above" if failed else "")
+
+
+def train(
+    flags: Annotated[RunFlags, tyro.conf.OmitArgPrefixes],
+    threads: int | None = None,
+    budget: str | None = None,
+    compiled: bool = False,
+) -> int:
+    """Train one run, given by flags or by a JSON file of fields: `train config.json --seed 3`.
+
+    Without flags: cross-entropy on the digits, about 15 seconds. A finished run is not trained again; a stopped one
+    goes on where it was.
+
+    Args:
+        flags: what to train
+        threads: CPU threads (default: one for the small net, else all cores)
+        budget: stop cleanly after this long, for example 9m
+        compiled: train through torch.compile, worth its start-up on long runs
+    """
+    fields = RunConfig.model_fields
+    config = RunConfig(**{k: v for k, v in dataclasses.asdict(flags).items() if v != fields[k].default})
+    status = train_all(
+        [config], runner.train_missing, threads=threads, budget_seconds=budget_seconds(budget), compiled=compiled
+    )
+    if record := records.find(config):
+        print(json.dumps({name: column[-1] for name, column in record["curves"].items() if column}, indent=1))
+        print(records.record_path(config))
+    return status
+
+
+def list_runs(
+    dataset: str | None = None,
+    loss: str | None = None,
+    scale: str | None = None,
+    columns: tuple[str, ...] = (
+        "run_id", "dataset", "model", "noise", "noise_rate", "loss", "schedule", "sam_rho", "seed", "scale", "status",
+        "test_top1", "wrong_memorized", "seconds",
+    ),
+    csv: bool = False,
+) -> int:  # fmt: skip
+    """List the runs that have a record.
+
+    Args:
+        dataset: only this dataset
+        loss: only this loss
+        scale: only runs at this scale (paper, cpu, digits or other)
+        columns: what to show, any field of a config or a record
+        csv: print comma-separated values
+    """
+    table = records.table(records.read_all())
+    for name, value in (("dataset", dataset), ("loss", loss), ("scale", scale)):
+        if value is not None:
+            table = table[table[name] == value]
+    if unknown := [name for name in columns if len(table) and name not in table]:
+        raise ConfigError(f"columns={unknown}: allowed are {', '.join(table.columns)}")
+    if table.empty:
+        print(f"no such runs in {records.results_root()}")
+        return 0
+    table = table[list(columns)]
+    print(table.to_csv(index=False) if csv else table.to_string(index=False), end="" if csv else "\n")
+    return 0
+
+
+def import_records(file: Positional[Path]) -> int:
+    """Add the records of a tar made on another machine; each is checked, known ones are left alone.
+
+    Args:
+        file: a .tar, .tar.gz or .tar.xz of record files
+    """
+    added, known, refused = records.import_tar(file)
+    for reason in refused:
+        print(f"refused {reason}", file=sys.stderr)
+    print(
+        f"{len(added)} added, {len(known)} known already, {len(refused)} refused; records in {records.results_root()}"
+    )
+    return 1 if refused else 0
+
+
+COMMANDS = {"train": train, "runs": list_runs, "import": import_records}
