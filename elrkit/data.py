@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from elrkit.config import BUILT_IN_TRAIN_SIZES
@@ -207,6 +207,12 @@ def _npz(path: Path, name: str, mean=None, std=None) -> Dataset:
         raise DataError(f"{path}: not readable ({error.strerror or error})") from None
     except Exception:  # numpy raises many kinds for damaged archives, and advises to execute what it could not read
         raise DataError(f"{path}: not a readable .npz of plain arrays") from None
+    # An import stores a picture that products share once, and beside it which picture is each one's.
+    if "images" in arrays and "train_images" not in arrays:
+        try:
+            arrays |= {f"{part}_images": arrays["images"][arrays[f"{part}_image"]] for part in ("train", "test")}
+        except (KeyError, IndexError):
+            raise DataError(f"{path}: train_image and test_image do not say which of its images are whose") from None
     required = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
     if missing := [key for key in required if key not in arrays]:
         raise DataError(f"{path}: lacks {', '.join(missing)}; an .npz dataset holds {', '.join(required)}")
@@ -245,7 +251,7 @@ def _npz(path: Path, name: str, mean=None, std=None) -> Dataset:
 def _folders(path: Path, name: str) -> Dataset:
     split = (path / "train").is_dir() and (path / "test").is_dir()
     base = path / "train" if split else path
-    folders = [p for p in base.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    folders = [p for p in base.iterdir() if p.is_dir() and not is_hidden(p.name)]
     class_names = sorted(p.name for p in folders if next(_images_in(p), None))
     if split:
         tested = {p.name for p in (path / "test").iterdir() if p.is_dir() and next(_images_in(p), None)}
@@ -290,12 +296,32 @@ def _folders(path: Path, name: str) -> Dataset:
 
 def _images_in(folder: Path) -> Iterator[Path]:
     """The image files of a class: in its folder and, as torchvision's ImageFolder has it, in those below."""
-    return (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    found = (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    return (file for file in found if not is_hidden(file.relative_to(folder).as_posix()))
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a path is, or lies in, what systems put beside a person's files: names that begin with a dot (macOS,
+    Jupyter), the folders of macOS's archives and of Synology's thumbnails."""
+    return any(part.startswith(".") or part in ("__MACOSX", "@eaDir") for part in path.split("/"))
+
+
+_ORIENTATION = 0x0112  # of EXIF; 1: as it is
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The image as a person sees it: rotated by EXIF orientation, 16 bits scaled to 8, transparency white."""
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip, not scale
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def _read_image(file: Path) -> np.ndarray:
-    from elrkit.catalogue.importer import as_rgb  # not before: what reads feeds is needed for folders alone
-
     side = FOLDER_IMAGE_SIDE
     try:
         with Image.open(file) as image:

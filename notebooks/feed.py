@@ -115,7 +115,7 @@ plots.class_sizes(sizes)
 
 # %% mystnb={"image": {"alt": "A contact sheet of imported product photos, one row per subcategory."}}
 plots.contact_sheet(
-    shop["train_images"], shop["train_labels"], shop["class_names"], rows=6
+    shop["images"][shop["train_image"]], shop["train_labels"], shop["class_names"], rows=6
 )
 
 # %% [markdown]

@@ -339,7 +339,10 @@ def test_defaults_of_commands_are_those_of_what_they_call():
     """They stand in the command line again, so that it starts without what a study imports."""
     from elrkit.report import list_study as audit_study
 
-    for command, called in ((report_commands.audit_study, audit_study.studies), (report_commands.shop_command, shop.shops)):
+    for command, called in (
+        (report_commands.audit_study, audit_study.studies),
+        (report_commands.shop_command, shop.shops),
+    ):
         of_command, of_called = (
             {name: each.default for name, each in inspect.signature(function).parameters.items()}
             for function in (command, called)

@@ -28,9 +28,9 @@ import torch
 from scipy.optimize import brentq
 
 from elrkit import data, records, runner, train
-from elrkit.catalogue import audit
 from elrkit.catalogue import importer as catalogue
 from elrkit.catalogue import made_feed as feedmaker
+from elrkit.catalogue import scores as audit
 from elrkit.config import ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig, cifar10_recipe, cifar100_recipe
 from elrkit.report import plans
 from elrkit.report.paper import interval_text

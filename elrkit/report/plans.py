@@ -297,16 +297,6 @@ def plan(name: str, scale: str = "cpu", size: int | None = None, **options: Any)
     return list({config.run_id: config for config in runs}.values())
 
 
-def for_list(dataset: str, loss: str, epochs: int, **changes: Any) -> RunConfig:
-    """The training behind a list of labels to look at, minutes on a CPU: the small net, flips, learning rate a tenth
-    after 40 % of the epochs and again after 80 %. Of `elrkit audit`, and of the studies that measure it."""
-    fields = dict(
-        dataset=dataset, loss=loss, epochs=epochs, lr=0.05, schedule="multistep", gamma=0.1, augmentation="flip",
-        milestones=tuple(sorted({epochs * 2 // 5, epochs * 4 // 5} - {0})), precision="bfloat16", batch_size=128,
-    )  # fmt: skip
-    return RunConfig(**fields | changes)
-
-
 def at_scales(name: str, scales: Sequence[str] | str, **options: Any) -> dict[str, list[RunConfig]]:
     """`plan` at each of these scales, with the same options; `scales` may be papermill's text of a list."""
     return {scale: plan(name, scale, **options) for scale in as_list("scales", scales)}
