@@ -620,7 +620,7 @@ def test_photos_are_found_as_their_addresses_end(shop):
     ends = ["0.jpg?v=17", "a/b/1.JPG", "red%20hat.jpg", "red hat.jpg", "gone.jpg", "..", ""]
     products = [product(k, thumbnail=f"https://cdn.example/{end}") for k, end in enumerate(ends)]
     manifest = run(shop, xml(products))
-    assert manifest["counts"]["notes"] == {"found by the end of their address": 4}
+    assert manifest["counts"]["notes"] == {"found by the end of their address": 3}  # one is written in two ways
     assert manifest["counts"]["dropped"] == {"image": {"image on a host not allowed for download": 3}}
     found = catalogue.originals(shop / "out.npz", [one["link"] for one in products], shop)
     assert found.keys() == {product(k)["link"] for k in range(4)}
@@ -1182,7 +1182,7 @@ def test_what_is_missing_is_named(tmp_path):
         import_feed([tmp_path / "none.xml"], tmp_path / "a.npz", images=tmp_path)
     with pytest.raises(ValueError, match=r"no feed file \(\.xml, \.csv"):
         import_feed([tmp_path], tmp_path / "a.npz", images=tmp_path)
-    with pytest.raises(ValueError, match=f"file in {tmp_path};"):
+    with pytest.raises(ValueError, match=f"in {tmp_path}; give the feed first"):
         import_feed(str(tmp_path), tmp_path / "a.npz", images=tmp_path)
     with pytest.raises(ValueError, match=r"must end in \.npz"):
         import_feed([tmp_path], tmp_path / "a.zip", images=tmp_path)
