@@ -2,6 +2,7 @@
 is cut out of the text and parsed by itself, so that what is damaged costs the products it touches alone."""
 
 import codecs
+import functools
 import html.entities
 import itertools
 import re
@@ -50,10 +51,10 @@ def read_xml(path: Path, rules: FeedRules, damage: list[str]) -> Products:
         prefix, _, local = last.rpartition(":")
         fields.setdefault(local, []).append(_Field(part, prefix, tuple(above)))
     mended, parser = _Mended(), _parser()
-    seen, tags, any_item = set(), Counter(), False
+    seen, tags, items = set(), Counter(), 0
     with open_text(path, _encoding(start_of(path)), "replace") as file:
         for line, text in _items(file, item):
-            any_item = True
+            items += 1
             root, errors = None, [f"line {line}: this <{item}> has no end"]
             if text is not None:
                 root, errors = _parsed(mended.as_meant(text, line), line, parser)
@@ -63,13 +64,13 @@ def read_xml(path: Path, rules: FeedRules, damage: list[str]) -> Products:
                 continue
             found = _fields(root, item, fields)
             seen |= found.keys()
-            if len(tags) < 100:
+            if items <= 100:
                 tags.update(f"{prefix}:{name}".removeprefix(":") for prefix, name in map(_name, _children(root)))
             yield line, {part: found.get(part, "") for part in columns}
     if mended.times and len(damage) < 100:
         times = f"{mended.times} times"
         damage.append(f"line {mended.first}: an & that begins no entity of XML, read as it is meant ({times})")
-    if not any_item:
+    if not items:
         raise FileRefused(_no_item(path, item))
     absent = [part for part in NEEDED if part not in seen and columns[part] != "@file" and "{id}" not in columns[part]]
     if absent and tags:
@@ -99,21 +100,23 @@ def _parsed(text: str, line: int, parser: etree.XMLParser) -> tuple[etree._Eleme
     except etree.XMLSyntaxError:
         root = None
     # Outer elements, and with them the names of the namespaces, are not there.
-    errors = [
-        f"line {line + error.line - 1}: {error.message.strip()}"
-        for error in parser.error_log
-        if error.domain_name != "NAMESPACE"
-    ]
-    if root is None or not len(root) or next(root.iter(_END), None) is None:
+    log = parser.error_log
+    errors = [f"line {line + each.line - 1}: {each.message.strip()}" for each in log if each.domain_name != "NAMESPACE"]
+    if root is None or not len(root) or (root[-1].tag != _END and next(root.iter(_END), None) is None):
         return None, errors
     return root[0], errors
 
 
 def _name(element: etree._Element) -> tuple[str, str]:
     """(prefix, name) of an element, whether or not its prefix was declared."""
-    tag = element.tag.rpartition("}")[2]
+    tag = element.tag
+    return (element.prefix or "", tag.rpartition("}")[2]) if tag[0] == "{" else _parted(tag)
+
+
+@functools.lru_cache(maxsize=1_000)
+def _parted(tag: str) -> tuple[str, str]:
     prefix, _, name = tag.rpartition(":")
-    return element.prefix or prefix, name
+    return prefix, name
 
 
 def _children(element: etree._Element) -> Iterator[etree._Element]:
@@ -138,13 +141,15 @@ def _fields(root: etree._Element, item: str, fields: Mapping[str, list[_Field]])
                     text = _text(child)
                     if text.strip() or field.part not in best:
                         best[field.part] = (fits, text[: MAX_FIELD + 1])
-            if name != item:
+            if name != item and len(child):
                 queue.append((child, (*above, name)))
     return {part: text for part, (_, text) in best.items()}
 
 
 def _text(element: etree._Element) -> str:
     """All of an element's text; of one that only holds others, a list, the first one's."""
+    if not len(element):
+        return element.text or ""
     children = list(_children(element))
     if children and not "".join([element.text or "", *(child.tail or "" for child in children)]).strip():
         return next(filter(str.strip, map(_text, children)), "")
