@@ -263,7 +263,7 @@ def apply_decisions(db: sqlite3.Connection, decisions: Sequence[Path], rules: Fe
             told = ", ".join(map(printable, (id_, misfit)))
             if outcome == "with an unknown suggested label":
                 named = {min(ks): text for text, ks in reversed(meant.items()) if len(ks) == 1}
-                alike = difflib.get_close_matches(misfit, named.values(), 3, 0)
+                alike = difflib.get_close_matches(misfit, list(named.values())[:10_000], 3, 0)
                 told += f"; there are {', '.join(map(printable, alike))}"
             examples.setdefault(outcome, []).append(f"{printable(file)}, line {row.Index}: {told}")
     if zeros:
