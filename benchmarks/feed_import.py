@@ -30,8 +30,10 @@ import numpy as np
 from PIL import Image
 
 from elrkit.catalogue.groups import near_groups
-from elrkit.catalogue.importer import FeedRules, import_feed, read_thumbnail
+from elrkit.catalogue.images import read_thumbnail
+from elrkit.catalogue.importer import import_feed
 from elrkit.catalogue.made_feed import make_feed
+from elrkit.catalogue.rules import FeedRules
 
 RECORDS = Path(__file__).resolve().parent / "records"
 
@@ -74,7 +76,7 @@ class LastDecoded(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.at = 0.0
-        logger = logging.getLogger("elrkit.catalogue.importer")
+        logger = logging.getLogger("elrkit.catalogue.work")
         logger.setLevel(logging.INFO)
         logger.handlers = [self]
 
@@ -169,7 +171,7 @@ def labels(n: int = 50_000, classes: int = 10, top: int = 1_000) -> None:
     """From stored probabilities of n images to labels.csv and a page of `top` pictures."""
     import torch
 
-    from elrkit.catalogue import audit
+    from elrkit.catalogue import review
     from elrkit.data import Dataset
 
     rng = np.random.default_rng(0)
@@ -183,7 +185,7 @@ def labels(n: int = 50_000, classes: int = 10, top: int = 1_000) -> None:
     probabilities = rng.dirichlet(np.full(classes, 0.3), n)
     with tempfile.TemporaryDirectory() as folder:
         wall = time.perf_counter()
-        written = audit.audit_probabilities(probabilities, dataset, folder, top)
+        written = review.audit_probabilities(probabilities, dataset, folder, top)
         wall = time.perf_counter() - wall
         size = written.page.stat().st_size / 1e6
     print(f"{n:,} labels: {len(written.listed):,} listed, a page of {top:,} pictures ({size:.1f} MB) in {wall:.1f} s")

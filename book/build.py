@@ -19,7 +19,7 @@ import papermill
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
-# What the chapters train goes to the build, whatever the caller's own store; the report's evidence is what is committed.
+# What the chapters train goes to the build, whatever the caller's own store; evidence is what is committed.
 os.environ |= {"ELRKIT_RESULTS": str(BUILD / "runs"), "ELRKIT_STATE": str(BUILD / "state")}
 EXECUTED = BUILD / "notebooks"
 SHOWN_AS_TAGGED = {"remove-cell", "remove-input", "hide-cell", "hide-input", "show-input"}

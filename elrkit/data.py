@@ -202,6 +202,12 @@ def _npz(path: Path, name: str, mean=None, std=None) -> Dataset:
         raise DataError(f"{path}: not readable ({error.strerror or error})") from None
     except Exception:  # numpy raises many kinds for damaged archives, and advises to execute what it could not read
         raise DataError(f"{path}: not a readable .npz of plain arrays") from None
+    # An import stores a picture that products share once, and beside it which picture is each one's.
+    if "images" in arrays and "train_images" not in arrays:
+        try:
+            arrays |= {f"{part}_images": arrays["images"][arrays[f"{part}_image"]] for part in ("train", "test")}
+        except (KeyError, IndexError):
+            raise DataError(f"{path}: train_image and test_image do not say which of its images are whose") from None
     required = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
     if missing := [key for key in required if key not in arrays]:
         raise DataError(f"{path}: lacks {', '.join(missing)}; an .npz dataset holds {', '.join(required)}")
@@ -240,7 +246,7 @@ def _npz(path: Path, name: str, mean=None, std=None) -> Dataset:
 def _folders(path: Path, name: str) -> Dataset:
     split = (path / "train").is_dir() and (path / "test").is_dir()
     base = path / "train" if split else path
-    folders = [p for p in base.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    folders = [p for p in base.iterdir() if p.is_dir() and not is_hidden(p.name)]
     class_names = sorted(p.name for p in folders if next(_images_in(p), None))
     if split:
         tested = {p.name for p in (path / "test").iterdir() if p.is_dir() and next(_images_in(p), None)}
@@ -285,7 +291,14 @@ def _folders(path: Path, name: str) -> Dataset:
 
 def _images_in(folder: Path) -> Iterator[Path]:
     """The image files of a class: in its folder and, as torchvision's ImageFolder has it, in those below."""
-    return (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    found = (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    return (file for file in found if not is_hidden(file.relative_to(folder).as_posix()))
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a path is, or lies in, what systems put beside a person's files: names that begin with a dot (macOS,
+    Jupyter), the folders of macOS's archives and of Synology's thumbnails."""
+    return any(part.startswith(".") or part in ("__MACOSX", "@eaDir") for part in path.split("/"))
 
 
 def _read_image(file: Path) -> np.ndarray:

@@ -1,5 +1,4 @@
-"""elrkit.catalogue.audit: scores and figures against cleanlab, scikit-learn and brute force; the page in a real
-browser."""
+"""The list of labels to look at: scores and figures against cleanlab, scikit-learn and brute force; its page."""
 
 import base64
 import csv
@@ -23,8 +22,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, precision_score, recall_score
 from sklearn.model_selection import cross_val_predict
 
-from elrkit.catalogue import audit
-from elrkit.catalogue.decisions import DECISION_COLUMNS, read_decisions
+from elrkit.catalogue import review
+from elrkit.catalogue import scores as audit
+from elrkit.catalogue.feed_files import DECISION_COLUMNS
+from elrkit.catalogue.review import read_decisions
+from elrkit.catalogue.rules import as_it_was, as_text
 from elrkit.data import Dataset
 
 
@@ -280,12 +282,12 @@ def pictures(n=12, size=32):
 )
 def test_page_refuses_what_it_cannot_show_and_writes_nothing(change, thumbnails, message, tmp_path):
     with pytest.raises(audit.AuditError, match=message):
-        audit.review_page(change(review_table()), thumbnails, tmp_path / "review.html")
+        review.review_page(change(review_table()), thumbnails, tmp_path / "review.html")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_page_carries_titles_as_data_only(tmp_path):
-    text = audit.review_page(review_table(), pictures(), tmp_path / "r.html", title="<b>{{data}}</b>").read_text()
+    text = review.review_page(review_table(), pictures(), tmp_path / "r.html", title="<b>{{data}}</b>").read_text()
     assert "owned" in text
     assert text.count("<script") == text.count("</script>") == 2
     assert "<b>" not in text
@@ -309,7 +311,7 @@ def open_page(browser, tmp_path):
     troubles = []
 
     def open_(table, thumbnails, name="review.html", whole=None):
-        path = audit.review_page(table, thumbnails, tmp_path / name, whole=whole)
+        path = review.review_page(table, thumbnails, tmp_path / name, whole=whole)
         page = context.new_page()
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: troubles.append(str(error)))
@@ -574,6 +576,9 @@ def test_csv_of_the_page_and_of_python_agree(open_page):
     assert [fields for _, fields in page.evaluate("text => parse(text)", buffer.getvalue())] == rows
     text = page.evaluate("rows => rows.map(row => row.map(quote).join(',') + '\\r\\n').join('')", rows)
     assert list(csv.reader(io.StringIO(text, newline=""), strict=True)) == rows
+    cells = ["=1", "\u200b=1", "\uff1d1", "'\ufeff@x", "'=1", "''-1", "a=1", "'a", ""]
+    assert page.evaluate("cells => cells.map(asText)", cells) == [*map(as_text, cells)]
+    assert page.evaluate("cells => cells.map(asItWas)", cells) == [*map(as_it_was, cells)]
 
 
 # The command ----------------------------------------------------------------------------------------------------------
@@ -659,7 +664,7 @@ def test_test_products_are_listed_with_their_titles_and_pictures(tmp_path):
     outcome = {
         "targets": torch.from_numpy(doubting(3))[shuffled], "index": shuffled, "given": dataset.train_labels[shuffled]
     }  # fmt: skip
-    listed, path, page, _, of_test, _ = audit.audit_outcome(outcome, dataset, tmp_path, test=doubting(4)[:6])
+    listed, path, page, _, of_test, _ = review.audit_outcome(outcome, dataset, tmp_path, test=doubting(4)[:6])
     assert set(listed["id"]) == {"p3", "q4"}
     assert of_test == 1
     assert dict(zip(listed["id"], listed["title"], strict=True)) == {"p3": "thing 3", "q4": "test thing 4"}
@@ -678,7 +683,7 @@ def test_the_page_shows_originals_where_they_are_found(tmp_path):
     seen = []
     p = SURE.copy()
     p[[3, 5]] = doubting(3)[3]
-    audit.audit_probabilities(
+    review.audit_probabilities(
         p, three_classes(**NAMED), tmp_path, originals=lambda ids: seen.extend(ids) or {"p3": big}
     )
     page = (tmp_path / "review.html").read_text()
@@ -722,7 +727,7 @@ def test_neither_part_crowds_the_other_out_of_the_head_of_the_list(tmp_path):
     )  # fmt: skip
     targets, test = probabilities(labels[:n], soft), probabilities(labels[n:], sure)
     outcome = {"targets": torch.from_numpy(targets), "index": torch.arange(n), "given": dataset.train_labels}
-    written = audit.audit_outcome(outcome, dataset, tmp_path, test=test)
+    written = review.audit_outcome(outcome, dataset, tmp_path, test=test)
     order = written.listed["id"].tolist()
     assert written.listed["confidence"].is_monotonic_decreasing
     for head in (50, 100):
@@ -735,7 +740,7 @@ def test_neither_part_crowds_the_other_out_of_the_head_of_the_list(tmp_path):
     assert written.of_test == (sure > 2 / 3).sum()
     assert all(id_ in order for id_ in (f"q{k}" for k in np.flatnonzero(sure > 0.7)))
     # Probabilities of one kind compare as they are.
-    alike = audit.audit_probabilities(targets, dataset, tmp_path, test=test).listed["id"].tolist()
+    alike = review.audit_probabilities(targets, dataset, tmp_path, test=test).listed["id"].tolist()
     assert sum(id_.startswith("q") for id_ in alike[:50]) > 40
 
 
@@ -751,12 +756,12 @@ def test_decisions_that_fit_nothing_are_counted(tmp_path):
     columns = ["id", "decision", "label", "suggested_label"]
     rows = [("3", "keep", "a", "c"), ("99", "keep", "a", "b"), ("q1", "ja", "b", "a"), ("q2", "unsure", "b", "a")]
     decisions = [pd.DataFrame(rows, columns=columns)]
-    written = audit.audit_probabilities(doubting(3), three_classes(**named), tmp_path, decisions=decisions)
+    written = review.audit_probabilities(doubting(3), three_classes(**named), tmp_path, decisions=decisions)
     assert (len(written.listed), written.left_out, written.unfit) == (0, 1, 2)  # 3 is 003, whose zeros Excel dropped
 
 
 def test_test_images_without_ids_are_not_listed(tmp_path):
-    listed = audit.audit_probabilities(doubting(3), three_classes(), tmp_path, test=doubting(4)[:6]).listed
+    listed = review.audit_probabilities(doubting(3), three_classes(), tmp_path, test=doubting(4)[:6]).listed
     assert listed["id"].tolist() == ["3"]
     assert "title" not in listed
 
@@ -765,11 +770,11 @@ def test_another_model_s_probabilities_are_put_together_with_the_run_s(tmp_path)
     dataset, index = three_classes(**NAMED), torch.arange(2, 12)
     outcome = {"targets": torch.from_numpy(SURE)[index], "index": index, "given": dataset.train_labels[index]}
     unsure = doubting(6)
-    assert len(audit.audit_outcome(outcome, dataset, tmp_path)[0]) == 0
+    assert len(review.audit_outcome(outcome, dataset, tmp_path)[0]) == 0
     # The label keeps the lead: sqrt(0.93 0.05) > sqrt(0.03 0.9).
-    assert len(audit.audit_outcome(outcome, dataset, tmp_path, beside=unsure)[0]) == 0
+    assert len(review.audit_outcome(outcome, dataset, tmp_path, beside=unsure)[0]) == 0
     unsure[6] = [0.001, 0.001, 0.998]
-    listed = audit.audit_outcome(outcome, dataset, tmp_path, beside=unsure)[0]
+    listed = review.audit_outcome(outcome, dataset, tmp_path, beside=unsure)[0]
     assert listed["id"].tolist() == ["p6"]
     both = np.sqrt(SURE[2:] * unsure[2:])
     both /= both.sum(axis=1, keepdims=True)
@@ -780,35 +785,35 @@ def test_another_model_s_probabilities_are_put_together_with_the_run_s(tmp_path)
 def test_probabilities_are_read_and_have_to_fit(tmp_path):
     np.save(tmp_path / "p.npy", SURE)
     np.savez(tmp_path / "p.npz", train=SURE, test=SURE[:6])
-    train, test = audit.read_probabilities(tmp_path / "p.npy")
+    train, test = review.read_probabilities(tmp_path / "p.npy")
     assert train.tolist() == SURE.tolist()
     assert test is None
-    assert audit.read_probabilities(tmp_path / "p.npz")[1].tolist() == SURE[:6].tolist()
+    assert review.read_probabilities(tmp_path / "p.npz")[1].tolist() == SURE[:6].tolist()
     np.savez(tmp_path / "other.npz", probabilities=SURE)
     np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object))
     (tmp_path / "text.npy").write_text("0.1,0.9")
     for name in ("other.npz", "pickled.npy", "text.npy"):
         with pytest.raises(audit.AuditError, match=f"{name}: expected an .npy with probabilities"):
-            audit.read_probabilities(tmp_path / name)
+            review.read_probabilities(tmp_path / name)
     with pytest.raises(FileNotFoundError):
-        audit.read_probabilities(tmp_path / "none.npy")
+        review.read_probabilities(tmp_path / "none.npy")
     with pytest.raises(audit.AuditError, match=r"shape \(11, 3\) for the train images: expected \(12, 3\)"):
-        audit.audit_probabilities(SURE[:11], three_classes(), tmp_path)
+        review.audit_probabilities(SURE[:11], three_classes(), tmp_path)
     with pytest.raises(audit.AuditError, match=r"shape \(12, 3\) for the test images: expected \(6, 3\)"):
-        audit.audit_probabilities(SURE, three_classes(**NAMED), tmp_path, test=SURE)
+        review.audit_probabilities(SURE, three_classes(**NAMED), tmp_path, test=SURE)
 
 
 def test_nothing_suspicious_is_a_list_without_a_page(tmp_path):
     dataset, sure = three_classes(), torch.from_numpy(SURE)
     outcome = {"targets": sure, "index": torch.arange(12), "given": sure.argmax(1), "run_id": "x"}
     (tmp_path / "review.html").write_text("an earlier list")
-    listed, table, page, *_ = audit.audit_outcome(outcome, dataset, tmp_path)
+    listed, table, page, *_ = review.audit_outcome(outcome, dataset, tmp_path)
     assert len(listed) == 0
     assert table.read_text("utf-8-sig").startswith("id,")
     assert page is None
     assert not (tmp_path / "review.html").exists()
     with pytest.raises(audit.AuditError, match="of image 12, where the dataset has 12"):
-        audit.audit_outcome(outcome | {"index": torch.arange(1, 13)}, dataset, tmp_path)
+        review.audit_outcome(outcome | {"index": torch.arange(1, 13)}, dataset, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -824,9 +829,9 @@ def test_nothing_suspicious_is_a_list_without_a_page(tmp_path):
 def test_a_dataset_that_cannot_be_listed_is_named(change, message, tmp_path):
     dataset = dataclasses.replace(three_classes(**NAMED), **change)
     with pytest.raises(audit.AuditError, match=message):
-        audit.check_listable(dataset, 1)
+        review.check_listable(dataset, 1)
     with pytest.raises(audit.AuditError, match=message):
-        audit.audit_probabilities(doubting(3), dataset, tmp_path / "list")
+        review.audit_probabilities(doubting(3), dataset, tmp_path / "list")
     assert not (tmp_path / "list").exists()
 
 
@@ -834,13 +839,13 @@ def test_no_picture_at_all_is_refused_and_deletes_nothing(tmp_path):
     (tmp_path / "review.html").write_text("an earlier list")
     for top in (0, -1):
         with pytest.raises(audit.AuditError, match=rf"^top={top}: allowed is a whole number from 1"):
-            audit.audit_probabilities(doubting(3), three_classes(), tmp_path, top)
+            review.audit_probabilities(doubting(3), three_classes(), tmp_path, top)
     assert (tmp_path / "review.html").read_text() == "an earlier list"
 
 
 def test_a_failure_leaves_the_earlier_list(tmp_path, monkeypatch):
     dataset = three_classes(**NAMED)
-    _, path, page, *_ = audit.audit_probabilities(doubting(3), dataset, tmp_path)
+    _, path, page, *_ = review.audit_probabilities(doubting(3), dataset, tmp_path)
     before = path.read_bytes(), page.read_bytes()
 
     def full(first, path=None, **_):
@@ -848,13 +853,13 @@ def test_a_failure_leaves_the_earlier_list(tmp_path, monkeypatch):
             path.write_text("id,ti")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(audit, "_webp", full)
+    monkeypatch.setattr(review, "_webp", full)
     with pytest.raises(OSError, match="no space"):
-        audit.audit_probabilities(doubting(6), dataset, tmp_path)
+        review.audit_probabilities(doubting(6), dataset, tmp_path)
     assert (path.read_bytes(), page.read_bytes()) == before
     monkeypatch.setattr(pd.DataFrame, "to_csv", full)
     with pytest.raises(OSError, match="no space"):
-        audit.audit_probabilities(doubting(6), dataset, tmp_path)
+        review.audit_probabilities(doubting(6), dataset, tmp_path)
     assert (path.read_bytes(), page.read_bytes()) == before
 
 
@@ -868,7 +873,7 @@ def test_no_cell_of_the_table_is_a_formula(start, tmp_path):
     )  # fmt: skip
     found = doubting(3)
     found[4], found[3] = [0.05, 0.05, 0.9], [0.05, 0.5, 0.45]
-    listed, path, page, *_ = audit.audit_probabilities(found, dataset, tmp_path)
+    listed, path, page, *_ = review.audit_probabilities(found, dataset, tmp_path)
     assert path.read_bytes().startswith(b"\xef\xbb\xbfid,title,label,")  # the mark by which Excel knows UTF-8
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = {row["id"]: row for row in csv.DictReader(file)}
@@ -888,7 +893,7 @@ def test_a_reason_is_no_formula_either(tmp_path):
     found[0] = [0.4, 0.35, 0.25]
     table = audit.rank(found, np.arange(12) % 3, class_names=["=1+1", "b", "c"])
     assert table["reason"].iloc[0].startswith("=1+1 is still")
-    assert audit._for_spreadsheets(table)["reason"].iloc[0].startswith("'=1+1 is still")
+    assert review._for_spreadsheets(table)["reason"].iloc[0].startswith("'=1+1 is still")
 
 
 def reviewed(*rows):
@@ -904,7 +909,7 @@ def test_what_was_decided_is_not_listed_again(tmp_path):
         dataset = three_classes(**NAMED)
         if labels:
             dataset.train_labels[list(labels)] = torch.tensor(list(labels.values()))
-        written = audit.audit_probabilities(found, dataset, tmp_path, decisions=decisions)
+        written = review.audit_probabilities(found, dataset, tmp_path, decisions=decisions)
         assert set(pd.read_csv(written.table)["id"]) == set(written.listed["id"])
         return set(written.listed["id"]), written.left_out
 

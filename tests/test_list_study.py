@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
 from elrkit import __main__, train
-from elrkit.catalogue import audit
+from elrkit.catalogue import scores as audit
 from elrkit.config import ConfigError
 from elrkit.report import list_study as audit_study
 from elrkit.report.list_study import Study

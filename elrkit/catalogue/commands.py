@@ -1,22 +1,22 @@
-"""The catalogue's commands: a feed read, its labels listed for review, feeds with known faults made."""
+"""The catalogue's commands: a feed read, its labels listed for review, feeds with known faults made.
+
+What reads feeds and pictures or trains is imported by the command that needs it.
+"""
 
 import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from elrkit import checkpoints, records, runner
-from elrkit.catalogue import importer as catalogue
-from elrkit.catalogue.decisions import read_decisions
-from elrkit.commands import train_all
+from elrkit.catalogue.rules import FeedRules
 from elrkit.config import BUILT_IN_TRAIN_SIZES, ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig
-from elrkit.data import Dataset
-from elrkit.report import plans
-from elrkit.train import predict_test
+
+if TYPE_CHECKING:
+    from elrkit.data import Dataset
 
 Positional = tyro.conf.Positional
 
@@ -47,11 +47,12 @@ def audit(
         images: the folder that was given to import-feed: the page then shows the products' pictures as the shop has
             them, not as small as the network sees them
     """
-    from elrkit import data
-    from elrkit.catalogue import audit
+    from elrkit import data, records, runner
+    from elrkit.catalogue import review
+    from elrkit.commands import train_all
 
-    given = None if probabilities is None else audit.read_probabilities(probabilities)
-    decided = [read_decisions(path) for path in decisions]
+    given = None if probabilities is None else review.read_probabilities(probabilities)
+    decided = [review.read_decisions(path) for path in decisions]
     is_run = re.fullmatch("[0-9a-f]{12}", run_or_feed)
     if is_run:
         config = RunConfig(**records.by_id(run_or_feed)["config"])
@@ -60,44 +61,20 @@ def audit(
     else:
         dataset = _dataset_to_audit(run_or_feed)
         config = None if given else _audit_config(run_or_feed, dataset, epochs)
-    audit.check_listable(dataset, top)  # now, and not after minutes of training
+    review.check_listable(dataset, top)  # now, and not after minutes of training
     if out.exists() and not out.is_dir():
         raise ConfigError(f"out={out}: a file; allowed is a folder, there or not")
     originals = _originals(dataset, images)
     if config is None:
-        written = audit.audit_probabilities(given[0], dataset, out, top, given[1], decided, originals)
+        written = review.audit_probabilities(given[0], dataset, out, top, given[1], decided, originals)
     else:
         if not is_run:
             train_all([config], announced=True, jobs=1)
             if records.find(config) is None:
                 print("error: the training did not finish, see above; the same command goes on", file=sys.stderr)
                 return 1
-        record = records.find(config)
-        if record["status"] != "finished":
-            raise ConfigError(f"run {config.run_id}: its training diverged, so it says nothing of the labels")
-        outcome = checkpoints.outcome(record)
-        if outcome is None:
-            raise ConfigError(
-                f"run {config.run_id}: its network is not in {records.state_dir(config)} (trained elsewhere or on other "
-                f"data of that name, or there was no room for it); remove {records.record_path(config)} and train it here"
-            )
-        _say_what_the_net_knows(record, dataset)
-        if outcome["targets"] is None and not given:
-            print(
-                f"warning: run {config.run_id} was trained with {config.loss}, which keeps no targets: its predictions "
-                "have seen the labels, and wrong ones that it memorized are not listed; train with --loss elr, or give "
-                "out-of-fold --probabilities"
-            )
-        if left := len(dataset.train_images) - len(outcome["index"]):
-            part = config.model_dump(include={"train_size", "split"}, exclude_defaults=True)
-            print(
-                f"{left} of the dataset's {len(dataset.train_images)} training images are not in the list: run "
-                f"{config.run_id} was not trained on them ({', '.join(f'{name}={part[name]}' for name in part)})"
-            )
-        test = predict_test(config, dataset, outcome).softmax(dim=1).numpy() if dataset.test_ids else None
-        if given and test is not None and given[1] is not None:
-            test = audit.combine(test, given[1])
-        written = audit.audit_outcome(outcome, dataset, out, top, test, given and given[0], decided, originals)
+        outcome, test = _outcome(config, dataset, given)
+        written = review.audit_outcome(outcome, dataset, out, top, test, given and given[0], decided, originals)
     if decisions:
         print(f"{written.left_out} products left out, which were confirmed or kept and are filed as was decided")
         if written.unfit:
@@ -117,9 +94,44 @@ def audit(
     return 0
 
 
-def _originals(dataset: Dataset, images: Path | None) -> Callable | None:
+def _outcome(config: RunConfig, dataset: "Dataset", given: tuple | None) -> tuple[dict, object | None]:
+    """(outcome, probabilities of the test images or None) of a finished run, with what is to be said about it."""
+    from elrkit import checkpoints, records
+    from elrkit.catalogue.scores import combine
+    from elrkit.train import predict_test
+
+    record = records.find(config)
+    if record["status"] != "finished":
+        raise ConfigError(f"run {config.run_id}: its training diverged, so it says nothing of the labels")
+    outcome = checkpoints.outcome(record)
+    if outcome is None:
+        raise ConfigError(
+            f"run {config.run_id}: its network is not in {records.state_dir(config)} (trained elsewhere or on other "
+            f"data of that name, or there was no room for it); remove {records.record_path(config)} and train it here"
+        )
+    _say_what_the_net_knows(record, dataset)
+    if outcome["targets"] is None and not given:
+        print(
+            f"warning: run {config.run_id} was trained with {config.loss}, which keeps no targets: its predictions "
+            "have seen the labels, and wrong ones that it memorized are not listed; train with --loss elr, or give "
+            "out-of-fold --probabilities"
+        )
+    if left := len(dataset.train_images) - len(outcome["index"]):
+        part = config.model_dump(include={"train_size", "split"}, exclude_defaults=True)
+        print(
+            f"{left} of the dataset's {len(dataset.train_images)} training images are not in the list: run "
+            f"{config.run_id} was not trained on them ({', '.join(f'{name}={part[name]}' for name in part)})"
+        )
+    test = predict_test(config, dataset, outcome).softmax(dim=1).numpy() if dataset.test_ids else None
+    if given and test is not None and given[1] is not None:
+        test = combine(test, given[1])
+    return outcome, test
+
+
+def _originals(dataset: "Dataset", images: Path | None) -> Callable | None:
     """Where the page's pictures come from; None where the dataset's own are all there is."""
     from elrkit import data
+    from elrkit.catalogue import importer
 
     if dataset.train_ids is None:
         if images is not None:
@@ -132,10 +144,10 @@ def _originals(dataset: Dataset, images: Path | None) -> Callable | None:
     elif images is None:
         return None
     else:
-        catalogue.originals(path, (), images)  # now, and not after minutes of training
+        importer.originals(path, (), images)  # now, and not after minutes of training
 
     def find(ids: Sequence[str]) -> Mapping:
-        found = catalogue.originals(path, ids, images or path)
+        found = importer.originals(path, ids, images or path)
         if len(found) < len(ids):
             print(
                 f"warning: {len(found)} of the page's {len(ids)} pictures found in {images or path}, the others as the "
@@ -149,7 +161,7 @@ def _originals(dataset: Dataset, images: Path | None) -> Callable | None:
 LEAST_SKILL = 0.25  # of the way from naming the commonest class to agreeing with every held-out label
 
 
-def _say_what_the_net_knows(record: dict, dataset: Dataset) -> None:
+def _say_what_the_net_knows(record: dict, dataset: "Dataset") -> None:
     """A list is as good as the net: how many labels it agrees with that it has not seen, and whether that is little."""
     labels = dataset.test_labels
     if not len(labels):
@@ -167,14 +179,16 @@ def _say_what_the_net_knows(record: dict, dataset: Dataset) -> None:
         )
 
 
-def _dataset_to_audit(name: str) -> Dataset:
+def _dataset_to_audit(name: str) -> "Dataset":
     """The dataset of this name; raises ConfigError that says what to do first where it is a feed."""
     from elrkit import data
+    from elrkit.catalogue.feed_files import suffix
+    from elrkit.catalogue.feeds import READERS
 
     def is_feed() -> bool:
         path = Path(name).expanduser()
         inside = path.rglob("*") if path.is_dir() else [path]
-        return any(each.suffix.lower() in (".xml", ".csv") and each.is_file() for each in inside)
+        return any(suffix(each) in READERS and each.is_file() for each in inside)
 
     try:
         dataset = data.load(name)
@@ -192,19 +206,21 @@ def _dataset_to_audit(name: str) -> Dataset:
     )
 
 
-def _audit_config(name: str, dataset: Dataset, epochs: int) -> RunConfig:
+def _audit_config(name: str, dataset: "Dataset", epochs: int) -> RunConfig:
     """ELR on a dataset of one's own, with the paper's lambda and beta for as many classes and a net for CPUs."""
     known = name in BUILT_IN_TRAIN_SIZES or "/" in name or name.endswith(".npz")
     elr = ELR_CIFAR100 if dataset.num_classes > 10 else ELR_CIFAR10
     batch = min(128, len(dataset.train_labels))
-    return plans.for_list(name if known else f"./{name}", "elr", epochs, eval_every=5, batch_size=batch, **elr)
+    from elrkit.catalogue.scores import for_list
+
+    return for_list(name if known else f"./{name}", "elr", epochs, eval_every=5, batch_size=batch, **elr)
 
 
 def import_feed(
     feeds: Positional[tuple[Path, ...]],
     out: Path,
     images: Path = Path(),
-    rules: catalogue.FeedRules = catalogue.FeedRules(),  # noqa: B008  (frozen)
+    rules: FeedRules = FeedRules(),  # noqa: B008  (frozen)
     decisions: tuple[Path, ...] = (),
     download_from: tuple[str, ...] = (),
     licence: str = "not stated",
@@ -222,12 +238,14 @@ def import_feed(
         licence: terms of the feed, for the manifest
         workers: processes that decode images
     """
-    manifest = catalogue.import_feed(
+    from elrkit.catalogue import importer
+
+    manifest = importer.import_feed(
         feeds, out, images=images, rules=rules, decisions=decisions, download_from=download_from, licence=licence,
         workers=workers,
     )  # fmt: skip
-    print(catalogue.summary(manifest))
-    if (dropped := catalogue.dropped_list(out)).exists():
+    print(importer.summary(manifest))
+    if (dropped := importer.dropped_list(out)).exists():
         print(f"every dropped product, with its reason: {dropped}")
     return 0
 
@@ -258,9 +276,9 @@ def make_feed(
         format: the shop's XML, or CSV
         seed: of everything that is drawn
     """
-    from elrkit.catalogue import made_feed as feedmaker
+    from elrkit.catalogue.made_feed import make_feed_from
 
-    truth = feedmaker.make_feed_from(
+    truth = make_feed_from(
         dataset, out, classes=classes, products_per_class=products_per_class, misfiled=misfiled, siblings=siblings,
         near_duplicates=near_duplicates, unusable=unusable, format=format, seed=seed,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A shop's feed made from any image dataset, with faults that are known: the opposite of ``catalogue``.
+"""A shop's feed made from any image dataset, with faults that are known: the opposite of `elrkit.catalogue.importer`.
 
     make_feed(images, labels, class_names, "shop", main_categories=main, misfiled=0.15, near_duplicates=0.3, seed=0)
 
@@ -15,14 +15,14 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from xml.sax.saxutils import escape
 
 import numpy as np
 from PIL import Image
 
 from elrkit import data
-from elrkit.catalogue.feeds import CSV_COLUMNS, XML_COLUMNS
+from elrkit.catalogue.feed_xml import XML_COLUMNS
 from elrkit.config import require
 
 # The 20 superclasses of CIFAR-100 (A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009).
@@ -196,18 +196,9 @@ def make_feed_from(
     *,
     classes: int | None = None,
     main_categories: Mapping[str, str] | None = None,
-    products_per_class: int | None = None,
-    misfiled: float = 0.15,
-    siblings: float = 1.0,
-    near_duplicates: float = 0.0,
-    shared: float = 0.5,
-    unusable: float = 0.0,
-    format: Literal["xml", "csv"] = "xml",
-    seed: int = 0,
+    **settings: Any,
 ) -> dict:
-    """Make a shop's feed from the images of a dataset, training and test images together.
-
-    Raises DataError, and ValueError as `make_feed` does, where a setting is out of range.
+    """`make_feed` of the images of a dataset, training and test images together.
 
     Args:
         dataset: what ``elrkit.data.load`` takes: cifar10, cifar100, digits, an ``.npz``, a folder of class folders.
@@ -215,14 +206,11 @@ def make_feed_from(
         classes: subcategories to use, whole main categories first (63 of CIFAR-100: twelve superclasses and three
             classes of a thirteenth); by default all.
         main_categories: main category of every class, by name; by default as in `make_feed`.
-        products_per_class: products of each subcategory; by default as many as it has images.
-        misfiled: share of the products with a wrong label.
-        siblings: share of those that stay in their main category.
-        near_duplicates: share of the products that are another size or colour of an article.
-        shared: share of those that have the very thumbnail of their article.
-        unusable: products added that an import has to drop, as a share of the good ones.
-        format: xml or csv.
-        seed: of everything that is drawn.
+        settings: the others of `make_feed`.
+
+    Raises:
+        DataError: there is no such dataset.
+        ValueError, FileExistsError: as `make_feed` does.
     """
     require("make_feed: classes", classes, 2, whole=True, optional=True)
     loaded = data.load(str(dataset))
@@ -230,31 +218,17 @@ def make_feed_from(
     images = np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
     labels = np.concatenate([loaded.train_labels, loaded.test_labels])
     names = list(loaded.class_names)
-    if main_categories is None:
-        main = main_categories_of(names)
-    elif without := [name for name in names if name not in main_categories]:
+    main = main_categories_of(names) if main_categories is None else [main_categories.get(name) for name in names]
+    if without := [name for name, of in zip(names, main, strict=True) if of is None]:
         raise ValueError(f"make_feed: main_categories has none for {', '.join(without)}")
-    else:
-        main = [main_categories[name] for name in names]
     chosen = sorted(range(len(names)), key=lambda k: (main[k], names[k]))[:classes]
     position = np.full(len(names), -1)
     position[chosen] = np.arange(len(chosen))
     used = position[labels] >= 0
     return make_feed(
-        images[used],
-        position[labels[used]],
-        [names[k] for k in chosen],
-        out,
-        main_categories=[main[k] for k in chosen],
-        products_per_class=products_per_class,
-        misfiled=misfiled,
-        siblings=siblings,
-        near_duplicates=near_duplicates,
-        shared=shared,
-        unusable=unusable,
-        format=format,
-        seed=seed,
-    )
+        images[used], position[labels[used]], [names[k] for k in chosen], out,
+        main_categories=[main[k] for k in chosen], **settings,
+    )  # fmt: skip
 
 
 def main_categories_of(class_names: Sequence[str]) -> list[str]:
@@ -349,13 +323,14 @@ def _photo(pixels: np.ndarray, variant: bool, rng: np.random.Generator) -> bytes
 
 def _xml_writer(stack: ExitStack, out: Path, class_names: Sequence[str], main: np.ndarray):
     """Function that writes a product into the XML file of its label's main category."""
-    files = []
     categories, category = np.unique(main, return_inverse=True)
-    for k, name in enumerate(categories):
-        file = stack.enter_context((out / _file_name(k, name, "xml")).open("w", encoding="utf-8"))
+    files = [
+        stack.enter_context((out / _file_name(k, name, "xml")).open("w", encoding="utf-8"))
+        for k, name in enumerate(categories)
+    ]
+    for file in files:
         file.write('<?xml version="1.0" encoding="utf-8"?>\n<products>\n')
         stack.callback(file.write, "</products>\n")
-        files.append(file)
 
     def write(label: int, product: dict[str, str]) -> None:
         fields = "".join(f"<{tag}>{escape(text)}</{tag}>" for tag, text in product.items())
@@ -366,11 +341,13 @@ def _xml_writer(stack: ExitStack, out: Path, class_names: Sequence[str], main: n
 
 def _csv_writer(stack: ExitStack, out: Path, class_names: Sequence[str], main: np.ndarray):
     """Function that writes a product into the CSV file of its label."""
-    files = []
-    for k, name in enumerate(class_names):
-        file = stack.enter_context((out / _file_name(k, name, "csv")).open("w", encoding="utf-8", newline=""))
-        files.append(csv.DictWriter(file, list(CSV_COLUMNS)))
-        files[-1].writeheader()
+    paths = [out / _file_name(k, name, "csv") for k, name in enumerate(class_names)]
+    files = [
+        csv.DictWriter(stack.enter_context(path.open("w", encoding="utf-8", newline="")), list(XML_COLUMNS))
+        for path in paths
+    ]
+    for file in files:
+        file.writeheader()
 
     def write(label: int, product: dict[str, str]) -> None:
         files[label].writerow({part: product[tag] for part, tag in XML_COLUMNS.items()})

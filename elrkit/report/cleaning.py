@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from elrkit import checkpoints, data, records, train
-from elrkit.catalogue import audit
+from elrkit.catalogue import scores as audit
 from elrkit.config import ConfigError, RunConfig, cifar10_recipe
 from elrkit.report import effects, plans
 from elrkit.report.made_shops import read, write_json

@@ -1,4 +1,4 @@
-"""How well `elrkit.catalogue.audit` finds wrong labels, beside cleanlab: a study a noise level and seed, one JSON file
+"""How well `elrkit.catalogue.scores` finds wrong labels, beside cleanlab: a study a noise level and seed, one JSON file
 each.
 
     python -m elrkit audit-study        the studies of the report: human labels of CIFAR-10, three levels, three seeds
@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 from sklearn.model_selection import StratifiedKFold
 
 from elrkit import checkpoints, data, pace, records, runner, train
-from elrkit.catalogue import audit
+from elrkit.catalogue import scores as audit
 from elrkit.config import HUMAN_NOISE_RATES, ConfigError, RunConfig, as_list, is_whole
 from elrkit.progress import duration
 from elrkit.report import effects, plans
@@ -115,9 +115,7 @@ def recipe(study: Study, loss: str, epochs: int) -> RunConfig:
     """The training of all parts: that of `elrkit audit`."""
     small = dict(lr=0.03, batch_size=64, augmentation="none", precision="float32")
     changes = small if study.dataset == "digits" else {}
-    from elrkit.catalogue.scores import for_list
-
-    return for_list(study.dataset, loss, epochs, eval_every=epochs, seed=study.seed, **changes)
+    return audit.for_list(study.dataset, loss, epochs, eval_every=epochs, seed=study.seed, **changes)
 
 
 def fold_rows(labels: ArrayLike, folds: int, seed: int) -> list[np.ndarray]:

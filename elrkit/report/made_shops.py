@@ -25,9 +25,9 @@ import torch
 from scipy.optimize import brentq
 
 from elrkit import checkpoints, data, records, runner, train
-from elrkit.catalogue import audit
 from elrkit.catalogue import importer as catalogue
 from elrkit.catalogue import made_feed as feedmaker
+from elrkit.catalogue import scores as audit
 from elrkit.config import ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig, cifar100_recipe
 from elrkit.report import effects, plans
 

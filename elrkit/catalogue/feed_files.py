@@ -1,0 +1,73 @@
+"""Which files are a shop's feed, and their text, packed or not."""
+
+import gzip
+import io
+import os
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from elrkit.data import is_hidden
+
+BLOCK = 1 << 16  # characters that are read at once
+
+# What this package writes about a feed, by columns that tell it: dropped products, a list, decisions, the truth.
+DROPPED_COLUMNS = ["file", "product", "id", "image", "step", "reason"]
+DECISION_COLUMNS = ["id", "decision", "label", "suggested_label"]
+_OURS = ({"suggested_label", "confidence", "reason"}, {"true_label", "article", "kind"})
+
+Products = Iterator[tuple[int, dict[str, str] | str]]  # line it begins in, product or why it cannot be made out
+
+
+class FileRefused(ValueError):
+    """A feed file that cannot be read any further; the rest of the feed can."""
+
+
+def feed_files(feeds: str | Path | Sequence[str | Path], suffixes: Collection[str]) -> list[tuple[str, Path]]:
+    """(name for the manifest, path) of every feed file, those in folders by their suffix; names carry no folder of this
+    machine."""
+    files = []
+    feeds = [feeds] if isinstance(feeds, str | Path) else feeds
+    for feed in feeds:
+        path = Path(feed)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if suffix(p) in suffixes and p.is_file())
+            named = [(p.relative_to(path).as_posix(), p) for p in inside]
+            files += [(name, p) for name, p in named if not is_hidden(name) and not _is_ours(p)]
+        elif path.is_file():
+            files.append((path.name, path))
+        else:
+            raise FileNotFoundError(f"import_feed: feed {path} does not exist")
+    if not files:
+        where, known = ", ".join(map(str, feeds)) or "an empty list", ", ".join(suffixes)
+        raise ValueError(
+            f"import_feed: no feed file ({known}, each also .gz) in {where}; give the feed first, then the options"
+        )
+    whole = [Path(os.path.abspath(path)) for _, path in files]
+    if len({name for name, _ in files}) < len(set(whole)):  # two of one name, from folders that were given one by one
+        common = os.path.commonpath([path.parent for path in whole])
+        files = [(path.relative_to(common).as_posix(), path) for path in whole]
+    return files
+
+
+def _is_ours(path: Path) -> bool:
+    with path.open("rb") as file:
+        columns = file.readline(500).decode("utf-8-sig", "replace").strip().split(",")
+    return columns in (DROPPED_COLUMNS, DECISION_COLUMNS) or any(known <= {*columns} for known in _OURS)
+
+
+def suffix(path: Path) -> str:
+    """What says a feed file's format, in small letters."""
+    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
+
+
+def open_text(path: Path, encoding: str, errors: str) -> TextIO:
+    """A text file, be it packed by gzip, as a stream with its line ends as they are."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return io.TextIOWrapper(gzip.open(path) if packed else path.open("rb"), encoding, errors, newline="")
+
+
+def start_of(path: Path) -> bytes:
+    with open_text(path, "latin-1", "strict") as file:
+        return file.read(BLOCK).encode("latin-1")
