@@ -31,9 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
         app = tyro.extras.SubcommandApp()
         for name, function in _known(arguments[0] if arguments else "--help").items():
             app.command(name=name)(function)
-        status = app.cli(prog="python -m elrkit", args=arguments, use_underscores=False) or 0
-        sys.stdout.flush()
-        return status
+        try:
+            return app.cli(prog="python -m elrkit", args=arguments, use_underscores=False) or 0
+        finally:
+            sys.stdout.flush()  # a pipe that is closed is told here, and not when Python ends
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does Python's last flush complain
         return 0
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _known(first: str) -> dict[str, Callable[..., Any]]:
     """The commands to choose from where `first` is the first argument; raises ConfigError when a wing that may have
     it is not installed."""
-    known = dict(commands.COMMANDS)
+    known: dict[str, Callable[..., Any]] = dict(commands.COMMANDS)
     if first in known:  # it needs none of the wings' modules
         return known
     lacking = []
@@ -58,7 +59,8 @@ def _known(first: str) -> dict[str, Callable[..., Any]]:
         except ModuleNotFoundError as error:
             if (error.name or "elrkit").startswith("elrkit"):
                 raise
-            lacking.append(f'those of elrkit.{wing} need {error.name}: pip install "elrkit[{wing}]"')
+            module = str(error.name).partition(".")[0]
+            lacking.append(f'those of elrkit.{wing} need {module}: pip install "elrkit[{wing}]"')
     if lacking and not first.startswith("-") and first not in known:
         raise ConfigError(f"{first}: no such command among {', '.join(known)}; {'; '.join(lacking)}")
     return known

@@ -22,8 +22,6 @@ from elrkit.losses import LOSSES
 if TYPE_CHECKING:
     from elrkit.runner import Event
 
-Positional = tyro.conf.Positional
-
 # RunConfig's fields as flags, each with its description; RunConfig itself checks them, in its own words. The losses'
 # parameters stand behind the loss.
 _own = list(RunConfig.__annotations__)
@@ -93,7 +91,7 @@ def still_missing(left: list[RunConfig], last: dict[str, str]) -> tuple[int, str
 
 
 def train(
-    flags: Annotated[RunFlags, tyro.conf.OmitArgPrefixes],
+    flags: Annotated[RunFlags, tyro.conf.OmitArgPrefixes],  # type: ignore[valid-type]
     threads: int | None = None,
     budget: str | None = None,
     compiled: bool = False,
@@ -156,7 +154,7 @@ def list_runs(
     return 0
 
 
-def import_records(file: Positional[Path]) -> int:
+def import_records(file: tyro.conf.Positional[Path]) -> int:
     """Add the records of a tar made on another machine; each is checked, known ones are left alone.
 
     Args:

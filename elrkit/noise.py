@@ -203,7 +203,7 @@ def _read_columns(path: Path) -> dict[str, Any]:
 
 def _array_globals() -> list[Any]:
     """What rebuilds a numpy array of numbers, and nothing else, under its name in numpy 2 and in numpy 1."""
-    rebuild = np._core.multiarray._reconstruct
+    rebuild = np._core.multiarray._reconstruct  # type: ignore[attr-defined]
     kinds = {type(np.dtype(kind)) for kind in ("int8", "uint8", "int16", "int32", "int64", "float32", "float64")}
     return [rebuild, (rebuild, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, *kinds]
 

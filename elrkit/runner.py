@@ -15,9 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -25,8 +26,14 @@ from elrkit import checkpoints, data, pace, records, train
 from elrkit.config import BUILT_IN_TRAIN_SIZES, RunConfig, check_training, require
 from elrkit.records import claim, find, results_root, state_dir, state_root
 
-if TYPE_CHECKING:
-    from elrkit.scale import Cluster
+
+class Cluster(Protocol):
+    """What trains elsewhere: `elrkit.scale.Cluster`."""
+
+    def train(
+        self, todo: "Sequence[RunConfig]", cpus_per_run: int, stop: "Stop", on_event: "OnEvent", options: dict[str, Any]
+    ) -> None: ...
+
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +49,8 @@ class Event(NamedTuple):
 OnEvent = Callable[[Event], None]
 
 
-class Stop(NamedTuple):
+@dataclass(frozen=True)
+class Stop:
     """When to stop: at a signal, or at the deadline (seconds since the epoch, as on every machine)."""
 
     signalled: threading.Event
@@ -59,7 +67,7 @@ def train_missing(
     threads: int | None = None,
     budget_seconds: float | None = None,
     on_event: OnEvent = lambda event: None,
-    cluster: "Cluster | None" = None,
+    cluster: Cluster | None = None,
     **options: Any,
 ) -> list[RunConfig]:
     """Train the runs that have no record, `jobs` at a time, in order; return those still missing at the end.
@@ -392,7 +400,9 @@ def estimate_seconds(configs: Sequence[RunConfig], jobs: int = 1, threads: int |
         shape = (8, 8, 1) if config.dataset == "digits" else (32, 32, 3)
         if n is None:  # a dataset of one's own, or a shop's
             own = dataset(config.dataset)
-            n, tested, shape = len(own.train_images), len(own.test_images), tuple(own.train_images.shape[1:])
+            n, tested = len(own.train_images), len(own.test_images)
+            height, width, channels = own.train_images.shape[1:]
+            shape = (height, width, channels)
         sharp = bool(config.sam_rho)
         kind = (config.model, config.width, config.stem_stride, config.precision, sharp, config.batch_size, shape)
         if kind not in paces:
