@@ -16,7 +16,6 @@ from processes import end, start, wait_until
 
 from elrkit import checkpoints, data, train
 from elrkit.config import RunConfig
-from elrkit.checkpoints import Checkpoints
 from elrkit.records import comparable
 from elrkit.train import Stopped, fit
 
