@@ -25,9 +25,9 @@
 # what human noise does differently, and how far a number that a shop can measure strays from the truth.
 
 # %%
-from elrkit import config, noise, records, runner
+from elrkit import config, records, runner
 from elrkit.report import figures as plots
-from elrkit.report import findings, paper, plans
+from elrkit.report import findings, human_counts, paper, plans
 from elrkit.report import people as human_noise
 from IPython.display import display
 
@@ -123,7 +123,7 @@ if not shown:
 # make the commonest mistake of their true class; under symmetric noise it would be one in nine.
 
 # %%
-counts = noise.read_human_counts()
+counts = human_counts.read_human_counts()
 if counts is None:
     print("not counted yet: python -m elrkit human-labels")
 else:

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from elrkit import noise, records, train
+from elrkit import records, train
 from elrkit.config import HUMAN_NOISE_RATES
 from elrkit.report import figures as plots
-from elrkit.report import paper, plans
+from elrkit.report import human_counts, paper, plans
 from elrkit.report import people as human_noise
 
 
@@ -205,7 +205,7 @@ def test_figures_have_a_panel_per_level(digits):
     assert [len(ax.lines) for ax in axes] == [4, 4]
     axes = plots.agreement(human_noise.agreement(records.table(trained))).axes
     assert [ax.get_title() for ax in axes] == ["random1", "worst"]
-    counts = noise.read_human_counts()
+    counts = human_counts.read_human_counts()
     axes = plots.human_confusion(counts["counts"], counts["class_names"]).axes
     assert axes[2].get_title() == "worst: 40 % wrong"
 

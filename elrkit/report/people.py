@@ -126,7 +126,7 @@ def against_redrawn_text(differences: pd.DataFrame) -> pd.DataFrame:
 
 
 def confusion_facts(counts: dict[str, np.ndarray], class_names: Iterable[str]) -> pd.DataFrame:
-    """How people's labels are wrong, from `noise.read_human_counts`: a row per level, in percent.
+    """How people's labels are wrong, from `human_counts.read_human_counts`: a row per level, in percent.
 
     wrong: of all labels; cleanest, dirtiest: the classes with the smallest and largest share of wrong labels; one
     mistake: the share of the wrong labels that make the commonest mistake of their true class (1 of 9 under symmetric
