@@ -9,7 +9,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -137,7 +137,7 @@ def list_runs(
     """
     where = " and ".join(map(str, records.stores()))
     table = records.table(records.read_all(own=True))
-    known = {"dataset": BUILT_IN_TRAIN_SIZES, "loss": LOSSES, "scale": records.SCALES}
+    known: dict[str, Iterable[str]] = {"dataset": BUILT_IN_TRAIN_SIZES, "loss": LOSSES, "scale": records.SCALES}
     for name, value in (("dataset", dataset), ("loss", loss), ("scale", scale)):
         if value is None:
             continue

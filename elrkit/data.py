@@ -276,7 +276,7 @@ def _folders(path: Path, name: str) -> Dataset:
         return np.stack(images), np.array(labels), np.array(ids)
 
     def make(train: tuple[np.ndarray, ...], test: tuple[np.ndarray, ...]) -> Dataset:
-        dataset = _make(name, *train[:2], *test[:2], class_names=class_names)  # type: ignore[misc]
+        dataset = _make(name, train[0], train[1], test[0], test[1], class_names)
         return replace(dataset, train_ids=tuple(train[2].tolist()), test_ids=tuple(test[2].tolist()))
 
     images, labels, ids = read(base)

@@ -336,7 +336,8 @@ def test_two_processes_on_one_plan_train_each_run_once(tmp_path):
 def test_a_signal_leaves_a_checkpoint_and_a_rerun_the_same_record(tmp_path, digits, number):
     config = tiny(loss="elr", epochs=40)
     log, checkpoint = tmp_path / "log", records.state_dir(config) / "checkpoint.pt"
-    process = start(train_plan, [config.to_json()], log, context.Barrier(1), {"checkpoint_seconds": 0.0})
+    barrier = context.Barrier(1)  # kept here until the process has it
+    process = start(train_plan, [config.to_json()], log, barrier, {"checkpoint_seconds": 0.0})
     wait_until(checkpoint.exists, process)
     os.kill(process.pid, number)
     assert end(process) == 130
