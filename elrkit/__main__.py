@@ -12,10 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from elrkit import commands
 from elrkit.config import ConfigError, RunConfig
+
+try:
+    import tyro
+
+    from elrkit import commands
+except ModuleNotFoundError as error:
+    sys.exit(f'error: the command line needs {error.name}: pip install "elrkit[train]"')
 
 WINGS = ("catalogue", "report")
 

@@ -1,7 +1,7 @@
 """The one loop that trains what is missing: in this process, in several, or on Ray; stopped cleanly, waited for, told.
 
 `train_missing` is that loop, `load_or_train` and `gather` are what notebooks call, `estimate_seconds` what they say
-before. Work that is no run (a study of many nets) stops by `stop_on_signal` and is held by `records.lock`.
+before. Work that is no run (a study of many nets) goes through `make_missing`.
 """
 
 import logging
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -47,6 +47,7 @@ class Event(NamedTuple):
 
 
 OnEvent = Callable[[Event], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,7 @@ def train_missing(
         return []
     _check_writable(results_root(), "ELRKIT_RESULTS")
     _check_writable(state_root(), "ELRKIT_STATE")
-    with stop_on_signal() as signalled:
-        stop = Stop(signalled, None if budget_seconds is None else time.time() + budget_seconds)
+    with _stopping(budget_seconds) as stop:
         if cluster is not None:
             cluster.train(todo, threads or 1, stop, on_event, options)
         else:
@@ -111,6 +111,34 @@ def train_missing(
                     _train_in_processes(ready, jobs, threads, stop, on_event, options)
                 _wait_for_others(ready, stop, on_event, options)
     return missing(configs)
+
+
+def make_missing(
+    wanted: Sequence[T],
+    find: Callable[[T], object | None],
+    make: Callable[[T, Callable[[], bool]], object],
+    folder: Callable[[T], Path],
+    budget_seconds: float | None = None,
+) -> list[T]:
+    """The same for work that is no run, such as a study of several nets: make what is missing, one after the other on
+    one thread; return what is still missing.
+
+    find            what there is of it, or None
+    make            makes and saves it; asks its second argument whether to stop, and then raises `train.Stopped`
+    folder          of its state, held against other processes; what they hold is passed over
+    budget_seconds  as `train_missing`, and so do signals
+    """
+    with _stopping(budget_seconds) as stop, _threads(1):
+        for each in wanted:
+            if stop():
+                break
+            with records.lock(folder(each)) as mine:
+                if mine and find(each) is None:
+                    try:
+                        make(each, stop)
+                    except train.Stopped:
+                        break
+    return [each for each in wanted if find(each) is None]
 
 
 def train_one(
@@ -261,14 +289,15 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
-    """SIGTERM and SIGINT set the event instead of ending the process; a second one acts as usual.
+def _stopping(budget_seconds: float | None) -> Iterator[Stop]:
+    """SIGTERM and SIGINT stop the work instead of ending the process; a second one acts as usual.
 
     Raises KeyboardInterrupt at the end of the block when there was one.
     """
     stopped = threading.Event()
+    asked = Stop(stopped, None if budget_seconds is None else time.time() + budget_seconds)
     if threading.current_thread() is not threading.main_thread():
-        yield stopped
+        yield asked
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
@@ -280,7 +309,7 @@ def stop_on_signal() -> Iterator[threading.Event]:
     for number in before:
         signal.signal(number, stop)
     try:
-        yield stopped
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

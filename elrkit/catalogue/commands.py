@@ -78,8 +78,9 @@ def audit(
         outcome = checkpoints.outcome(record)
         if outcome is None:
             raise ConfigError(
-                f"run {config.run_id}: its network is not in {records.state_dir(config)} (trained elsewhere or on other "
-                f"data of that name, or there was no room for it); remove {records.record_path(config)} and train it here"
+                f"run {config.run_id}: its network is not in {records.state_dir(config)} (trained elsewhere or on "
+                "other data of that name, or there was no room for it); "
+                f"remove {records.record_path(config)} and train it here"
             )
         _say_what_the_net_knows(record, dataset)
         if outcome["targets"] is None and not given:
