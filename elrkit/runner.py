@@ -26,16 +26,15 @@ from elrkit import checkpoints, data, pace, records, train
 from elrkit.config import BUILT_IN_TRAIN_SIZES, RunConfig, check_training, require
 from elrkit.records import claim, find, results_root, state_dir, state_root
 
+log = logging.getLogger(__name__)
+
 
 class Cluster(Protocol):
     """What trains elsewhere: `elrkit.scale.Cluster`."""
 
     def train(
-        self, todo: "Sequence[RunConfig]", cpus_per_run: int, stop: "Stop", on_event: "OnEvent", options: dict[str, Any]
+        self, todo: Sequence[RunConfig], cpus_per_run: int, stop: "Stop", on_event: "OnEvent", options: dict[str, Any]
     ) -> None: ...
-
-
-log = logging.getLogger(__name__)
 
 
 class Event(NamedTuple):
@@ -389,7 +388,7 @@ def load_or_train(configs: Sequence[RunConfig], *, jobs: int | None = None, **op
             reasons = [f"{len(failed)} failed: {next(iter(failed.values()))}"] if failed else []
             reasons += [f"{stopped} stopped; call again to resume them"] if stopped else []
             raise RuntimeError(f"{len(left)} of {len(todo)} runs have no record, {', '.join(reasons)}")
-    return [records.read(records.record_path(config)) for config in configs]
+    return [record for config in configs if (record := find(config))]
 
 
 def gather(configs: Sequence[RunConfig], train: bool = False, jobs: int | None = None) -> list[dict[str, Any]]:
