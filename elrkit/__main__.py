@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _known(first: str) -> dict[str, Callable[..., Any]]:
     """The commands to choose from where `first` is the first argument; raises ConfigError when a wing that may have
     it is not installed."""
-    known: dict[str, Callable[..., Any]] = {**commands.COMMANDS}
+    known = dict(commands.COMMANDS)
     if first in known:  # it needs none of the wings' modules
         return known
     lacking = []

@@ -169,4 +169,4 @@ def import_records(file: tyro.conf.Positional[Path]) -> int:
     return 1 if refused else 0
 
 
-COMMANDS = {"train": train, "runs": list_runs, "import": import_records}
+COMMANDS: dict[str, Callable[..., Any]] = {"train": train, "runs": list_runs, "import": import_records}
