@@ -72,7 +72,10 @@ def test_a_part_of_a_plan_is_listed_and_trained(tmp_path, monkeypatch, capsys):
     assert "2 runs, 0 there, 2 missing; about 2 h" in said
     assert said.rstrip().endswith(runner.SMALLER)
     assert main(["run", *part]) == 0
-    made = [records.find(config) for config in plans.plan("early-learning", "digits", (1,), (0.3,), epochs=2)]
+    made = [
+        records.find(config)
+        for config in plans.plan("early-learning", "digits", seeds=[1], noise_rates=[0.3], epochs=2)
+    ]
     assert [record["status"] for record in made] == ["finished"] * 2
     assert main(["plan", "human-noise", "--noise-rates", "0.2"]) == 2
     assert "noise_rates for plan human-noise: allowed are seeds, levels, epochs" in capsys.readouterr().err
