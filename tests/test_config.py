@@ -353,9 +353,7 @@ def test_a_misspelt_parameter_of_a_notebook_is_named(value):
     names = ("noise_rates", "epochs")
     there = {"noise_rates": value, "epochs": 5, "In": [], "Out": {}, "__name__": "x", "json": json, "quit": print}
     check_parameters(there, names)
-    with pytest.raises(
-        ConfigError, match=r"^noise_rate=.*: no parameter of this notebook; allowed are noise"
-    ):
+    with pytest.raises(ConfigError, match=r"^noise_rate=.*: no parameter of this notebook; allowed are noise"):
         check_parameters(there | {"noise_rate": value}, names)
 
 
