@@ -12,10 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from elrkit import commands
 from elrkit.config import ConfigError, RunConfig
+
+try:
+    import tyro
+
+    from elrkit import commands
+except ModuleNotFoundError as error:
+    sys.exit(f'error: the command line needs {error.name}: pip install "elrkit[train]"')
 
 WINGS = ("catalogue", "report")
 
@@ -31,9 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
         app = tyro.extras.SubcommandApp()
         for name, function in _known(arguments[0] if arguments else "--help").items():
             app.command(name=name)(function)
-        status = app.cli(prog="python -m elrkit", args=arguments, use_underscores=False) or 0
-        sys.stdout.flush()
-        return status
+        try:
+            return app.cli(prog="python -m elrkit", args=arguments, use_underscores=False) or 0
+        finally:
+            sys.stdout.flush()  # a pipe that is closed is told here, and not when Python ends
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does Python's last flush complain
         return 0
@@ -58,7 +63,8 @@ def _known(first: str) -> dict[str, Callable[..., Any]]:
         except ModuleNotFoundError as error:
             if (error.name or "elrkit").startswith("elrkit"):
                 raise
-            lacking.append(f'those of elrkit.{wing} need {error.name}: pip install "elrkit[{wing}]"')
+            module = str(error.name).partition(".")[0]
+            lacking.append(f'those of elrkit.{wing} need {module}: pip install "elrkit[{wing}]"')
     if lacking and not first.startswith("-") and first not in known:
         raise ConfigError(f"{first}: no such command among {', '.join(known)}; {'; '.join(lacking)}")
     return known

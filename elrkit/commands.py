@@ -9,7 +9,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,8 +21,6 @@ from elrkit.losses import LOSSES
 
 if TYPE_CHECKING:
     from elrkit.runner import Event
-
-Positional = tyro.conf.Positional
 
 # RunConfig's fields as flags, each with its description; RunConfig itself checks them, in its own words. The losses'
 # parameters stand behind the loss.
@@ -93,7 +91,7 @@ def still_missing(left: list[RunConfig], last: dict[str, str]) -> tuple[int, str
 
 
 def train(
-    flags: Annotated[RunFlags, tyro.conf.OmitArgPrefixes],
+    flags: Annotated[RunFlags, tyro.conf.OmitArgPrefixes],  # type: ignore[valid-type]
     threads: int | None = None,
     budget: str | None = None,
     compiled: bool = False,
@@ -139,7 +137,7 @@ def list_runs(
     """
     where = " and ".join(map(str, records.stores()))
     table = records.table(records.read_all(own=True))
-    known = {"dataset": BUILT_IN_TRAIN_SIZES, "loss": LOSSES, "scale": records.SCALES}
+    known: dict[str, Iterable[str]] = {"dataset": BUILT_IN_TRAIN_SIZES, "loss": LOSSES, "scale": records.SCALES}
     for name, value in (("dataset", dataset), ("loss", loss), ("scale", scale)):
         if value is None:
             continue
@@ -156,7 +154,7 @@ def list_runs(
     return 0
 
 
-def import_records(file: Positional[Path]) -> int:
+def import_records(file: tyro.conf.Positional[Path]) -> int:
     """Add the records of a tar made on another machine; each is checked, known ones are left alone.
 
     Args:
@@ -171,4 +169,4 @@ def import_records(file: Positional[Path]) -> int:
     return 1 if refused else 0
 
 
-COMMANDS = {"train": train, "runs": list_runs, "import": import_records}
+COMMANDS: dict[str, Callable[..., Any]] = {"train": train, "runs": list_runs, "import": import_records}

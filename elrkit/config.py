@@ -15,6 +15,7 @@ import ast
 import hashlib
 import json
 import math
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -213,7 +214,7 @@ class RunConfig(LossFields):
         if self.noise == "human":
             if self.dataset != "cifar10":
                 raise ValueError(f"noise='human' with dataset={self.dataset!r}: allowed is dataset='cifar10' alone")
-            rate = HUMAN_NOISE_RATES[self.noise_convention]
+            rate = HUMAN_NOISE_RATES[str(self.noise_convention)]
             if self.noise_rate != rate:
                 raise ValueError(f"noise_rate={self.noise_rate} with human labels: {self.noise_convention} has {rate}")
         if self.milestones is not None and (
@@ -290,10 +291,10 @@ def _bounds(metadata: list[Any], name: str) -> str:
 
 
 @cache
-def _field_type(name: str) -> TypeAdapter:
+def _field_type(name: str) -> TypeAdapter[Any]:
     field = RunConfig.model_fields[name]
     strict = ConfigDict(strict=True, allow_inf_nan=False)
-    return TypeAdapter(Annotated[field.annotation, field], config=strict)
+    return TypeAdapter(Annotated[field.annotation, field], config=strict)  # type: ignore[arg-type]
 
 
 def _allowed(name: str, value: Any) -> bool:
@@ -362,13 +363,26 @@ def check_training(train: bool = False, jobs: int | None = None) -> None:
     require("jobs", jobs, 1, whole=True, optional=True)
 
 
-def as_list(name: str, values: list | str) -> list:
+def check_parameters(given: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Raises ConfigError when a notebook's globals `given` hold a plain value that is none of its parameters `names`.
+
+    papermill's -p makes a variable of any name, so that a misspelt one would change nothing. To be called in the cell
+    behind the parameters, before other values are defined.
+    """
+    known = {*names, "In"}  # of Jupyter's own
+    plain = (bool, int, float, str, list, type(None))
+    for name, value in given.items():
+        if isinstance(value, plain) and not name.startswith("_") and name not in known:
+            raise ConfigError(f"{name}={value!r}: no parameter of this notebook; allowed are {', '.join(names)}")
+
+
+def as_list(name: str, values: Any) -> list[Any]:
     """`values`, or the list that it is the text of; raises ConfigError, naming `name`, when it is empty or no list."""
     if isinstance(values, str) and values.startswith("[") and values.endswith("]"):
         try:
             values = ast.literal_eval(values)
         except (ValueError, SyntaxError):  # words without quotes
-            values = [word.strip() for word in values[1:-1].split(",")]
+            values = [word.strip() for word in str(values)[1:-1].split(",")]
     if not isinstance(values, list | tuple) or not values:
         raise ConfigError(f"{name}={values!r}: allowed is a list with at least one value, such as [0.3] or [ce, elr]")
     return list(values)

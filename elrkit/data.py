@@ -5,11 +5,11 @@ Randomness is a pure function of (seed, epoch), so that a run can be resumed at 
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from elrkit.config import BUILT_IN_TRAIN_SIZES
-from elrkit.folders import data_root
+from elrkit.folders import data_root as data_root
 
 # Per-channel mean and deviation of the training images scaled to [0, 1], as used by Liu et al.'s code.
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -71,7 +71,7 @@ class Dataset:
     def _fingerprint(self) -> str:
         digest = hashlib.sha256()
         for part in (self.train_images, self.train_labels, self.test_images, self.test_labels, self.train_truth):
-            digest.update(np.ascontiguousarray(part.numpy()).reshape(-1).view(np.uint8))
+            digest.update(np.ascontiguousarray(part.numpy()).reshape(-1).view(np.uint8).data)
         return digest.hexdigest()[:16]
 
     def truth_fingerprint(self) -> str | None:
@@ -79,7 +79,7 @@ class Dataset:
         labels."""
         if torch.equal(self.test_truth, self.test_labels):
             return None
-        return hashlib.sha256(np.ascontiguousarray(self.test_truth.numpy())).hexdigest()[:16]
+        return hashlib.sha256(self.test_truth.numpy().tobytes()).hexdigest()[:16]
 
 
 def load(name: str, root: str | Path | None = None) -> Dataset:
@@ -137,11 +137,21 @@ def own_path(name: str, root: str | Path | None = None) -> Path:
     return path
 
 
-def _make(name, train_images, train_labels, test_images, test_labels, class_names, mean=None, std=None, truth=None):
+def _make(
+    name: str,
+    train_images: Any,
+    train_labels: Any,
+    test_images: Any,
+    test_labels: Any,
+    class_names: Iterable[Any],
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    truth: tuple[Any, Any] | None = None,
+) -> Dataset:
     images = [torch.from_numpy(np.ascontiguousarray(x)) for x in (train_images, test_images)]
     labels = [torch.from_numpy(np.asarray(y).astype(np.int64)) for y in (train_labels, test_labels)]
     true = [torch.from_numpy(np.asarray(t).astype(np.int64)) for t in truth] if truth else labels
-    if mean is None:
+    if mean is None or std is None:
         flat = images[0].reshape(-1, images[0].shape[-1])
         # Exact integer sums, so that the constants do not depend on the order of summation.
         counts, values = torch.stack([torch.bincount(c, minlength=256) for c in flat.T]), torch.arange(256)
@@ -175,8 +185,8 @@ def _cifar100(root: Path) -> Dataset:
     return _cifar(CIFAR100, root, "cifar100", CIFAR100_MEAN, CIFAR100_STD)
 
 
-def _cifar(source, root: Path, name: str, mean, std) -> Dataset:
-    def parts(download: bool):
+def _cifar(source: Any, root: Path, name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Dataset:
+    def parts(download: bool) -> list[Any]:
         return [source(root, train=train, download=download) for train in (True, False)]
 
     try:
@@ -194,7 +204,7 @@ def _cifar(source, root: Path, name: str, mean, std) -> Dataset:
     return _make(name, train.data, train.targets, test.data, test.targets, train.classes, mean, std)
 
 
-def _npz(path: Path, name: str, mean=None, std=None) -> Dataset:
+def _npz(path: Path, name: str, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None) -> Dataset:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
@@ -239,8 +249,8 @@ def _npz(path: Path, name: str, mean=None, std=None) -> Dataset:
         if not len(arrays[f"{part}_images"]):
             raise DataError(f"{path}: holds no {name_of_part} images")
     truth = (arrays["train_truth"], arrays["test_truth"])
-    dataset = _make(name, *(arrays[key] for key in required), mean, std, truth)
-    return replace(dataset, **named)
+    dataset = _make(name, *(arrays[key] for key in required), mean=mean, std=std, truth=truth)  # type: ignore[misc]
+    return replace(dataset, **named)  # type: ignore[arg-type]
 
 
 def _folders(path: Path, name: str) -> Dataset:
@@ -272,7 +282,7 @@ def _folders(path: Path, name: str) -> Dataset:
         return np.stack(images), np.array(labels), np.array(ids)
 
     def make(train: tuple[np.ndarray, ...], test: tuple[np.ndarray, ...]) -> Dataset:
-        dataset = _make(name, *train[:2], *test[:2], class_names)
+        dataset = _make(name, train[0], train[1], test[0], test[1], class_names)
         return replace(dataset, train_ids=tuple(train[2].tolist()), test_ids=tuple(test[2].tolist()))
 
     images, labels, ids = read(base)
@@ -304,10 +314,11 @@ def is_hidden(path: str) -> bool:
 def _read_image(file: Path) -> np.ndarray:
     side = FOLDER_IMAGE_SIDE
     try:
-        with Image.open(file) as image:
-            image = as_rgb(image)
+        with Image.open(file) as opened:
+            image = as_rgb(opened)
             scale = side / min(image.size)
-            image = image.resize([max(side, round(s * scale)) for s in image.size], Image.Resampling.BICUBIC)
+            width, height = (max(side, round(s * scale)) for s in image.size)
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
     except Exception as error:  # a decoder fed garbage may raise anything
         raise UnreadableImage(f"{file}: not a readable image ({error}); mend or remove it") from None
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -334,7 +345,9 @@ class EpochDraws(NamedTuple):
     flip: Tensor | None  # (n,) bool; None: no flip
 
 
-def draw_epoch(n: int, seed: int, epoch: int, augmentation: Literal["fresh", "frozen", "flip", "none"], padding: int):
+def draw_epoch(
+    n: int, seed: int, epoch: int, augmentation: Literal["fresh", "frozen", "flip", "none"], padding: int
+) -> EpochDraws:
     """The draws of epoch `epoch` (from 0) for n images: a pure function, the same on every device.
 
     `fresh` draws crop and flip anew each epoch; `frozen` draws them once, as the paper's code did; `flip` mirrors only.
@@ -358,7 +371,12 @@ class DeviceImages:
     """Images kept as one uint8 tensor on a device, zero-padded once; batches come out cropped, mirrored, normalized."""
 
     def __init__(
-        self, images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], device, padding: int = 0
+        self,
+        images: Tensor,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        device: str | torch.device,
+        padding: int = 0,
     ) -> None:
         n, height, width, channels = images.shape
         padded = torch.zeros(n, height + 2 * padding, width + 2 * padding, channels, dtype=torch.uint8, device=device)
@@ -367,8 +385,8 @@ class DeviceImages:
         self._padding = padding
         self._rows = torch.arange(height, device=device)
         self._columns = torch.arange(width, device=device)
-        mean, std = (torch.tensor(v, dtype=torch.float32, device=device) for v in (mean, std))
-        self._scale, self._shift = 1 / (255 * std), -mean / std
+        centre, width_of = (torch.tensor(v, dtype=torch.float32, device=device) for v in (mean, std))
+        self._scale, self._shift = 1 / (255 * width_of), -centre / width_of
 
     def __len__(self) -> int:
         return len(self._padded)
@@ -379,13 +397,14 @@ class DeviceImages:
         Zero padding and the order crop, flip, normalize are torchvision's RandomCrop and RandomHorizontalFlip.
         """
         if corner is None and flip is None:
-            p, rows, columns = self._padding, len(self._rows), len(self._columns)
-            pixels = self._padded[index, p : p + rows, p : p + columns]
+            p = self._padding
+            pixels = self._padded[index, p : p + len(self._rows), p : p + len(self._columns)]
         else:
             columns = self._columns.expand(len(index), -1)
             if flip is not None:
                 columns = torch.where(flip[:, None], columns.flip(1), columns)
-            top, left = (corner[:, :1], corner[:, 1:]) if corner is not None else (self._padding, self._padding)
+            top: Tensor | int = self._padding if corner is None else corner[:, :1]
+            left: Tensor | int = self._padding if corner is None else corner[:, 1:]
             rows = (self._rows + top).expand(len(index), -1)
             pixels = self._padded[index[:, None, None], rows[:, :, None], (columns + left)[:, None, :]]
         return (pixels.float() * self._scale + self._shift).permute(0, 3, 1, 2)

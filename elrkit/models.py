@@ -66,7 +66,9 @@ def small_resnet(num_classes: int, in_channels: int, width: int, stem_stride: in
 def build(name: str, num_classes: int, in_channels: int, width: int | None, stem_stride: int | None) -> nn.Module:
     """The network that a RunConfig names, in channels-last layout; weights drawn from torch's default generator."""
     if name == "small_resnet":
-        model = small_resnet(num_classes, in_channels, width, stem_stride)
+        assert width is not None  # RunConfig fills both in
+        assert stem_stride is not None
+        model: nn.Module = small_resnet(num_classes, in_channels, width, stem_stride)
     else:
         model = {"resnet18": resnet18, "resnet34": resnet34}[name](num_classes, in_channels)
     return model.to(memory_format=torch.channels_last)

@@ -11,11 +11,8 @@ at 40 %, 24 % of the cats and 40 % of the dogs end wrong. On 100 classes its cod
 round in blocks of five ids (4 to 0, 9 to 5, ...). With any other number of classes both conventions are one.
 """
 
-import hashlib
-import json
 import math
 import pickle
-from collections.abc import Sequence
 from fractions import Fraction
 from numbers import Integral, Real
 from pathlib import Path
@@ -23,9 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
-# The counts of `human_label_counts`, committed, so that a reader needs no dataset to see them.
-HUMAN_COUNTS_FILE = Path(__file__).resolve().parents[1] / "results" / "human_labels.json"
 
 CIFAR10_FLIPS = {9: 1, 2: 0, 3: 5, 5: 3, 4: 7}
 CONVENTIONS = {"none": (None,), "symmetric": ("all", "others"), "asymmetric": ("intended", "reference")}
@@ -66,7 +60,7 @@ def flip_labels(
         raise ValueError(f"draw={draw!r}: allowed are {', '.join(DRAWS)}")
     if not isinstance(seed, Integral) or seed < 0:
         raise ValueError(f"seed={seed!r}: allowed are whole numbers from 0")
-    clean = _as_labels(labels, num_classes)
+    clean = as_labels(labels, num_classes)
     noisy = clean.copy()
     rng = np.random.default_rng(seed)
 
@@ -95,7 +89,7 @@ def transition_counts(true: Any, noisy: Any, num_classes: int) -> np.ndarray:
 
     true, noisy  (n,) integers. Raises ValueError when their lengths differ or a label is out of range.
     """
-    true, noisy = _as_labels(true, num_classes, "true"), _as_labels(noisy, num_classes, "noisy")
+    true, noisy = as_labels(true, num_classes, "true"), as_labels(noisy, num_classes, "noisy")
     if len(true) != len(noisy):
         raise ValueError(f"noisy: {len(noisy)} labels; allowed are as many as the {len(true)} true ones")
     return np.bincount(true * num_classes + noisy, minlength=num_classes**2).reshape(num_classes, num_classes)
@@ -124,11 +118,11 @@ def load_human_labels(name: str, path: str | Path, clean: Any = None) -> np.ndar
             raise ValueError(
                 f"{path}: lacks the column {column!r}; it holds {', '.join(map(str, columns)) or 'nothing'}"
             )
-        found[column] = _as_labels(columns[key], 10, f"{path}: {key}")
+        found[column] = as_labels(columns[key], 10, f"{path}: {key}")
     if len(found[name]) != len(found["clean"]):
         raise ValueError(f"{path}: {len(found[name])} labels in {name!r}, {len(found['clean'])} clean ones")
     if clean is not None:
-        expected = _as_labels(clean, 10, "clean")
+        expected = as_labels(clean, 10, "clean")
         if len(expected) != len(found["clean"]):
             raise ValueError(f"{path}: {len(found['clean'])} labels for {len(expected)} images")
         differs = np.flatnonzero(expected != found["clean"])
@@ -138,45 +132,6 @@ def load_human_labels(name: str, path: str | Path, clean: Any = None) -> np.ndar
                 f"{differs[0]}; the images are in another order, so these labels belong to others"
             )
     return found[name]
-
-
-def human_label_counts(path: str | Path, clean: Any, class_names: Sequence[str]) -> dict:
-    """What CIFAR-10N's labels are, counted: plain JSON values, from a file that `load_human_labels` reads.
-
-    clean  CIFAR-10's own training labels (n,); class_names  the 10 names
-
-    Keys: source, images, class_names, labels_sha256 (16 hex digits over the clean labels and the levels', whatever file
-    holds them), and counts: of aggregate, random1 and worst `transition_counts` as nested lists. Raises as
-    `load_human_labels`.
-    """
-    clean = _as_labels(clean, 10, "clean")
-    found = {name: load_human_labels(name, path, clean) for name in ("aggregate", "random1", "worst")}
-    digest = hashlib.sha256(b"".join(labels.astype("<i8").tobytes() for labels in (clean, *found.values())))
-    return {
-        "source": "CIFAR-10N, labels by people for CIFAR-10's training images (Wei et al., ICLR 2022)",
-        "images": len(clean),
-        "class_names": list(map(str, class_names)),
-        "labels_sha256": digest.hexdigest()[:16],
-        "counts": {name: transition_counts(clean, labels, 10).tolist() for name, labels in found.items()},
-    }
-
-
-def read_human_counts(path: Path = HUMAN_COUNTS_FILE) -> dict | None:
-    """The result of `human_label_counts` from its file, counts as (10, 10) int64 arrays; None where there is no file.
-
-    Raises ValueError when the file holds something else.
-    """
-    if not path.exists():
-        return None
-    try:
-        found = json.loads(path.read_text("utf-8"))
-        counts = {level: np.array(rows) for level, rows in found["counts"].items()}
-        whole = all(c.shape == (10, 10) and c.dtype.kind == "i" and c.sum() == found["images"] for c in counts.values())
-        if not whole or len(found["class_names"]) != 10 or not isinstance(found["labels_sha256"], str):
-            raise ValueError("it lacks 10 class names or 10 by 10 counts that sum to the images")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}: not counts of human labels ({error}); python -m elrkit human-labels") from None
-    return found | {"counts": counts}
 
 
 def _read_columns(path: Path) -> dict[str, Any]:
@@ -203,7 +158,7 @@ def _read_columns(path: Path) -> dict[str, Any]:
 
 def _array_globals() -> list[Any]:
     """What rebuilds a numpy array of numbers, and nothing else, under its name in numpy 2 and in numpy 1."""
-    rebuild = np._core.multiarray._reconstruct
+    rebuild = np._core.multiarray._reconstruct  # type: ignore[attr-defined]
     kinds = {type(np.dtype(kind)) for kind in ("int8", "uint8", "int16", "int32", "int64", "float32", "float64")}
     return [rebuild, (rebuild, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, *kinds]
 
@@ -215,7 +170,7 @@ def _flips(num_classes: int, convention: str | None) -> dict[int, int]:
     return {c: c // block * block + (c + 1) % block for c in range(num_classes)}
 
 
-def _as_labels(labels: Any, num_classes: int, what: str = "labels") -> np.ndarray:
+def as_labels(labels: Any, num_classes: int, what: str = "labels") -> np.ndarray:
     array = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise ValueError(f"{what}: {array.dtype} of shape {array.shape}; allowed are whole numbers of shape (n,)")

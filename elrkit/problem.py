@@ -56,7 +56,7 @@ def set_up(config: RunConfig, dataset: data.Dataset, root: str | Path | None = N
         return noisy
 
     if config.noise == "human":
-        given = noise.load_human_labels(config.noise_convention, human_labels_file(root), clean=labels)[index]
+        given = noise.load_human_labels(str(config.noise_convention), human_labels_file(root), clean=labels)[index]
         test_given = dataset.test_labels.numpy().copy()
     else:
         # The held-out images carry noise of their own, drawn apart, so that the training labels hold the exact rate.

@@ -62,8 +62,7 @@ def record_path(config: RunConfig) -> Path:
 
 
 def beside(*parts: str) -> Path:
-    """A file in a folder beside the runs' (audit, shop): one's own, else the evidence's, else where one's own will
-    be."""
+    """A file in a folder beside the runs' (audit, shop): one's own, the evidence's, or where one's own will be."""
     paths = [store.parent.joinpath(*parts) for store in stores()]
     return next((path for path in paths if path.exists()), paths[0])
 
@@ -211,7 +210,7 @@ def _rounded(value: Any) -> Any:
     return {k: _rounded(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def as_lines(value: dict) -> str:
+def as_lines(value: dict[str, Any]) -> str:
     """JSON with a line for each entry of an object, and of the objects in it, so that a change can be read."""
     lines = []
     for key, entry in value.items():
@@ -287,7 +286,7 @@ def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     return frame.assign(**dict.fromkeys((name for name in always if name not in frame), math.nan))
 
 
-def _beyond_chance(curves: dict, classes: int) -> float:
+def _beyond_chance(curves: dict[str, list[Any]], classes: int) -> float:
     """Of the wrong labels, the share predicted as labelled in the batches of the last epoch, less what errors hit by
     chance: the other wrong classes, C - 2 of C, are predicted that often each."""
     last = [curves.get(f"batches_wrong_{what}", [None])[-1] for what in ("memorized", "other")]
@@ -396,11 +395,12 @@ def _read_to_checksum(path: Path) -> None:
                     pass
 
 
-def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> dict:
+def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> dict[str, Any]:
     if member.size > 16 * 2**20:
         raise RecordError(f"{name}: {member.size} bytes, too large for a record")
     try:
-        record = check(json.loads(archive.extractfile(member).read()), name)
+        file = archive.extractfile(member)
+        record = check(json.loads(file.read() if file else b""), name)
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{name}: not readable as JSON ({error})") from None
     if not {"elrkit", "torch", "python"} <= record["versions"].keys():
@@ -408,7 +408,7 @@ def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -
     return record
 
 
-def _same_circumstances(a: dict, b: dict) -> bool:
+def _same_circumstances(a: dict[str, Any], b: dict[str, Any]) -> bool:
     """Whether two records of one run must agree bit for bit: on one kind of CPU with the same versions and threads."""
     parts = ("device", "execution", "versions")
     return a["device"].get("type") == "cpu" and all(a[part] == b[part] for part in parts)

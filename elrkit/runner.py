@@ -1,7 +1,7 @@
 """The one loop that trains what is missing: in this process, in several, or on Ray; stopped cleanly, waited for, told.
 
 `train_missing` is that loop, `load_or_train` and `gather` are what notebooks call, `estimate_seconds` what they say
-before. Work that is no run (a study of many nets) stops by `stop_on_signal` and is held by `records.lock`.
+before. Work that is no run (a study of many nets) goes through `make_missing`.
 """
 
 import logging
@@ -15,9 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -25,10 +26,15 @@ from elrkit import checkpoints, data, pace, records, train
 from elrkit.config import BUILT_IN_TRAIN_SIZES, RunConfig, check_training, require
 from elrkit.records import claim, find, results_root, state_dir, state_root
 
-if TYPE_CHECKING:
-    from elrkit.scale import Cluster
-
 log = logging.getLogger(__name__)
+
+
+class Cluster(Protocol):
+    """What trains elsewhere: `elrkit.scale.Cluster`."""
+
+    def train(
+        self, todo: Sequence[RunConfig], cpus_per_run: int, stop: "Stop", on_event: "OnEvent", options: dict[str, Any]
+    ) -> None: ...
 
 
 class Event(NamedTuple):
@@ -40,9 +46,11 @@ class Event(NamedTuple):
 
 
 OnEvent = Callable[[Event], None]
+T = TypeVar("T")
 
 
-class Stop(NamedTuple):
+@dataclass(frozen=True)
+class Stop:
     """When to stop: at a signal, or at the deadline (seconds since the epoch, as on every machine)."""
 
     signalled: threading.Event
@@ -59,7 +67,7 @@ def train_missing(
     threads: int | None = None,
     budget_seconds: float | None = None,
     on_event: OnEvent = lambda event: None,
-    cluster: "Cluster | None" = None,
+    cluster: Cluster | None = None,
     **options: Any,
 ) -> list[RunConfig]:
     """Train the runs that have no record, `jobs` at a time, in order; return those still missing at the end.
@@ -85,8 +93,7 @@ def train_missing(
         return []
     _check_writable(results_root(), "ELRKIT_RESULTS")
     _check_writable(state_root(), "ELRKIT_STATE")
-    with stop_on_signal() as signalled:
-        stop = Stop(signalled, None if budget_seconds is None else time.time() + budget_seconds)
+    with _stopping(budget_seconds) as stop:
         if cluster is not None:
             cluster.train(todo, threads or 1, stop, on_event, options)
         else:
@@ -103,6 +110,34 @@ def train_missing(
                     _train_in_processes(ready, jobs, threads, stop, on_event, options)
                 _wait_for_others(ready, stop, on_event, options)
     return missing(configs)
+
+
+def make_missing(
+    wanted: Sequence[T],
+    find: Callable[[T], object | None],
+    make: Callable[[T, Callable[[], bool]], object],
+    folder: Callable[[T], Path],
+    budget_seconds: float | None = None,
+) -> list[T]:
+    """The same for work that is no run, such as a study of several nets: make what is missing, one after the other on
+    one thread; return what is still missing.
+
+    find            what there is of it, or None
+    make            makes and saves it; asks its second argument whether to stop, and then raises `train.Stopped`
+    folder          of its state, held against other processes; what they hold is passed over
+    budget_seconds  as `train_missing`, and so do signals
+    """
+    with _stopping(budget_seconds) as stop, _threads(1):
+        for each in wanted:
+            if stop():
+                break
+            with records.lock(folder(each)) as mine:
+                if mine and find(each) is None:
+                    try:
+                        make(each, stop)
+                    except train.Stopped:
+                        break
+    return [each for each in wanted if find(each) is None]
 
 
 def train_one(
@@ -253,14 +288,15 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
-    """SIGTERM and SIGINT set the event instead of ending the process; a second one acts as usual.
+def _stopping(budget_seconds: float | None) -> Iterator[Stop]:
+    """SIGTERM and SIGINT stop the work instead of ending the process; a second one acts as usual.
 
     Raises KeyboardInterrupt at the end of the block when there was one.
     """
     stopped = threading.Event()
+    asked = Stop(stopped, None if budget_seconds is None else time.time() + budget_seconds)
     if threading.current_thread() is not threading.main_thread():
-        yield stopped
+        yield asked
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
@@ -272,7 +308,7 @@ def stop_on_signal() -> Iterator[threading.Event]:
     for number in before:
         signal.signal(number, stop)
     try:
-        yield stopped
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -352,7 +388,7 @@ def load_or_train(configs: Sequence[RunConfig], *, jobs: int | None = None, **op
             reasons = [f"{len(failed)} failed: {next(iter(failed.values()))}"] if failed else []
             reasons += [f"{stopped} stopped; call again to resume them"] if stopped else []
             raise RuntimeError(f"{len(left)} of {len(todo)} runs have no record, {', '.join(reasons)}")
-    return [records.read(records.record_path(config)) for config in configs]
+    return [record for config in configs if (record := find(config))]
 
 
 def gather(configs: Sequence[RunConfig], train: bool = False, jobs: int | None = None) -> list[dict[str, Any]]:
@@ -392,7 +428,9 @@ def estimate_seconds(configs: Sequence[RunConfig], jobs: int = 1, threads: int |
         shape = (8, 8, 1) if config.dataset == "digits" else (32, 32, 3)
         if n is None:  # a dataset of one's own, or a shop's
             own = dataset(config.dataset)
-            n, tested, shape = len(own.train_images), len(own.test_images), tuple(own.train_images.shape[1:])
+            n, tested = len(own.train_images), len(own.test_images)
+            height, width, channels = own.train_images.shape[1:]
+            shape = (height, width, channels)
         sharp = bool(config.sam_rho)
         kind = (config.model, config.width, config.stem_stride, config.precision, sharp, config.batch_size, shape)
         if kind not in paces:

@@ -26,20 +26,20 @@ def perturbed(parameters: Iterable[Tensor], rho: float, adaptive: bool = False) 
     """
     if not rho > 0:
         raise ValueError(f"perturbed: rho={rho}: allowed is 0 < rho")
-    moved = [p for p in parameters if p.grad is not None]
+    moved = [(p, p.grad) for p in parameters if p.grad is not None]
     if not moved:
         raise ValueError("perturbed: no parameter has a gradient; call backward() first")
-    weights = [p.detach() for p in moved]
+    weights = [p.detach() for p, _ in moved]
     with torch.no_grad():
-        gradients = [p.grad for p in moved]
-        scaled = torch._foreach_mul(gradients, torch._foreach_abs(weights)) if adaptive else gradients
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(scaled)))
-        step = torch._foreach_mul(gradients, torch.where(norm > 0, rho / norm, torch.zeros_like(norm)))
+        gradients = [gradient for _, gradient in moved]
+        scaled = list(torch._foreach_mul(gradients, list(torch._foreach_abs(weights)))) if adaptive else gradients
+        norm = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(scaled))))
+        step = list(torch._foreach_mul(gradients, torch.where(norm > 0, rho / norm, torch.zeros_like(norm))))
         if adaptive:
-            torch._foreach_mul_(step, torch._foreach_mul(weights, weights))
+            torch._foreach_mul_(step, list(torch._foreach_mul(weights, weights)))
         saved = [w.clone() for w in weights]
         torch._foreach_add_(weights, step)
-    for p in moved:
+    for p, _ in moved:
         p.grad = None
     try:
         yield norm

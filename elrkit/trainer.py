@@ -139,12 +139,14 @@ class Trainer:
         if self._draws is None or self._draws[0] != self.epoch:
             config = self.config
             drawn = data.draw_epoch(len(self.images), config.seed, self.epoch, config.augmentation, self.padding)
-            self._draws = self.epoch, data.EpochDraws(*(None if d is None else d.to(self.device) for d in drawn))
+            corner, flip = (None if d is None else d.to(self.device) for d in (drawn.corner, drawn.flip))
+            self._draws = self.epoch, data.EpochDraws(drawn.order.to(self.device), corner, flip)
         return self._draws[1]
 
     def loss(self, logits: Tensor, labels: Tensor, index: Tensor, move_targets: bool) -> Tensor:
-        if self.elr is None:
+        if self.loss_function is not None:
             return self.loss_function(logits, labels, *self.loss_parameters)
+        assert self.elr is not None  # a loss is the one or the other
         if move_targets:
             self.elr.update(index, logits)
         return self.elr(logits, labels, index)

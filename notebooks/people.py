@@ -19,10 +19,11 @@
 # %%
 # %matplotlib inline
 # %config InlineBackend.figure_formats = ["svg"]
-from elrkit import config, noise, records, runner
+from elrkit import config, records, runner
 from elrkit.report import (
     effects,
     figures,
+    human_counts,
     list_study,
     people,
     plans,
@@ -60,7 +61,7 @@ tables.people(runs).style.hide(axis="index")
 # of the class. Counted from all 50,000 labels of each level; nothing is trained.
 
 # %%
-counts = noise.read_human_counts()
+counts = human_counts.read_human_counts()
 people.confusion_facts(counts["counts"], counts["class_names"]).style.hide(
     axis="index"
 )

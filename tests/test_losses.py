@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elrkit import losses
+from elrkit.config import RunConfig
 from elrkit.losses import ELRLoss
 
 N, BATCH, CLASSES = 12, 5, 4
@@ -161,12 +162,11 @@ def test_half_precision_logits_are_computed_in_float32(dtype):
     same.update(INDEX, z.float())
     assert elr.targets.dtype == torch.float32
     assert elr.targets.equal(same.targets)
-    pairs = [
-        (elr(z, LABELS, INDEX), elr(z.float(), LABELS, INDEX)),
-        (losses.cross_entropy(z, LABELS), losses.cross_entropy(z.float(), LABELS)),
-        (losses.symmetric_cross_entropy(z, LABELS, 1, 1), losses.symmetric_cross_entropy(z.float(), LABELS, 1, 1)),
-        (losses.nce_rce(z, LABELS, 1, 1), losses.nce_rce(z.float(), LABELS, 1, 1)),
-    ]
+    pairs = [(elr(z, LABELS, INDEX), elr(z.float(), LABELS, INDEX))]
+    for row in losses.LOSSES.values():
+        if row.function:
+            values = [p.default for p in row.parameters.values()]
+            pairs.append(tuple(row.function(logits, LABELS, *values) for logits in (z, z.float())))
     for half, full in pairs:
         assert half.dtype == torch.float32
         assert half.equal(full)
@@ -281,6 +281,54 @@ def test_symmetric_losses_by_brute_force(alpha, beta, scale, classes, seed):
     sce = losses.symmetric_cross_entropy(*tensors, alpha, beta).item()
     assert sce == pytest.approx(alpha * ce + beta * rce, rel=1e-5, abs=1e-5)
     assert losses.nce_rce(*tensors, alpha, beta).item() == pytest.approx(alpha * nce + beta * rce, rel=1e-5, abs=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(q=st.floats(1e-3, 1), scale=st.floats(0.1, 8), classes=st.integers(2, 12), seed=st.integers(0, 2**31))
+def test_generalized_cross_entropy_is_its_closed_form(q, scale, classes, seed):
+    """(1 - p_y^q) / q, and its gradient p_y^q (p_k - [k = y]) in float64, an image at a time."""
+    rng = np.random.default_rng(seed)
+    z, labels = rng.normal(0, scale, (6, classes)).astype(np.float32), rng.integers(0, classes, 6)
+    p = numpy_softmax(z.astype(np.float64))
+    chosen = p[np.arange(6), labels]
+    logits = torch.from_numpy(z).requires_grad_()
+    loss = losses.generalized_cross_entropy(logits, torch.from_numpy(labels), q)
+    loss.backward()
+    assert loss.item() == pytest.approx(np.mean((1 - chosen**q) / q), rel=1e-4, abs=1e-6)
+    expected = chosen[:, None] ** q * (p - np.eye(classes)[labels]) / 6
+    np.testing.assert_allclose(logits.grad.numpy(), expected, rtol=1e-3, atol=1e-6)
+
+
+def test_generalized_cross_entropy_lies_between_cross_entropy_and_absolute_error():
+    z = logits(8)
+    p = z.softmax(dim=1)
+    ce, one = (losses.generalized_cross_entropy(z, LABELS, q).item() for q in (1e-6, 1.0))
+    assert ce == pytest.approx(losses.cross_entropy(z, LABELS).item(), rel=1e-4)
+    one_hot = torch.nn.functional.one_hot(LABELS, CLASSES)
+    assert one == pytest.approx((1 - p[torch.arange(BATCH), LABELS]).mean().item(), rel=1e-5)
+    assert 2 * one == pytest.approx((p - one_hot).abs().sum(dim=1).mean().item(), rel=1e-5)
+    certain = (1e4 * one_hot).float().requires_grad_()  # all right, then all wrong: finite either way
+    for labels in (LABELS, (LABELS + 1) % CLASSES):
+        loss = losses.generalized_cross_entropy(certain, labels, 0.7)
+        loss.backward()
+        assert loss.isfinite()
+        assert certain.grad.isfinite().all()
+
+
+def test_the_table_names_every_loss():
+    """Its rows are what RunConfig takes, and each can be drawn; a row without a loss cannot be made."""
+    assert list(losses.LOSSES) == ["ce", "elr", "sce", "nce_rce", "gce"]
+    assert (
+        len({row.label for row in losses.LOSSES.values()}) == len({row.colour for row in losses.LOSSES.values()}) == 5
+    )
+    for name, row in losses.LOSSES.items():
+        config = RunConfig(loss=name)
+        assert {field: getattr(config, field) for field in row.parameters} == losses.defaults(name, "digits")
+        others = {field for other in losses.LOSSES.values() for field in other.parameters} - row.parameters.keys()
+        assert all(getattr(config, field) is None for field in others)
+    assert losses.defaults("elr", "cifar100") == {"beta": 0.9, "lam": 7.0}
+    with pytest.raises(ValueError, match="needs a function or a module, and not both"):
+        losses.Loss("nothing", "#000000", {})
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

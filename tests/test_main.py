@@ -1,68 +1,50 @@
-"""The command line: what it refuses before it trains, what it says afterwards, and what it returns."""
+"""The command line: which commands there are, what it refuses, what it says afterwards, and what it returns."""
 
-import base64
-import csv
-import inspect
-import io
 import json
 import os
-import re
-import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-from PIL import Image
 
-from elrkit import commands, records, runner, train
+from elrkit import __main__, commands, records, runner, train
 from elrkit.__main__ import main
-from elrkit.catalogue import commands as catalogue_commands
-from elrkit.catalogue import importer as catalogue
 from elrkit.config import RunConfig
-from elrkit.report import commands as report_commands
-from elrkit.report import made_shops as shop
-from elrkit.report import plans
 
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8), np.arange(60) % 3
-IDS = np.array([f"p{k}" for k in range(60)]), np.array([f"q{k}" for k in range(9)])
+FLAGS = ["--epochs", "1", "--width", "8", "--batch-size", "20"]
 
 
-def write_dataset(path, train_ids=IDS[0], test_ids=IDS[1], train_labels=LABELS):
+def write_dataset(path):
     np.savez(
-        path, train_images=IMAGES, train_labels=train_labels, train_ids=train_ids, test_images=IMAGES[:9],
-        test_labels=LABELS[:9], test_ids=test_ids, class_names=np.array(["a", "b", "c"]),
+        path, train_images=IMAGES, train_labels=LABELS, test_images=IMAGES[:9], test_labels=LABELS[:9],
+        class_names=np.array(["a", "b", "c"]),
     )  # fmt: skip
     return str(path)
 
 
-def small(dataset, **changes):
-    return RunConfig(dataset=dataset, loss="elr", epochs=1, width=8, batch_size=20, **changes)
+@pytest.fixture(autouse=True)
+def no_evidence(tmp_path, monkeypatch):
+    """Out of the checkout, whose records are evidence."""
+    monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
-def no_training(monkeypatch):
-    def trained(*_, **__):
-        raise AssertionError("trained")
-
-    monkeypatch.setattr(train, "fit", trained)
+# train
 
 
-# What a run's end returns
-
-
-def test_a_run_that_fails_is_a_failure_of_the_command(tmp_path, monkeypatch, capsys):
+def test_a_run_that_fails_is_a_failure_of_the_command_and_one_that_is_stopped_is_none(tmp_path, capsys):
     path = write_dataset(tmp_path / "s.npz")
-    flags = ["--dataset", path, "--epochs", "1", "--width", "8", "--batch-size", "20"]
-    assert main(["train", *flags, "--train-size", "70"]) == 1  # only 60 are there
+    assert main(["train", "--dataset", path, *FLAGS, "--train-size", "70"]) == 1  # only 60 are there
     assert "0 trained, 1 still missing, 1 of them failed, see above" in capsys.readouterr().out
-    plan = [small(path, train_size=70), small(path)]
-    monkeypatch.setattr(plans, "plan", lambda *_, **__: plan)
-    assert main(["run", "early-learning"]) == 1
-    assert "1 trained, 1 still missing, 1 of them failed" in capsys.readouterr().out
-    monkeypatch.setattr(shop, "clean_base", lambda scale, seed: plan[0])
-    assert main(["clean", "--seeds", "0"]) == 1
-    assert "0 of 7 fine-tunings" in capsys.readouterr().out
+    assert main(["train", "--dataset", path, *FLAGS, "--budget", "0s"]) == 0
+    assert "0 trained, 1 still missing; records" in capsys.readouterr().out
+    assert main(["train", "--dataset", str(tmp_path / "none.npz"), *FLAGS]) == 1
+    assert capsys.readouterr().err.count("no such file or folder") == 1
+    assert main(["train", "--budget", "soon"]) == 2
+    assert "error: budget='soon': allowed are a number and s, m or h, such as 9m" in capsys.readouterr().err
 
 
 def test_flags_leave_open_what_a_choice_implies(tmp_path, monkeypatch):
@@ -80,25 +62,17 @@ def test_flags_leave_open_what_a_choice_implies(tmp_path, monkeypatch):
     ]  # fmt: skip
 
 
-def test_a_run_that_is_stopped_is_no_failure(tmp_path, capsys):
-    path = write_dataset(tmp_path / "s.npz")
-    flags = ["--dataset", path, "--epochs", "1", "--width", "8", "--batch-size", "20"]
-    assert main(["train", *flags, "--budget", "0s"]) == 0
-    assert "0 trained, 1 still missing; records" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("kinds", "status"),
     [
         (["started", "progress", "stopped"], 0),
-        (["busy"], 0),
         ([], 0),
         (["started", "progress"], 1),  # its process was killed
         (["started", "failed"], 1),
     ],
 )
 def test_the_last_event_says_whether_a_missing_run_failed(kinds, status, monkeypatch, capsys):
-    config = small("./somewhere.npz")
+    config = RunConfig(dataset="./somewhere.npz")
 
     def train_missing(todo, on_event, **_):
         for kind in kinds:
@@ -106,249 +80,80 @@ def test_the_last_event_says_whether_a_missing_run_failed(kinds, status, monkeyp
             on_event(runner.Event(kind, config, detail))
         return [config]
 
-    assert commands.train_all([config], train_missing) == status
-    monkeypatch.setattr(shop, "run", train_missing)
-    assert main(["shop", "--scale", "digits", "--seeds", "0"]) == status
-    assert f"1 still missing{', 1 of them failed, see above' * status}; summaries" in capsys.readouterr().out
+    monkeypatch.setattr(runner, "train_missing", train_missing)
+    assert commands.train_all([config]) == status
+    assert f"1 still missing{', 1 of them failed, see above' * status}; records in" in capsys.readouterr().out
 
 
-def test_control_c_ends_in_one_line(monkeypatch, capsys):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(catalogue, "import_feed", interrupted)
-    assert main(["import-feed", "feed", "--out", "o.npz"]) == 130
-    assert capsys.readouterr().err == "stopped; the same command goes on where it was\n"
+# runs
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_command_once_the_run_has_stopped_cleanly(number, tmp_path, monkeypatch, capsys):
-    path = write_dataset(tmp_path / "s.npz")
-
-    def fit(config, *, should_stop, **_):
-        os.kill(os.getpid(), number)
-        assert should_stop()
-        raise train.Stopped
-
-    monkeypatch.setattr(train, "fit", fit)
-    plan = [small(path), small(path, seed=1)]
-    monkeypatch.setattr(plans, "plan", lambda *_, **__: plan)
-    monkeypatch.setattr(shop, "clean_base", lambda scale, seed: plan[seed])
-    monkeypatch.setattr(shop, "clean", None)  # nothing else begins
-    for command in (["run", "early-learning"], ["clean", "--seeds", "0", "1"], ["audit", path]):
-        assert main(command) == 130
-        said = capsys.readouterr()
-        assert "0 trained, " in said.out
-        assert " still missing; records in" in said.out
-        assert said.err.endswith("stopped; the same command goes on where it was\n")
+def test_runs_lists_what_is_there_and_names_what_is_none(tmp_path, capsys):
+    assert main(["runs"]) == 0
+    assert capsys.readouterr().out == f"no such runs in {records.results_root()}\n"
+    assert main(["train", *FLAGS, "--train-size", "60", "--loss", "gce"]) == 0
+    record = json.loads(next(records.results_root().rglob("*.json")).read_text())
+    capsys.readouterr()
+    os.mkfifo(records.results_root() / "pipe.json")  # is named, and not waited for
+    assert main(["runs", "--csv", "--columns", "run_id", "loss", "loss_q"]) == 0
+    assert capsys.readouterr().out == f"run_id,loss,loss_q\n{record['run_id']},gce,0.7\n"
+    assert main(["runs", "--dataset", "cifar10"]) == 0  # there is such a dataset, and no run of it
+    for flag, name in (("dataset", "cifar11"), ("loss", "mse"), ("scale", "large")):
+        assert main(["runs", f"--{flag}", name]) == 2
+        assert (
+            f"error: {flag}={name!r}: no run has it in {records.results_root()}; allowed are" in capsys.readouterr().err
+        )
+    assert main(["runs", "--columns", "colour"]) == 2
+    assert "error: columns=['colour']: allowed are run_id, " in capsys.readouterr().err
 
 
-# audit
+# The wings
 
 
-def test_audit_checks_the_dataset_before_it_trains(tmp_path, no_training, capsys):
-    path = write_dataset(tmp_path / "s.npz", test_ids=IDS[0][:9])
-    assert main(["audit", path, "--out", str(tmp_path / "list")]) == 2
-    assert f"error: {path}: ids of training and test images: 'p0' is there more than once" in capsys.readouterr().err
-    path = write_dataset(tmp_path / "s.npz")
-    assert main(["audit", path, "--top", "0", "--out", str(tmp_path / "list")]) == 2
-    assert "error: top=0: allowed is a whole number from 1" in capsys.readouterr().err
-    decisions = tmp_path / "d.csv"
-    decisions.write_text("no decisions")
-    assert main(["audit", path, "--decisions", str(decisions), "--out", str(tmp_path / "list")]) == 2
-    assert str(decisions) in capsys.readouterr().err
-    assert not (tmp_path / "list").exists()
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
 
 
-def test_audit_takes_a_built_in_dataset_and_a_single_epoch(tmp_path, capsys):
-    assert main(["audit", "digits", "--epochs", "1", "--out", str(tmp_path / "list")]) == 0
-    assert "labels to look at" in capsys.readouterr().out
-    [record] = records.read_all()
-    assert (record["config"]["dataset"], record["config"]["milestones"]) == ("digits", [])
-
-
-@pytest.mark.parametrize(("epochs", "milestones"), [(1, ()), (2, (1,)), (3, (1, 2)), (30, (12, 24))])
-def test_the_learning_rate_of_a_short_training_falls_as_often_as_it_can(epochs, milestones, digits):
-    assert catalogue_commands._audit_config("digits", digits, epochs).milestones == milestones
+HEAVY = {
+    *("torch", "torchvision", "pandas", "sklearn", "scipy", "matplotlib", "PIL"),
+    *("lxml", "requests", "imagehash", "tyro", "rich"),
+}
 
 
 @pytest.mark.parametrize(
-    ("name", "dataset"),
-    [("digits", "digits"), ("cifar10", "cifar10"), ("cifar100", "cifar100"), ("mine", "./mine"), ("m.npz", "m.npz")],
+    ("code", "allowed"),
+    [
+        ("import elrkit.losses, elrkit.sam; elrkit.losses.ELRLoss(3, 2)", {"torch"}),
+        ("import elrkit.records as r; r.read_all()", set()),
+        ("from elrkit.__main__ import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass", {"tyro", "rich"}),
+    ],
 )
-def test_audit_names_a_dataset_as_a_run_does(name, dataset, digits):
-    assert catalogue_commands._audit_config(name, digits, 30).dataset == dataset
+def test_nothing_of_weight_is_imported_before_it_is_needed(code, allowed):
+    code = f"import sys\n{code}\nprint(*sys.modules, file=sys.stderr)"
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+    assert seen.returncode == 0, seen.stderr
+    assert set(seen.stderr.split()) & HEAVY <= allowed
 
 
-@pytest.mark.parametrize("error", [OSError("no space left on device"), train.Stopped()])
-def test_audit_says_that_its_training_did_not_finish(error, tmp_path, monkeypatch, capsys):
-    def ended(*_, **__):
-        raise error
+def test_a_wing_that_is_not_installed_is_named_with_its_extra(monkeypatch, capsys):
+    monkeypatch.setattr(__main__, "WINGS", ("catalogue",))
 
-    monkeypatch.setattr(train, "fit", ended)
-    assert main(["audit", write_dataset(tmp_path / "s.npz"), "--out", str(tmp_path / "list")]) == 1
+    def lacking(name):
+        raise ModuleNotFoundError("No module named 'lxml'", name="lxml.etree")
+
+    monkeypatch.setattr(__main__.importlib, "import_module", lacking)
+    assert main(["audit", "shop.npz"]) == 2
     said = capsys.readouterr().err
-    assert said.endswith("error: the training did not finish, see above; the same command goes on\n")
-    assert ("no space left" if isinstance(error, OSError) else "stopped, its checkpoint is kept") in said
-    assert not (tmp_path / "list").exists()
+    assert said.startswith("error: audit: no such command among train, runs, import;")
+    assert 'those of elrkit.catalogue need lxml: pip install "elrkit[catalogue]"' in said
+    assert main(["runs"]) == 0
 
 
-def test_audit_of_a_diverged_run_says_so(tmp_path, capsys):
-    diverged = small(write_dataset(tmp_path / "s.npz"), lr=1e20)
-    runner.train_missing([diverged])
-    assert main(["audit", diverged.run_id, "--out", str(tmp_path / "list")]) == 2
-    assert "its training diverged, so it says nothing of the labels" in capsys.readouterr().err
-
-
-def test_audit_of_another_training_of_the_same_name_says_so(tmp_path, capsys):
-    """As when two folders hold a shop.npz each: records are theirs, the place of networks is the machine's."""
-    path = write_dataset(tmp_path / "s.npz")
-    run = small(path)
-    runner.train_missing([run])
-    records.save(records.find(run) | {"weights_sha256": "0" * 64})
-    assert main(["audit", run.run_id, "--out", str(tmp_path / "list")]) == 2
-    said = capsys.readouterr().err
-    assert f"run {run.run_id}: its network is not in" in said
-    assert f"remove {records.record_path(run)} and train it here" in said
-    assert not (tmp_path / "list").exists()
-
-
-@pytest.mark.parametrize(("part", "left"), [({"train_size": 40}, 20), ({"split": "held_out"}, 6)])
-def test_audit_says_what_the_run_has_not_seen(part, left, tmp_path, capsys):
-    path = write_dataset(tmp_path / "s.npz")
-    whole, some = small(path), small(path, **part)
-    assert runner.train_missing([whole, some]) == []
-    assert main(["audit", some.run_id, "--out", str(tmp_path / "list")]) == 0
-    [(field, value)] = part.items()
-    line = f"{left} of the dataset's 60 training images are not in the list: run {some.run_id} was not trained on them"
-    assert f"{line} ({field}={value})\n" in capsys.readouterr().out
-    assert main(["audit", whole.run_id, "--out", str(tmp_path / "list")]) == 0
-    assert "not in the list" not in capsys.readouterr().out
-
-
-def test_audit_of_a_feed_says_to_import_it_first(tmp_path, no_training, capsys):
-    feed, folder, photos = tmp_path / "feed.xml", tmp_path / "shop", tmp_path / "shop-and-photos"
-    feed.write_text("<products/>")
-    for base in (folder, photos):
-        for part in ("men", "women"):
-            (base / part).mkdir(parents=True)
-            (base / part / "shoes.csv").write_text("id,label,image\n")
-    (photos / "photos").mkdir()
-    for k in range(10):
-        Image.fromarray(IMAGES[k]).save(photos / "photos" / f"{k}.png")
-    for path in (feed, folder, photos, folder / "men" / "shoes.csv"):
-        assert main(["audit", str(path)]) == 2
-        assert f"error: {path}: a feed; first make a dataset of it with" in capsys.readouterr().err
-    (tmp_path / "empty").mkdir()
-    for path in (tmp_path / "none.xml", tmp_path / "empty"):
-        assert main(["audit", str(path)]) == 2
-        assert "import-feed" not in capsys.readouterr().err
-
-
-def test_a_second_review_goes_on_where_the_first_ended(tmp_path, capsys):
-    """Half of a list is decided and applied; the next one leaves that half out."""
-    found = np.eye(3)[LABELS] * 0.9 + 0.1 / 3
-    found[[1, 4, 7, 10]] = [0.05, 0.05, 0.9]  # filed as b, look like c
-    np.savez(tmp_path / "p.npz", train=found, test=np.eye(3)[LABELS[:9]])
-
-    def listed(dataset, *decisions):
-        arguments = ["audit", dataset, "--probabilities", str(tmp_path / "p.npz"), "--out", str(tmp_path / "list")]
-        assert main([*arguments, *(["--decisions", *map(str, decisions)] if decisions else [])]) == 0
-        return set(pd.read_csv(tmp_path / "list" / "labels.csv")["id"]), capsys.readouterr().out
-
-    def save(name, *rows):
-        with open(tmp_path / name, "w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([["id", "decision", "label", "suggested_label"], *rows])
-        return tmp_path / name
-
-    ids, said = listed(write_dataset(tmp_path / "s.npz"))
-    assert ids == {"p1", "p4", "p7", "p10"}
-    assert "left out" not in said
-    first = save("first.csv", ["p1", "keep", "b", "c"], ["p4", "confirm", "b", "a"], ["p7", "unsure", "b", "c"])
-    labels = LABELS.copy()
-    labels[4] = 0  # as import-feed applies it
-    second = write_dataset(tmp_path / "s2.npz", train_labels=labels)
-    assert listed(second)[0] == {"p1", "p4", "p7", "p10"}
-    ids, said = listed(second, first)
-    assert ids == {"p7", "p10"}
-    assert "2 products left out, which were confirmed or kept and are filed as was decided" in said
-    assert "2 labels to look at" in said
-    ids, said = listed(second, first, save("second.csv", ["p7", "keep", "b", "c"], ["p10", "keep", "b", "c"]))
-    assert ids == set()
-    assert "4 products left out" in said
-
-
-def test_the_page_has_the_shop_s_own_pictures(tmp_path, capsys):
-    """Of a feed made and imported, listed by another model: pictures in full where their folder is told."""
-    feed, shop, out = (str(tmp_path / name) for name in ("feed", "shop.npz", "list"))
-    assert main(["make-feed", "digits", feed, "--products-per-class", "20", "--unusable", "0.1"]) == 0
-    assert main(["import-feed", f"{feed}/feed", "--images", feed, "--out", shop]) == 0
-    said = capsys.readouterr().out
-    assert f"every dropped product, with its reason: {tmp_path / 'shop.dropped.csv'}" in said
-    assert (tmp_path / "shop.dropped.csv").read_text().count("\n") == 1 + 20
-    with np.load(shop) as arrays:
-        train = np.full((len(arrays["train_labels"]), 10), 0.1)
-    np.save(tmp_path / "p.npy", train + np.eye(10)[0])  # everything looks like the first class
-    command = ["audit", shop, "--probabilities", str(tmp_path / "p.npy"), "--out", out]
-
-    def sizes():
-        page = (tmp_path / "list" / "review.html").read_text()
-        items = json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.S)[1])["items"]
-        return {Image.open(io.BytesIO(base64.b64decode(item[-1]))).size for item in items}
-
-    assert main(command) == 0
-    assert sizes() == {(32, 32)}
-    assert "its pictures are 32 pixels wide; --images FOLDER shows the feed's own" in capsys.readouterr().out
-    assert main([*command, "--images", feed]) == 0
-    assert sizes() == {(160, 160)}
-    said = capsys.readouterr().out
-    assert "pixels wide" not in said
-    assert "pictures found" not in said
-    (tmp_path / "other").mkdir()
-    assert main([*command, "--images", str(tmp_path / "other")]) == 0
-    listed = re.search(
-        r"warning: 0 of the page's (\d+) pictures found in .*/other, the others", capsys.readouterr().out
-    )
-    assert int(listed[1]) > 100
-    assert main([*command, "--images", f"{feed}/none"]) == 2
-    assert "does not exist; name the one that was given to import-feed" in capsys.readouterr().err
-    for name in "ab":
-        (tmp_path / "set" / name).mkdir(parents=True)
-        for k in range(20):
-            Image.fromarray(IMAGES[k]).save(tmp_path / "set" / name / f"{k}.png")
-    assert main(["audit", f"{tmp_path}/set", "--images", feed]) == 2
-    assert "are its own files; leave it out" in capsys.readouterr().err
-
-
-def test_a_part_of_a_plan_is_listed_and_trained(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("ELRKIT_RESULTS", str(tmp_path))
-    monkeypatch.setattr(runner, "estimate_seconds", lambda configs, jobs, threads=None: 7200.0)
-    part = ["early-learning", "--scale", "digits", "--seeds", "1", "--noise-rates", "0.3", "--epochs", "2"]
-    assert main(["plan", *part]) == 0
-    said = capsys.readouterr().out
-    assert "2 runs, 0 there, 2 missing; about 2 h" in said
-    assert said.rstrip().endswith(runner.SMALLER)
-    assert main(["run", *part]) == 0
-    made = [(r["config"]["seed"], r["config"]["noise_rate"], r["config"]["epochs"]) for r in records.read_all()]
-    assert made == [(1, 0.3, 2)] * 2
-    assert main(["plan", "human-noise", "--noise-rates", "0.2"]) == 2
-    assert "noise_rates for plan human-noise: allowed are seeds, levels, epochs" in capsys.readouterr().err
-
-
-def test_defaults_of_commands_are_those_of_what_they_call():
-    """They stand in the command line again, so that it starts without what a study imports."""
-    from elrkit.report import list_study as audit_study
-
-    for command, called in (
-        (report_commands.audit_study, audit_study.studies),
-        (report_commands.shop_command, shop.shops),
-    ):
-        of_command, of_called = (
-            {name: each.default for name, each in inspect.signature(function).parameters.items()}
-            for function in (command, called)
-        )
-        shared = {name: default for name, default in of_called.items() if default is not inspect.Parameter.empty}
-        assert shared
-        assert {name: tuple(default) if isinstance(default, list) else default for name, default in shared.items()} == {
-            name: of_command[name] for name in shared
-        }
+def test_a_closed_pipe_ends_in_silence(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-m", "elrkit", "train", "--help"], stdout=writer, stderr=subprocess.PIPE, timeout=300,
+        env=ENVIRONMENT,
+    )  # fmt: skip
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, b"")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from elrkit import noise
 from elrkit.config import HUMAN_NOISE_RATES
+from elrkit.report import human_counts
 
 KINDS = [
     ("none", None),
@@ -376,15 +377,15 @@ def test_human_labels_are_counted_whatever_file_holds_them(tmp_path):
     torch.save(published(), tmp_path / "labels.pt")
     np.savez(tmp_path / "labels.npz", clean=CLEAN, **LEVELS)
     names = "abcdefghij"
-    counts = noise.human_label_counts(tmp_path / "labels.pt", CLEAN, names)
-    assert counts == noise.human_label_counts(tmp_path / "labels.npz", CLEAN, names)
+    counts = human_counts.human_label_counts(tmp_path / "labels.pt", CLEAN, names)
+    assert counts == human_counts.human_label_counts(tmp_path / "labels.npz", CLEAN, names)
     assert json.loads(json.dumps(counts)) == counts
     assert np.sum(counts["counts"]["worst"]) == counts["images"] == 40
     assert np.trace(counts["counts"]["worst"]) == np.sum(LEVELS["worst"] == CLEAN)
     path = tmp_path / "counts.json"
-    assert noise.read_human_counts(path) is None
+    assert human_counts.read_human_counts(path) is None
     path.write_text(json.dumps(counts))
-    back = noise.read_human_counts(path)
+    back = human_counts.read_human_counts(path)
     assert back["class_names"] == list(names)
     assert back["counts"].keys() == {"aggregate", "random1", "worst"}
     for level, matrix in back["counts"].items():
@@ -392,11 +393,11 @@ def test_human_labels_are_counted_whatever_file_holds_them(tmp_path):
     for damage in (b"{", b"[]", path.read_bytes().replace(b'"images": 40', b'"images": 41')):
         path.write_bytes(damage)
         with pytest.raises(ValueError, match=r"counts\.json: not counts of human labels .*elrkit human-labels$"):
-            noise.read_human_counts(path)
+            human_counts.read_human_counts(path)
 
 
 def test_the_committed_counts_are_the_published_shares_of_errors():
-    counts = noise.read_human_counts()
+    counts = human_counts.read_human_counts()
     assert len(counts["counts"]) == 3
     for level, matrix in counts["counts"].items():
         assert matrix.sum(axis=1).tolist() == [5_000] * 10  # CIFAR-10's classes
@@ -416,7 +417,8 @@ def test_real_human_labels_have_the_published_shares_of_errors():
         labels = noise.load_human_labels(name, root / "cifar10n.npz", clean)
         assert labels.shape == (50_000,)
         assert round(100 * np.mean(labels != clean), 2) == percent
-    counts = noise.human_label_counts(root / "cifar10n.npz", clean, noise.read_human_counts()["class_names"])
-    assert counts == json.loads(noise.HUMAN_COUNTS_FILE.read_text())
+    names = human_counts.read_human_counts()["class_names"]
+    counts = human_counts.human_label_counts(root / "cifar10n.npz", clean, names)
+    assert counts == json.loads(human_counts.HUMAN_COUNTS_FILE.read_text())
     with pytest.raises(ValueError, match="the images are in another order"):
         noise.load_human_labels("worst", root / "cifar10n.npz", clean[::-1])

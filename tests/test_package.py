@@ -1,8 +1,14 @@
 """The repository as a whole: one list of dependencies, a lock that fits it, no word of the machine it was made on."""
 
+import copy
+import json
+import os
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import elrkit
+from elrkit.config import RunConfig
 from elrkit.report import findings
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +32,8 @@ def locked():
 
 def declared():
     extras = PROJECT["optional-dependencies"].values()
-    return [Requirement(text) for text in (*PROJECT["dependencies"], *(t for extra in extras for t in extra))]
+    texts = (*PROJECT["dependencies"], *(text for extra in extras for text in extra))
+    return [Requirement(text) for text in texts if not text.startswith("elrkit[")]  # an extra that stands on another
 
 
 @pytest.mark.parametrize("requirement", declared(), ids=lambda r: r.name)
@@ -88,14 +96,60 @@ def test_readme_shows_what_the_committed_records_say(monkeypatch):
 
 
 @pytest.mark.parametrize("page", ["README.md", "book/elr.md"])
-def test_the_loop_that_is_shown_trains(page):
-    """The Python block of the page, with a data set, a model and an optimizer of one's own."""
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+def test_the_loops_that_are_shown_train(page):
+    """The Python blocks of the page, one after the other, with a data set, a model and an optimizer of one's own."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     images = torch.randn(300, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
     names = {"train_set": [(image, number % 10) for number, image in enumerate(images)], "model": model}
     names |= {"device": "cpu", "optimizer": torch.optim.SGD(model.parameters(), lr=0.1)}
-    exec(code, names)
+    before = copy.deepcopy(model.state_dict())
+    for code in blocks:
+        exec(code, names)
     assert names["loss"].isfinite()
+    if any(".step()" in code for code in blocks):
+        assert not model[1].weight.equal(before["1.weight"])
     sums = names["loss_fn"].targets.sum(dim=1)  # each moved once from zero, by 1 - beta
     assert torch.allclose(sums, torch.full((300,), 0.3))
+
+
+def test_a_wheel_trains_and_lists_without_the_checkout(tmp_path):
+    """Built, unpacked somewhere, and run from a folder that knows nothing of the repository."""
+    source, site, home = (tmp_path / name for name in ("source", "site", "home"))
+    shutil.copytree(ROOT / "elrkit", source / "elrkit", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    home.mkdir()
+
+    def run(*command, **options):
+        variables = {"PYTHONPATH": str(site), "HOME": str(home), "ELRKIT_RESULTS": "", "ELRKIT_STATE": ""}
+        ended = subprocess.run(
+            [sys.executable, *map(str, command)], cwd=home, env=os.environ | variables, capture_output=True, text=True,
+            timeout=600, **options,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    build = "from setuptools.build_meta import build_wheel; build_wheel('../wheel')"
+    built = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, timeout=600)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = (tmp_path / "wheel").glob("elrkit-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    assert (site / "elrkit" / "py.typed").exists()
+    assert "elrkit = elrkit.__main__:main" in next(site.glob("*.dist-info/entry_points.txt")).read_text()
+    told = run("-c", "import elrkit; print(elrkit.__file__, elrkit.__version__)").split()
+    assert told == [str(site / "elrkit" / "__init__.py"), PROJECT["version"]]
+    said = run("-m", "elrkit", "train", "--epochs", "2", "--width", "8", "--train-size", "190")
+    record = json.loads(Path(said.splitlines()[-1]).read_text())
+    assert record["status"] == "finished"
+    assert Path(said.splitlines()[-1]).is_relative_to(home / ".cache" / "elrkit" / "runs")
+    listed = run("-m", "elrkit", "runs", "--csv", "--columns", "run_id", "test_top1")
+    assert listed.splitlines() == ["run_id,test_top1", f"{record['run_id']},{record['curves']['test_top1'][-1]}"]
+
+
+def test_the_run_ids_of_the_committed_records_are_the_hashes_of_their_configs():
+    """Records and checkpoints are named by these: a change orphans every run that was ever trained."""
+    for path in (ROOT / "results" / "runs").rglob("*.json"):
+        record = json.loads(path.read_text())
+        assert RunConfig(**record["config"]).run_id == record["run_id"] == path.stem

@@ -178,6 +178,25 @@ def test_the_budget_stops_cleanly_with_a_checkpoint():
     assert records.find(LONG) is None
 
 
+def test_work_that_is_no_run_goes_through_the_same_loop(tmp_path):
+    made, order = {"there": 1}, []
+
+    def make(name, should_stop):
+        order.append(name)
+        if name == "long":
+            while not should_stop():
+                pass
+            raise train.Stopped
+        made[name] = 1
+
+    wanted = ["there", "held", "short", "long", "last"]
+    with records.lock(tmp_path / "held") as mine:
+        assert mine
+        left = runner.make_missing(wanted, made.get, make, lambda name: tmp_path / name, budget_seconds=0.2)
+    assert order == ["short", "long"]
+    assert left == ["held", "long", "last"]
+
+
 @pytest.mark.parametrize(("name", "number"), [("jobs", 0), ("jobs", -2), ("threads", 0), ("threads", -1)])
 def test_numbers_of_jobs_and_threads_that_cannot_be(name, number):
     with pytest.raises(ConfigError, match=f"^{name}={number}: allowed are whole numbers from 1$"):
@@ -336,7 +355,8 @@ def test_two_processes_on_one_plan_train_each_run_once(tmp_path):
 def test_a_signal_leaves_a_checkpoint_and_a_rerun_the_same_record(tmp_path, digits, number):
     config = tiny(loss="elr", epochs=40)
     log, checkpoint = tmp_path / "log", records.state_dir(config) / "checkpoint.pt"
-    process = start(train_plan, [config.to_json()], log, context.Barrier(1), {"checkpoint_seconds": 0.0})
+    barrier = context.Barrier(1)  # kept here until the process has it
+    process = start(train_plan, [config.to_json()], log, barrier, {"checkpoint_seconds": 0.0})
     wait_until(checkpoint.exists, process)
     os.kill(process.pid, number)
     assert end(process) == 130

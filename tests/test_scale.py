@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from elrkit import records, scale, train
+from elrkit import records, runner, scale, train
 from elrkit.config import ConfigError, RunConfig
 
 if importlib.util.find_spec("ray") is None:  # not imported here: Ray reads its settings from the environment when it is
@@ -81,8 +81,8 @@ def test_a_lost_node_loses_no_run(store, cluster, one_thread):
 
     cluster, second = cluster
     configs = plan(4, epochs=10)
-    with pytest.raises(ConfigError, match="cpus_per_run=2, gpus_per_run=0: larger than every node"):
-        scale.train_missing_on_ray(configs, address=cluster.address, cpus_per_run=2)
+    with pytest.raises(ConfigError, match="threads=2, gpus_per_run=0: larger than every node"):
+        runner.train_missing(configs, cluster=scale.Cluster(cluster.address), threads=2)
     assert not ray.is_initialized()
 
     # Both nodes have a process with torch in it before the first run begins, so that the runs do overlap.
@@ -111,7 +111,7 @@ def test_a_lost_node_loses_no_run(store, cluster, one_thread):
     killer = threading.Thread(target=lose_a_node)
     killer.start()
     events = []
-    missing = scale.train_missing_on_ray(configs, on_event=events.append, checkpoint_seconds=0.1)
+    missing = runner.train_missing(configs, cluster=scale.Cluster(), on_event=events.append, checkpoint_seconds=0.1)
     killer.join()
     ray.shutdown()
     assert len(lost) == 2
@@ -120,12 +120,12 @@ def test_a_lost_node_loses_no_run(store, cluster, one_thread):
     assert not any((records.state_dir(c) / "checkpoint.pt").exists() for c in configs)
 
     for config in configs:
-        assert train.comparable(records.find(config)) == train.comparable(train.fit(config, device="cpu"))
+        assert records.comparable(records.find(config)) == records.comparable(train.fit(config, device="cpu"))
 
 
 def test_nothing_missing_starts_nothing(store, monkeypatch):
     monkeypatch.setattr(scale, "_connected", lambda address: pytest.fail("connected to Ray"))
-    assert scale.train_missing_on_ray([]) == []
+    assert runner.train_missing([], cluster=scale.Cluster()) == []
 
 
 def test_a_task_says_why_it_has_no_record(store, one_thread):
@@ -146,4 +146,4 @@ def test_a_stopped_task_goes_on_from_its_checkpoint(store, monkeypatch, one_thre
     assert (records.state_dir(config) / "checkpoint.pt").exists()
     kind, record = scale._train(config.to_json(), {}, 1, None, {"device": "cpu"})
     assert kind == "record"
-    assert train.comparable(record) == train.comparable(whole)
+    assert records.comparable(record) == records.comparable(whole)

@@ -172,11 +172,12 @@ def human_labels(out: Path | None = None) -> int:
     Args:
         out: the JSON to write (default: results/human_labels.json of this repository)
     """
-    from elrkit import data, noise, problem
+    from elrkit import data, problem
+    from elrkit.report import human_counts
 
     cifar = data.load("cifar10")
-    counts = noise.human_label_counts(problem.human_labels_file(), cifar.train_labels, cifar.class_names)
-    out = out or noise.HUMAN_COUNTS_FILE
+    counts = human_counts.human_label_counts(problem.human_labels_file(), cifar.train_labels, cifar.class_names)
+    out = out or human_counts.HUMAN_COUNTS_FILE
     records.write_text(out, records.as_lines(counts))
     print(f"{counts['images']:,} labels of each level counted: {out}")
     return 0

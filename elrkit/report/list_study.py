@@ -371,33 +371,15 @@ def make_missing(
     Stops cleanly, checkpoints written, at the end of the budget; on SIGTERM and Ctrl-C, too, and raises
     KeyboardInterrupt. Call again to go on.
     """
-    deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with runner.stop_on_signal() as stopped:
 
-            def should_stop() -> bool:
-                return stopped.is_set() or (deadline is not None and time.monotonic() > deadline)
+    def make(study: Study, should_stop: Callable[[], bool]) -> None:
+        save(run(study, should_stop=should_stop, on_part=lambda part, record: on_part(study, part, record)))
 
-            for study in wanted:
-                if should_stop():
-                    break
-                with records.lock(records.state_root() / "audit" / study.name) as mine:
-                    if not mine or find(study):
-                        continue
-                    try:
-                        record = run(
-                            study,
-                            should_stop=should_stop,
-                            on_part=lambda part, record, study=study: on_part(study, part, record),
-                        )
-                    except train.Stopped:
-                        break
-                    save(record)
-    finally:
-        torch.set_num_threads(before)
-    return [study for study in wanted if find(study) is None]
+    return runner.make_missing(wanted, find, make, _state, budget_seconds)
+
+
+def _state(study: Study) -> Path:
+    return records.state_root() / "audit" / study.name
 
 
 def _short(row: dict) -> dict:

@@ -9,7 +9,7 @@ from elrkit.report import plans
 
 
 def confusion_facts(counts: Mapping[str, np.ndarray], class_names: Iterable[str]) -> pd.DataFrame:
-    """How people's labels are wrong, from `noise.read_human_counts`: a row per level, in percent.
+    """How people's labels are wrong, from `human_counts.read_human_counts`: a row per level, in percent.
 
     counts  level -> (C, C) counts, rows true classes. wrong: of all labels; one mistake: the share of the wrong labels
             that make the commonest mistake of their true class (1 of 9 under symmetric noise with ten classes);

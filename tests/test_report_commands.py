@@ -1,0 +1,97 @@
+"""The report's commands: plans of runs listed and trained, in whole or in part; how they end."""
+
+import inspect
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from elrkit import records, runner, train
+from elrkit.__main__ import main
+from elrkit.config import RunConfig
+from elrkit.report import commands, plans
+from elrkit.report import made_shops as shop
+
+RNG = np.random.default_rng(0)
+IMAGES, LABELS = RNG.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8), np.arange(60) % 3
+IDS = np.array([f"p{k}" for k in range(60)]), np.array([f"q{k}" for k in range(9)])
+
+
+def write_dataset(path, train_ids=IDS[0], test_ids=IDS[1], train_labels=LABELS):
+    np.savez(
+        path, train_images=IMAGES, train_labels=train_labels, train_ids=train_ids, test_images=IMAGES[:9],
+        test_labels=LABELS[:9], test_ids=test_ids, class_names=np.array(["a", "b", "c"]),
+    )  # fmt: skip
+    return str(path)
+
+
+def small(dataset, **changes):
+    return RunConfig(dataset=dataset, loss="elr", epochs=1, width=8, batch_size=20, **changes)
+
+
+def test_a_run_that_fails_is_a_failure_of_the_command(tmp_path, monkeypatch, capsys):
+    path = write_dataset(tmp_path / "s.npz")
+    plan = [small(path, train_size=70), small(path)]
+    monkeypatch.setattr(plans, "plan", lambda *_, **__: plan)
+    assert main(["run", "early-learning"]) == 1
+    assert "1 trained, 1 still missing, 1 of them failed" in capsys.readouterr().out
+    monkeypatch.setattr(shop, "clean_base", lambda scale, seed: plan[0])
+    assert main(["clean", "--seeds", "0"]) == 1
+    assert "0 of 7 fine-tunings" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_once_the_run_has_stopped_cleanly(number, tmp_path, monkeypatch, capsys):
+    path = write_dataset(tmp_path / "s.npz")
+
+    def fit(config, *, should_stop, **_):
+        os.kill(os.getpid(), number)
+        assert should_stop()
+        raise train.Stopped
+
+    monkeypatch.setattr(train, "fit", fit)
+    plan = [small(path), small(path, seed=1)]
+    monkeypatch.setattr(plans, "plan", lambda *_, **__: plan)
+    monkeypatch.setattr(shop, "clean_base", lambda scale, seed: plan[seed])
+    monkeypatch.setattr(shop, "clean", None)  # nothing else begins
+    for command in (["run", "early-learning"], ["clean", "--seeds", "0", "1"]):
+        assert main(command) == 130
+        said = capsys.readouterr()
+        assert "0 trained, " in said.out
+        assert " still missing; records in" in said.out
+        assert said.err.endswith("stopped; the same command goes on where it was\n")
+
+
+def test_a_part_of_a_plan_is_listed_and_trained(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ELRKIT_RESULTS", str(tmp_path))
+    monkeypatch.setattr(runner, "estimate_seconds", lambda configs, jobs, threads=None: 7200.0)
+    part = ["early-learning", "--scale", "digits", "--seeds", "1", "--noise-rates", "0.3", "--epochs", "2"]
+    assert main(["plan", *part]) == 0
+    said = capsys.readouterr().out
+    assert "2 runs, 0 there, 2 missing; about 2 h" in said
+    assert said.rstrip().endswith(runner.SMALLER)
+    assert main(["run", *part]) == 0
+    made = [
+        records.find(config)
+        for config in plans.plan("early-learning", "digits", seeds=[1], noise_rates=[0.3], epochs=2)
+    ]
+    assert [record["status"] for record in made] == ["finished"] * 2
+    assert main(["plan", "human-noise", "--noise-rates", "0.2"]) == 2
+    assert "noise_rates for plan human-noise: allowed are seeds, levels, epochs" in capsys.readouterr().err
+
+
+def test_defaults_of_commands_are_those_of_what_they_call():
+    """They stand in the command line again, so that it starts without what a study imports."""
+    from elrkit.report import list_study as audit_study
+
+    for command, called in ((commands.audit_study, audit_study.studies), (commands.shop_command, shop.shops)):
+        of_command, of_called = (
+            {name: each.default for name, each in inspect.signature(function).parameters.items()}
+            for function in (command, called)
+        )
+        shared = {name: default for name, default in of_called.items() if default is not inspect.Parameter.empty}
+        assert shared
+        assert {name: tuple(default) if isinstance(default, list) else default for name, default in shared.items()} == {
+            name: of_command[name] for name in shared
+        }
