@@ -25,15 +25,17 @@ unexport PYTHONDONTWRITEBYTECODE
 report: _build/html/index.html ## set up, run every notebook, build the book into _build/html
 	@echo "the report is at _build/html/index.html"
 
-test: lint _build/html/index.html ## ruff, the workflow's schema, pytest, nbval, the book in a browser
+test: lint _build/html/index.html ## lint, pytest, nbval, the book in a browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 tests notebooks
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
 
-lint: $(READY) ## ruff, and the schema of the workflow
+lint: $(READY) ## ruff, the walls between the wings, the core's types, the schema of the workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy --cache-dir _build/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/report.yml
 
 format: $(READY) ## rewrite the code as ruff would
@@ -56,15 +58,13 @@ _build/html/index.html: $(EXECUTED) $(PAGES)
 _build/notebooks/%.ipynb: notebooks/%.py $(PACKAGE) $(RECORDS) | $(READY)
 	$(BIN)/python book/build.py execute $*
 
-# uv installs the same locked wheels in a tenth of pip's time; pip serves where there is no uv.
+# uv installs the lock in a tenth of pip's time; where there is none, pip brings the locked one into the environment first.
+UV := $(shell command -v uv || echo $(BIN)/uv)
 $(READY): requirements.lock pyproject.toml
-	@if command -v uv >/dev/null; then \
-		{ test -x $(BIN)/python || uv venv -q --python 3.11 .venv; } && \
-		uv pip sync -q --python $(BIN)/python --require-hashes requirements.lock && \
-		uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .; \
-	else \
-		{ test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && \
-		$(BIN)/python -m pip install -q --require-hashes -r requirements.lock && \
-		$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .; \
-	fi
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@command -v $(UV) >/dev/null || { \
+		awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.lock && \
+		$(BIN)/python -m pip install -q --require-hashes -r .venv/uv.lock; }
+	@$(UV) pip sync -q --python $(BIN)/python --require-hashes requirements.lock
+	@$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@

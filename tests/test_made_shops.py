@@ -13,6 +13,7 @@ import torch
 from elrkit import data, records, runner, train
 from elrkit.__main__ import main
 from elrkit.config import ConfigError, RunConfig
+from elrkit.report import cleaning
 from elrkit.report import made_shops as shop
 from elrkit.report.made_shops import Shop
 
@@ -178,7 +179,7 @@ def test_a_shop_made_otherwise_is_not_taken_for_the_one_described(store, tmp_pat
 def test_a_shop_without_its_photos_is_passed_over(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("ELRKIT_DATA", str(tmp_path))
     with caplog.at_level(logging.WARNING):
-        left = shop.run([Shop("clothing", "group", 0, 0)])
+        left = shop.run([Shop("clothing", "group", 0, 9)])
     assert len(left) == len(shop.ARMS)
     assert "passed over (clothing: no folder" in caplog.text
 
@@ -236,7 +237,7 @@ SHORT = dict(loss="elr", noise_rate=0.4, train_size=300, batch_size=50, lr=0.02)
 def test_clean_says_that_the_weights_are_elsewhere(store, digits, monkeypatch, capsys):
     """A record may come from another machine, and the network that it is about stays there."""
     base = RunConfig(**SHORT, epochs=1)
-    monkeypatch.setattr(shop, "clean_base", lambda scale, seed: base)
+    monkeypatch.setattr(cleaning, "base_run", lambda scale, seed: base)
     records.save(train.fit(base, dataset=digits))
     assert main(["clean", "--scale", "digits", "--seeds", "0"]) == 0
     said = capsys.readouterr().out

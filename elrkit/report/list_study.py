@@ -413,7 +413,9 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     looks: labels to look at until half of the wrong ones are found, of looks in any order; precision: really wrong
     labels among the most suspicious 1, 5 and 10 %.
     """
-    rows = rows.assign(looks=rows["effort_half"] / rows["effort_half_random"])
+    kept = named(rows)
+    if len(kept):
+        kept = kept.assign(looks=kept["effort_half"] / kept["effort_half_random"])
     columns = {
         "looks": "looks for half", "precision_at_1": "precision at 1 %", "precision_at_5": "at 5 %",
         "precision_at_10": "at 10 %", "average_precision": "average precision",
@@ -421,7 +423,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     table = [
         {"level": level, "finder": finder}
         | {name: effects.text(effects.interval(100 * part[column])) for column, name in columns.items()}
-        for (level, finder), part in named(rows).groupby(["level", "finder"], sort=False)
+        for (level, finder), part in kept.groupby(["level", "finder"], sort=False)
     ]
     return pd.DataFrame(table, columns=["level", "finder", *columns.values()])
 

@@ -499,5 +499,5 @@ def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def percent(values: Sequence[float]) -> str:
-    """Shares over seeds as text in percent, mean and 95 % interval; empty without a value."""
-    return effects.text(effects.interval(100 * np.asarray(values, dtype=float)))
+    """Shares over seeds as text in percent, mean and 95 % interval, for tables that count the seeds; empty without."""
+    return effects.text(effects.interval(100 * np.asarray(values, dtype=float))).removesuffix(", one seed")
