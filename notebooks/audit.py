@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from elrkit import config
 from elrkit.catalogue import importer
-from elrkit.report import effects, figures, list_study
+from elrkit.report import effects, figures, list_study, parameters
 from myst_nb import glue
 
 # %% tags=["parameters"]
@@ -41,6 +41,7 @@ feed = (
 )
 
 # %% tags=["nbval-ignore-output", "remove-output"]
+parameters.check(In)
 config.check_training(train)
 rows = list_study.gather(
     list_study.studies(scale, seeds, levels, images, fold_epochs), train

@@ -17,7 +17,7 @@
 # Each claim of the paper that a run can test, in each setting that has runs; below it the claims that no run here can test.
 
 # %%
-from elrkit.report import effects, figures, tables
+from elrkit.report import effects, figures, parameters, tables
 from IPython.display import HTML
 from myst_nb import glue
 
@@ -28,6 +28,7 @@ from myst_nb import glue
 claim = None  # show this one alone; None: all
 
 # %% tags=["nbval-ignore-output"]
+parameters.check(In)
 runs = effects.evidence()
 claims = effects.load_claims()
 if claim is not None and claim not in set(claims["id"]):

@@ -21,7 +21,7 @@
 # %config InlineBackend.figure_formats = ["svg"]
 import pandas as pd
 from elrkit import config, records, runner
-from elrkit.report import effects, figures, plans, published
+from elrkit.report import effects, figures, parameters, plans, published
 from IPython.display import display
 from myst_nb import glue
 
@@ -32,6 +32,7 @@ seeds = None  # None: 0, 1, 2
 jobs = None  # runs at a time; None: one per core, one on a GPU
 
 # %% tags=["nbval-ignore-output", "remove-output"]
+parameters.check(In)
 config.check_training(train, jobs)
 planned = [
     c

@@ -21,7 +21,7 @@
 # %matplotlib inline
 # %config InlineBackend.figure_formats = ["svg"]
 from elrkit import config, data, records, runner
-from elrkit.report import effects, figures
+from elrkit.report import effects, figures, parameters
 from IPython.display import Markdown, display
 from myst_nb import glue
 
@@ -92,6 +92,7 @@ measured_on = "eval"  # eval: after each epoch; batches: on the training batches
 jobs = None  # runs at a time; None: one per core
 
 # %%
+parameters.check(In)
 config.check_training(jobs=jobs)
 if measured_on not in ("eval", "batches"):
     raise config.ConfigError(

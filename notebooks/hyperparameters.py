@@ -20,7 +20,7 @@
 # %%
 import pandas as pd
 from elrkit import config, records, runner
-from elrkit.report import plans, published
+from elrkit.report import parameters, plans, published
 from myst_nb import glue
 
 # %% tags=["parameters"]
@@ -37,6 +37,7 @@ jobs = None  # runs at a time; None: one per core, one on a GPU
 # weight decay from constants and has no momentum, so all its settings with the same λ are the same run:
 
 # %%
+parameters.check(In)
 grid = pd.DataFrame(
     [{"run": c.run_id, "optimizer": c.optimizer} for c in plans.sweep_grid()]
 )

@@ -21,12 +21,13 @@
 # %config InlineBackend.figure_formats = ["svg"]
 import pandas as pd
 from elrkit import models, records, train
-from elrkit.report import networks, plans, published
+from elrkit.report import networks, parameters, plans, published
 
 # %% tags=["parameters"]
 dataset = None  # only the records of this dataset; None: all
 
 # %% tags=["nbval-ignore-output"]
+parameters.check(In)
 trained = [
     r
     for r in records.read_all()

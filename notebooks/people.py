@@ -25,6 +25,7 @@ from elrkit.report import (
     figures,
     human_counts,
     list_study,
+    parameters,
     people,
     plans,
     published,
@@ -41,6 +42,7 @@ seeds = None  # None: 0, 1, 2
 jobs = None  # runs at a time; None: one per core, one on a GPU
 
 # %% tags=["nbval-ignore-output", "remove-output"]
+parameters.check(In)
 config.check_training(train, jobs)
 trained = runner.gather(
     plans.plan("people", scale, seeds=seeds, levels=levels), train, jobs

@@ -20,7 +20,7 @@
 # %matplotlib inline
 # %config InlineBackend.figure_formats = ["svg"]
 from elrkit import config
-from elrkit.report import cleaning, figures, made_shops, published
+from elrkit.report import cleaning, figures, made_shops, parameters, published
 from IPython.display import display
 from myst_nb import glue
 
@@ -33,6 +33,7 @@ epochs = None  # None: the scale's
 jobs = 1  # runs at a time
 
 # %% tags=["nbval-ignore-output", "remove-output"]
+parameters.check(In)
 config.check_training(train, jobs)
 seeds, leaks = config.as_list("seeds", seeds), config.as_list("leaks", leaks)
 shops = made_shops.shops(scale, seeds, leaks)

@@ -31,6 +31,7 @@ steps = 600  # of gradient descent
 seeds = [0, 1, 2]
 
 # %%
+parameters.check(In)
 # %matplotlib inline
 import numpy as np
 import pandas as pd
