@@ -31,13 +31,14 @@ steps = 600  # of gradient descent
 seeds = [0, 1, 2]
 
 # %%
-parameters.check(In)
 # %matplotlib inline
 import numpy as np
 import pandas as pd
 import torch
 from elrkit import config
-from elrkit.report import theory
+from elrkit.report import parameters, theory
+
+parameters.check(In)
 
 seeds = config.as_list("seeds", seeds)
 config.require("lam", lam, 0.001)

@@ -112,6 +112,11 @@ def select(runs: pd.DataFrame, fields: Mapping[str, Any]) -> pd.DataFrame:
     return runs[kept]
 
 
+def measured(runs: pd.DataFrame, measure: str) -> pd.Series:
+    """A measure of each run, a fraction; NaN where it was not measured."""
+    return runs[measure].astype(float) if measure in runs else pd.Series(math.nan, runs.index)
+
+
 def paired(
     runs: pd.DataFrame, a: Mapping[str, Any], b: Mapping[str, Any], measure: str, measure_b: str | None = None,
     **shared: Any,
@@ -129,9 +134,9 @@ def paired(
     if any(arm.empty for arm in arms):
         return pd.DataFrame(columns=[*equal, "difference", "run_id", "run_id_b"])
     texts = [arm.assign(**{n: arm[n].map(str) for n in equal}) for arm in arms]  # lists are no keys, NaN is none either
-    texts[1] = texts[1][[*equal, "run_id"]].assign(other=texts[1][measure_b or measure].astype(float))
+    texts[1] = texts[1][[*equal, "run_id"]].assign(other=measured(texts[1], measure_b or measure))
     both = texts[0].merge(texts[1], on=equal, suffixes=("", "_b"))
-    return both.assign(difference=100 * (both[measure].astype(float) - both["other"])).dropna(subset=["difference"])
+    return both.assign(difference=100 * (measured(both, measure) - both["other"])).dropna(subset=["difference"])
 
 
 def difference(runs: pd.DataFrame, a: Mapping, b: Mapping, measure: str, *, measure_b=None, **shared: Any) -> Interval:
@@ -141,7 +146,7 @@ def difference(runs: pd.DataFrame, a: Mapping, b: Mapping, measure: str, *, meas
 
 def level(runs: pd.DataFrame, measure: str, **fields: Any) -> Interval:
     """A measure of the runs with these fields, in percent, over seeds."""
-    return interval(100 * select(runs, fields)[measure].astype(float))
+    return interval(100 * measured(select(runs, fields), measure))
 
 
 def evidence(extra: Iterable[dict] = ()) -> pd.DataFrame:
@@ -264,7 +269,7 @@ def table(runs: pd.DataFrame, claims: pd.DataFrame) -> pd.DataFrame:
                     found, ids = interval(pairs["difference"]), (*pairs["run_id"], *pairs["run_id_b"])
                 else:
                     mine = select(runs, {**common, **claim.a})
-                    found, ids = interval(100 * mine[claim.measure].astype(float)), tuple(mine["run_id"])
+                    found, ids = interval(100 * measured(mine, claim.measure)), tuple(mine["run_id"])
                 if found.seeds:
                     name = ", ".join(str(value) for value in cell.values())
                     marked = mark(found, claim.direction, claim.bound)
