@@ -22,9 +22,8 @@
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from elrkit import config
+from elrkit import config, data
 from elrkit.catalogue import importer
 from elrkit.report import effects, figures, list_study, parameters
 from myst_nb import glue
@@ -97,8 +96,7 @@ with tempfile.TemporaryDirectory() as work:
     manifest = importer.import_feed(
         [folder / "feeds"], out, images=folder, rules=rules, workers=1
     )
-    with np.load(out) as archive:
-        shop = dict(archive)
+    shop = data.load(str(out))
 dropped = manifest["counts"]["dropped"].items()
 print(
     f"{manifest['counts']['read']} products read, {manifest['counts']['kept']} kept in {len(manifest['classes'])} subcategories"
@@ -113,7 +111,7 @@ pd.DataFrame(
 
 # %% mystnb={"image": {"alt": "A contact sheet of imported product photos, one row per subcategory."}} tags=["nbval-ignore-output"]
 figures.contact_sheet(
-    shop["train_images"], shop["train_labels"], shop["class_names"]
+    shop.train_images.numpy(), shop.train_labels.numpy(), shop.class_names
 )
 
 # %% tags=["remove-cell", "nbval-ignore-output"]

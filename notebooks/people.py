@@ -59,8 +59,8 @@ tables.people(runs).style.hide(axis="index")
 #
 # ## How people err
 #
-# Symmetric noise gives each wrong class the same chance. People do not: most of their wrong labels make the commonest mistake
-# of the class. Counted from all 50,000 labels of each level; nothing is trained.
+# People do not err at random: more than a third of their wrong labels make the commonest mistake of the class, where one in nine
+# would by chance. Counted from all 50,000 labels of each level; nothing is trained.
 
 # %%
 counts = human_counts.read_human_counts()
