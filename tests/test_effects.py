@@ -59,6 +59,7 @@ def test_a_difference_is_taken_within_a_seed_and_with_all_else_equal():
         described("elr", 1, 0.99, noise_seed=7),  # other wrong labels
         described("elr", 3, 0.99),  # a seed that CE lacks
         described("ce", 4, 0.01),
+        described("elr", 0, 0.99, lr=0.25),
     ]
     table = runs(*ce, *elr, *others)
     pairs = effects.paired(table, ELR, CE, "test_top1", augmentation="fresh")
@@ -149,6 +150,15 @@ def test_a_claim_of_a_field_that_does_not_exist_is_named(tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match=r"elr-cifar10: 'sam_roh=0' is not name=value of a field"):
         effects.load_claims(path)
+
+
+def test_what_a_chapter_varies_is_no_run_of_the_setting():
+    rows = [described(loss, seed, base) for loss, base in (("ce", 0.6), ("elr", 0.7)) for seed in range(3)]
+    others = [described("elr", 0, 0.1, beta=0.3), described("elr", 0, 0.1, lr=0.25, weight_decay=0.0)]
+    others += [described(loss, 0, 0.1, sam_rho=0.05, sam_double_update=True) for loss in ("ce", "elr")]
+    others += [described(loss, 0, 0.1, width=16) for loss in ("ce", "elr")]
+    plain, more = (effects.table(runs(*rows, *extra), CLAIMS).drop(columns="run_ids") for extra in ([], others))
+    pd.testing.assert_frame_equal(plain, more)
 
 
 # Settings and published numbers ---------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ mark is computed: ``+`` when the whole interval lies beyond the claim's bound, `
 ``~`` when it reaches across; empty under three seeds, whose number is shown and decides nothing.
 
     >>> found = table(records.table(records.read_all()), load_claims())              # doctest: +SKIP
-    >>> say(found, "elr-cifar10", "described", "+")                                  # doctest: +SKIP
-    '+8.4 points (7.1 to 9.7)'
+    >>> say(found, "elr-cifar10", "described", "+", "0.2")                              # doctest: +SKIP
+    '+8.4 (+7.1 to +9.7)'
 
 Intervals are Student's t: with three to five seeds a normal one is too short, and a bootstrap, which can only redraw
 those few values, is shorter still.
@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from elrkit import records
+from elrkit import losses, records
 from elrkit.config import RunConfig
 from elrkit.report import plans
 
@@ -40,14 +40,15 @@ class Setting(NamedTuple):
     epochs: dict[str, int | tuple[int, ...]]
 
 
-_PAPER = {"model": "resnet34", "train_size": None, "precision": "bfloat16"}
-_SMALL = {name: plans.CPU[name] for name in ("model", "width", "train_size")} | {"precision": "bfloat16"}
+_PAPER = {"model": "resnet34", "train_size": None, "precision": "bfloat16", "lr": 0.02}
+_SMALL = {name: plans.CPU[name] for name in ("model", "width", "train_size")}
+_SMALL |= {"precision": "bfloat16", "lr": plans.LR_AT_CPU * 0.02}
 # With cosine restarts a run ends with a whole cycle.
 _CPU_EPOCHS = {
     "cifar10": (plans.CPU_EPOCHS, 12 * plans.CPU_CYCLES),
     "cifar100": (plans.CPU_EPOCHS, 15 * plans.CPU_CYCLES),
 }
-_ALL = {"model": "small_resnet", "width": 32, "train_size": None}
+_ALL = {"model": "small_resnet", "width": 32, "train_size": None, "lr": 0.05}
 SETTINGS = {
     "paper": Setting("ResNet-34, as described", _PAPER | {"augmentation": "fresh"}, {"cifar10": 120, "cifar100": 150}),
     "described": Setting("small net, as described", _SMALL | {"augmentation": "fresh"}, _CPU_EPOCHS),
@@ -63,10 +64,13 @@ SETTINGS = {
 
 
 def shared(setting: str, dataset: str = "cifar10") -> dict[str, Any]:
-    """The fields of a setting's plain runs: no SAM, all images train, labels redrawn from all classes or right ones."""
+    """The fields of a setting's plain runs: no SAM, all images train, labels redrawn from all classes or right ones,
+    the papers' optimizer and their beta and lambda; what the chapters vary beside that is no run of the setting."""
     _, fields, epochs = SETTINGS[setting]
-    plain = {"sam_rho": 0, "split": "all", "noise_convention": (None, "all")}
-    return {**plain, **fields, "dataset": dataset, "epochs": epochs.get(dataset, 0)}
+    plain = {"sam_rho": 0, "sam_double_update": (None, False), "split": "all", "noise_convention": (None, "all"),
+             "optimizer": "sgd", "weight_decay": 1e-3, "weight_average": 0}  # fmt: skip
+    elr = {name: (None, value) for name, value in losses.defaults("elr", dataset).items()}
+    return {**plain, **elr, **fields, "dataset": dataset, "epochs": epochs.get(dataset, 0)}
 
 
 # What must be equal for two runs to be the same training but for the seed.
@@ -261,10 +265,9 @@ def table(runs: pd.DataFrame, claims: pd.DataFrame) -> pd.DataFrame:
                     continue
                 common = {**shared(setting, dataset), **claim.fields, **cell}
                 if claim.b:
-                    b = {
-                        **claim.b,
-                        **({"epochs": 2 * longest(common["epochs"])} if claim.b.get("epochs") == "double" else {}),
-                    }
+                    b = dict(claim.b)
+                    if b.get("epochs") == "double":
+                        b["epochs"] = 2 * longest(common["epochs"])
                     pairs = paired(runs, claim.a, b, claim.measure, claim.measure_b or None, **common)
                     found, ids = interval(pairs["difference"]), (*pairs["run_id"], *pairs["run_id_b"])
                 else:
