@@ -29,7 +29,10 @@ modules = ["losses", "elr", "sam", "noise", "data", "models", "config", "train",
            "catalogue.importer", "catalogue.scores", "catalogue.review", "report.plans", "report.effects",
            "report.published", "report.tables", "report.figures"]  # fmt: skip
 
-# %% tags=["nbval-ignore-output", "full-width"]
+# %% [markdown]
+# ## Modules
+
+# %% tags=["nbval-ignore-output"]
 parameters.check(In)
 
 
@@ -57,7 +60,7 @@ def entries(module):
 
 def section(name):
     module = importlib.import_module(f"elrkit.{name}")
-    return f"<h2>elrkit.{name}</h2><p>{html.escape(module.__doc__.partition(chr(10))[0])}</p>{''.join(entries(module))}"
+    return f"<h3>elrkit.{name}</h3><p>{html.escape(module.__doc__.partition(chr(10))[0])}</p>{''.join(entries(module))}"
 
 
 HTML("".join(map(section, modules)))
