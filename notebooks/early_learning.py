@@ -27,21 +27,21 @@ from myst_nb import glue
 
 # %% tags=["nbval-ignore-output", "full-width"] mystnb={"image": {"alt": "Shares of right and wrong CIFAR-10 labels by prediction, over the epochs, a column each for cross-entropy and ELR."}}
 evidence = effects.evidence()
-name = next(
-    (
-        name
-        for name in ("paper", "described", "all-images")
-        if name in effects.present(evidence)
-    ),
-    None,
-)
-cell = {
-    **effects.shared(name),
-    "schedule": "multistep",
-    "noise_rate": 0.2,
-    "loss": ("ce", "elr"),
+
+
+def cell(name):
+    """Both losses of a setting at 20 % noise."""
+    both = {"schedule": "multistep", "noise_rate": 0.2, "loss": ("ce", "elr")}
+    return {**effects.shared(name), **both}
+
+
+# The first setting, from the paper's own on, that has enough seeds for a finding.
+seeds_of = {
+    name: effects.select(evidence, cell(name))["seed"].nunique()
+    for name in effects.SETTINGS
 }
-chosen = set(effects.select(evidence, cell)["run_id"])
+name = next(name for name, seeds in seeds_of.items() if seeds >= effects.ENOUGH)
+chosen = set(effects.select(evidence, cell(name))["run_id"])
 figures.early_learning(
     records.curves(r for r in records.read_all() if r["run_id"] in chosen),
     title=f"CIFAR-10, 20 % of the labels redrawn, {effects.SETTINGS[name].label}",
