@@ -160,6 +160,7 @@ def answer(runs: pd.DataFrame) -> Figure:
     for loss, shape in (("ce", "o"), ("elr", "s")):
         right.plot(theirs[loss], 0, shape, mfc="white", mew=1.6, ms=8, color=LOSSES[loss].colour)
     right.annotate(f"{theirs['elr'] - theirs['ce']:+.2f}", (1.01, 0), xycoords=right.get_yaxis_transform(), va="center")
+    held_out = False
     for y, name in enumerate(rows, start=1):
         common = {**effects.shared(name), **cell}
         ce, elr = ({**common, "loss": loss} for loss in ("ce", "elr"))
@@ -169,7 +170,9 @@ def answer(runs: pd.DataFrame) -> Figure:
             ("^", ce, "test_top1_best"),
             ("D", {**ce, "split": "held_out"}, "test_top1_selected"),
         ):
-            right.plot(effects.level(runs, measure, **arm).mean, y, mark, color=LOSSES["ce"].colour, mfc="white", ms=6)
+            found = effects.level(runs, measure, **arm)
+            held_out = held_out or (mark == "D" and found.seeds > 0)
+            right.plot(found.mean, y, mark, color=LOSSES["ce"].colour, mfc="white", ms=6)
         gain = effects.difference(runs, {"loss": "elr"}, {"loss": "ce"}, "test_top1", **common)
         words = effects.text(gain, "{:+.1f}").replace(" (", "\n(")
         right.annotate(words, (1.01, y), xycoords=right.get_yaxis_transform(), va="center", fontsize="small")
@@ -184,6 +187,8 @@ def answer(runs: pd.DataFrame) -> Figure:
         ("CE, last epoch", "o", "ce", True), ("CE, best epoch on the test images", "^", "ce", False),
         ("CE, chosen on held-out noisy labels", "D", "ce", False), ("ELR, last epoch", "s", "elr", True),
     ):  # fmt: skip
+        if shape == "D" and not held_out:
+            continue
         colour = LOSSES[loss].colour
         handles += right.plot([], [], shape, color=colour, mfc=colour if filled else "white", label=label)
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize="small")
