@@ -8,9 +8,7 @@ its holder. Neither torch nor pandas is imported before it is needed.
 
 from __future__ import annotations
 
-import bz2
 import fcntl
-import gzip
 import json
 import logging
 import lzma
@@ -357,8 +355,11 @@ def import_tar(path: Path) -> tuple[list[str], list[str], list[str]]:
     """
     added, known, refused, found = [], [], [], []
     try:
-        _read_to_checksum(path)
         with tarfile.open(path) as archive:
+            # tarfile stops before a decompressor's checksum, and a changed bit may leave a record that can be read.
+            with suppress(EOFError):  # a file that was cut off
+                while archive.fileobj and archive.fileobj.read(2**20):
+                    pass
             for member in archive:
                 if not member.isfile() or not member.name.endswith(".json"):
                     continue
@@ -381,18 +382,6 @@ def import_tar(path: Path) -> tuple[list[str], list[str], list[str]]:
         else:
             known.append(record["run_id"])
     return added, known, refused
-
-
-def _read_to_checksum(path: Path) -> None:
-    """Raise what the decompressor raises where a compressed tar is damaged. `tarfile` stops before the checksum, and a
-    changed bit may leave a record that can be read. A file that was cut off passes."""
-    with open(path, "rb") as file:
-        start = file.read(6)
-    for magic, opened in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open)):
-        if start.startswith(magic):
-            with opened(path) as file, suppress(EOFError):
-                while file.read(2**20):
-                    pass
 
 
 def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> dict[str, Any]:
