@@ -272,7 +272,7 @@ def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
         row |= {
             "seconds": timing.get("seconds"),
             "jobs": timing.get("jobs"),
-            "images_per_second": _median(timing.get("images_per_second", [])),
+            "images_per_second": statistics.median_high(timing.get("images_per_second") or [math.nan]),
             "device": record["device"].get("name"),
             "threads": record["execution"].get("threads"),
         }
@@ -318,10 +318,6 @@ def curves(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
         fields = fields.drop(columns=[c for c in fields if c in part])
         parts.append(pd.concat([part, fields], axis=1).assign(run_id=record["run_id"]))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def _median(values: list[float]) -> float:
-    return statistics.median_high(values) if values else math.nan
 
 
 def claim(config: RunConfig) -> AbstractContextManager[bool]:
