@@ -190,7 +190,8 @@ class RunConfig(LossFields):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.dataset not in BUILT_IN_TRAIN_SIZES and not _is_path(self.dataset):
+        is_path = self.dataset.endswith(".npz") or "/" in self.dataset
+        if self.dataset not in BUILT_IN_TRAIN_SIZES and not is_path:
             names = ", ".join(BUILT_IN_TRAIN_SIZES)
             raise ValueError(
                 f"dataset={self.dataset!r}: allowed are {names}, a path ending in .npz or a folder with a /"
@@ -276,10 +277,6 @@ class RunConfig(LossFields):
         averaged = f" averaged {self.weight_average:g}" if self.weight_average else ""
         how = f"{self.loss} {self.schedule}{sam}{averaged}"
         return f"{self.dataset}{size} {noise} {how} {self.model} seed {self.seed}"
-
-
-def _is_path(name: str) -> bool:
-    return name.endswith(".npz") or "/" in name
 
 
 def _bounds(metadata: list[Any], name: str) -> str:

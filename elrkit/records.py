@@ -8,9 +8,7 @@ its holder. Neither torch nor pandas is imported before it is needed.
 
 from __future__ import annotations
 
-import bz2
 import fcntl
-import gzip
 import json
 import logging
 import lzma
@@ -274,7 +272,7 @@ def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
         row |= {
             "seconds": timing.get("seconds"),
             "jobs": timing.get("jobs"),
-            "images_per_second": _median(timing.get("images_per_second", [])),
+            "images_per_second": statistics.median_high(timing.get("images_per_second") or [math.nan]),
             "device": record["device"].get("name"),
             "threads": record["execution"].get("threads"),
         }
@@ -322,10 +320,6 @@ def curves(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _median(values: list[float]) -> float:
-    return statistics.median_high(values) if values else math.nan
-
-
 def claim(config: RunConfig) -> AbstractContextManager[bool]:
     """Hold the run against other processes; False if another one trains it."""
     return lock(state_dir(config))
@@ -357,8 +351,11 @@ def import_tar(path: Path) -> tuple[list[str], list[str], list[str]]:
     """
     added, known, refused, found = [], [], [], []
     try:
-        _read_to_checksum(path)
         with tarfile.open(path) as archive:
+            # tarfile stops before a decompressor's checksum, and a changed bit may leave a record that can be read.
+            with suppress(EOFError):  # a file that was cut off
+                while archive.fileobj and archive.fileobj.read(2**20):
+                    pass
             for member in archive:
                 if not member.isfile() or not member.name.endswith(".json"):
                     continue
@@ -381,18 +378,6 @@ def import_tar(path: Path) -> tuple[list[str], list[str], list[str]]:
         else:
             known.append(record["run_id"])
     return added, known, refused
-
-
-def _read_to_checksum(path: Path) -> None:
-    """Raise what the decompressor raises where a compressed tar is damaged. `tarfile` stops before the checksum, and a
-    changed bit may leave a record that can be read. A file that was cut off passes."""
-    with open(path, "rb") as file:
-        start = file.read(6)
-    for magic, opened in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open)):
-        if start.startswith(magic):
-            with opened(path) as file, suppress(EOFError):
-                while file.read(2**20):
-                    pass
 
 
 def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> dict[str, Any]:
