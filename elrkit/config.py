@@ -15,7 +15,6 @@ import ast
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -358,19 +357,6 @@ def check_training(train: bool = False, jobs: int | None = None) -> None:
     if not isinstance(train, bool):  # a text, even "false", would count as yes
         raise ConfigError(f"train={train!r}: allowed are True and False")
     require("jobs", jobs, 1, whole=True, optional=True)
-
-
-def check_parameters(given: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Raises ConfigError when a notebook's globals `given` hold a plain value that is none of its parameters `names`.
-
-    papermill's -p makes a variable of any name, so that a misspelt one would change nothing. To be called in the cell
-    behind the parameters, before other values are defined.
-    """
-    known = {*names, "In"}  # of Jupyter's own
-    plain = (bool, int, float, str, list, type(None))
-    for name, value in given.items():
-        if isinstance(value, plain) and not name.startswith("_") and name not in known:
-            raise ConfigError(f"{name}={value!r}: no parameter of this notebook; allowed are {', '.join(names)}")
 
 
 def as_list(name: str, values: Any) -> list[Any]:

@@ -12,7 +12,6 @@ from elrkit import config as module
 from elrkit.config import (
     ConfigError,
     RunConfig,
-    check_parameters,
     cifar10_recipe,
     cifar100_recipe,
     grid,
@@ -346,15 +345,6 @@ def test_numbers_within_their_range_pass():
         require("rate", value, 1, 3)
     with pytest.raises(ConfigError, match=r"n=2\.0: allowed are whole numbers from 1$"):
         require("n", 2.0, 1, whole=True)
-
-
-@pytest.mark.parametrize("value", [[0.3], 5, "[0.3]", None, True])
-def test_a_misspelt_parameter_of_a_notebook_is_named(value):
-    names = ("noise_rates", "epochs")
-    there = {"noise_rates": value, "epochs": 5, "In": [], "Out": {}, "__name__": "x", "json": json, "quit": print}
-    check_parameters(there, names)
-    with pytest.raises(ConfigError, match=r"^noise_rate=.*: no parameter of this notebook; allowed are noise"):
-        check_parameters(there | {"noise_rate": value}, names)
 
 
 def test_a_grid_holds_each_combination_once():

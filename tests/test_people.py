@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from elrkit.report import figures, people
+from elrkit.config import ConfigError
+from elrkit.report import figures, parameters, people
 
 
 def test_confusion_is_counted():
@@ -27,3 +28,20 @@ def test_what_unseen_nets_predict_is_foreseen():
 @pytest.mark.parametrize(("wrong", "share"), [(0.1, 0.34), (0.2, 0.67), (0.05, 0.0)])
 def test_foresight_needed_for_an_agreement(wrong, share):
     assert people.needed_foresight(0.934, wrong) == pytest.approx(share, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("injected", "message"),
+    [
+        ("# Parameters\nseeds = [1]\nbeta = 0.5\n", None),
+        ("# Parameters\nsedes = [1]\n", "sedes: no parameter of this notebook; allowed are seeds, beta, lam"),
+        ("print('no papermill here')\nother = 1", None),
+    ],
+)
+def test_a_parameter_that_a_chapter_lacks_is_named(injected, message):
+    cells = ["import x", "seeds = [0]  # of the runs\nbeta, lam = None, None", injected, "parameters.check(In)"]
+    if message is None:
+        parameters.check(cells)
+    else:
+        with pytest.raises(ConfigError, match=message):
+            parameters.check(cells)
