@@ -20,7 +20,14 @@
 # %matplotlib inline
 # %config InlineBackend.figure_formats = ["svg"]
 from elrkit import config
-from elrkit.report import cleaning, figures, made_shops, parameters, published
+from elrkit.report import (
+    cleaning,
+    figures,
+    made_shops,
+    parameters,
+    published,
+    tables,
+)
 from IPython.display import display
 from myst_nb import glue
 
@@ -73,7 +80,7 @@ for wrong in (0.10, 0.15, 0.20):
 # `clothing` are an open collection of photos of clothes, 15 % of them misfiled on purpose.
 
 # %% tags=["nbval-ignore-output", "hide-input", "full-width"]
-made_shops.side_by_side(table).style.hide(axis="index")
+tables.shops(table).style.hide(axis="index")
 
 # %% [markdown]
 # ## A gallery

@@ -29,7 +29,7 @@ from elrkit.catalogue import importer as catalogue
 from elrkit.catalogue import made_feed as feedmaker
 from elrkit.catalogue import scores as audit
 from elrkit.config import ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig, cifar100_recipe
-from elrkit.report import effects, plans
+from elrkit.report import plans, tables
 
 log = logging.getLogger(__name__)
 
@@ -425,28 +425,6 @@ def table(chosen: Sequence[Shop], epochs: int | None = None) -> pd.DataFrame:
 PARTS = ("agreement_leaked", "agreement_apart", "accuracy_leaked", "accuracy_apart")
 
 
-def put_in(chosen: Sequence[Shop]) -> pd.DataFrame:
-    """What the shops were made with and what their import measured, in percent, a row per shop (means over seeds)."""
-    rows = []
-    for summary in filter(None, (read(summary_path(shop)) for shop in chosen)):
-        asked, made, test = summary["shop"], summary["put_in"], summary["test"]
-        rows.append({
-            "shop": asked["kind"], "split by": asked["split"], "leak asked": asked["leak"], "seeds": 1,
-            "subcategories": made["subcategories"], "products": made["products"],
-            "articles": made["articles"], "kept": summary["imported"]["counts"]["kept"],
-            "misfiled": 100 * made["misfiled"],
-            "wrong test labels": 100 * test["wrong"],
-            "near-duplicates in training": 100 * test["near_duplicate_in_train"],
-            "found by the import": 100 * test["near_duplicate_in_train_by_import"],
-        })  # fmt: skip
-    if not rows:
-        return pd.DataFrame({"": ["not made yet"]})
-    groups = pd.DataFrame(rows).groupby(["shop", "split by", "leak asked"], sort=False)
-    whole = ["subcategories", "products", "articles", "kept"]
-    means = groups.agg("mean").assign(seeds=groups.size()).round(1).reset_index()
-    return means.astype({name: int for name in whole if (means[name] % 1 == 0).all()})
-
-
 def lists(chosen: Sequence[Shop], epochs: int | None = None) -> pd.DataFrame:
     """How good the list of labels to look at is on the shops' training products, as text: a row per shop and ELR run,
     mean over seeds and 95 % t interval; empty where none was measured (`measure` needs the weights).
@@ -472,32 +450,9 @@ def lists(chosen: Sequence[Shop], epochs: int | None = None) -> pd.DataFrame:
     table = [
         {
             **dict(zip(key, names, strict=True)), "seeds": part["seed"].nunique(),
-            "products": round(part["products"].mean()), **{text: percent(part[name]) for text, name in texts.items()},
+            "products": round(part["products"].mean()),
+            **{text: tables.percent(part[name]) for text, name in texts.items()},
         }
         for names, part in pd.DataFrame(rows, columns=None if rows else key).groupby(key, sort=False)
     ]  # fmt: skip
     return pd.DataFrame(table, columns=[*key, "seeds", "products", *texts])
-
-
-def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
-    """What a shop can measure beside the truth, as text in percent: mean over seeds and its 95 % interval (t; a single
-    seed has none), one row per split and arm; `difference`: agreement less accuracy, within a seed."""
-    table = table.assign(difference=table["agreement"] - table["accuracy"])
-    measures = {
-        "agreement with its labels": "agreement",
-        "accuracy against the truth": "accuracy",
-        "difference": "difference",
-        "agreement, near-duplicate in training": "agreement_leaked",
-        "agreement, none": "agreement_apart",
-    }
-    rows = []
-    for (kind, split, _, arm), part in table.groupby(["kind", "split", "leak", "arm"], sort=False):
-        where = {"shop": kind, "split by": split, "loss": arm, "seeds": part["seed"].nunique()}
-        where["near-duplicates"] = f"{100 * part['near_duplicates'].mean():.1f} %"
-        rows.append(where | {name: percent(part[column].dropna()) for name, column in measures.items()})
-    return pd.DataFrame(rows)
-
-
-def percent(values: Sequence[float]) -> str:
-    """Shares over seeds as text in percent, mean and 95 % interval, for tables that count the seeds; empty without."""
-    return effects.text(effects.interval(100 * np.asarray(values, dtype=float))).removesuffix(", one seed")

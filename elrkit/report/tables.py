@@ -2,8 +2,9 @@
 text."""
 
 import html
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
+import numpy as np
 import pandas as pd
 
 from elrkit.config import HUMAN_NOISE_RATES
@@ -206,3 +207,27 @@ def losses(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _without_empty(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[:, (table != "").any()]
+
+
+def shops(table: pd.DataFrame) -> pd.DataFrame:
+    """What a shop can measure beside the truth, as text in percent: mean over seeds and its 95 % interval (t; a single
+    seed has none), one row per split and arm; `difference`: agreement less accuracy, within a seed."""
+    table = table.assign(difference=table["agreement"] - table["accuracy"])
+    measures = {
+        "agreement with its labels": "agreement",
+        "accuracy against the truth": "accuracy",
+        "difference": "difference",
+        "agreement, near-duplicate in training": "agreement_leaked",
+        "agreement, none": "agreement_apart",
+    }
+    rows = []
+    for (kind, split, _, arm), part in table.groupby(["kind", "split", "leak", "arm"], sort=False):
+        where = {"shop": kind, "split by": split, "loss": arm, "seeds": part["seed"].nunique()}
+        where["near-duplicates"] = f"{100 * part['near_duplicates'].mean():.1f} %"
+        rows.append(where | {name: percent(part[column].dropna()) for name, column in measures.items()})
+    return pd.DataFrame(rows)
+
+
+def percent(values: Sequence[float]) -> str:
+    """Shares over seeds as text in percent, mean and 95 % interval, for tables that count the seeds; empty without."""
+    return effects.text(effects.interval(100 * np.asarray(values, dtype=float))).removesuffix(", one seed")
