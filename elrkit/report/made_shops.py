@@ -95,9 +95,6 @@ class Shop:
         """The name that its runs' ids hash: a path below the data root."""
         return f"shop/{self.kind}-{self.split}-{self.leak}-{self.seed}.npz"
 
-    def describe(self) -> str:
-        return f"{self.kind} shop, split by {self.split}, {self.leak} % leak, seed {self.seed}"
-
 
 def shops(scale: str, seeds: Sequence[int] = plans.SEEDS, leaks: Sequence[int] = LEAKS) -> list[Shop]:
     """The shops of a scale (cpu, paper or digits), seeds outermost: one per leak split by product, the last split by
@@ -151,9 +148,6 @@ def variants_for(leak: float) -> float:
         return (1 - v) * (1 - alone) + v * (1 - (1 - q) * alone)
 
     return brentq(lambda v: leaked(v) - leak, 0, 0.99) if leak else 0.0
-
-
-# ------------------------------------------------------------------------------------------------ making
 
 
 def make(shop: Shop, root: str | Path | None = None) -> dict:
@@ -250,9 +244,6 @@ def _truth(known: pd.DataFrame, arrays: dict[str, np.ndarray]) -> dict[str, np.n
     return truth | {"test_leaked": rows["test"]["article"].isin(set(rows["train"]["article"])).to_numpy()}
 
 
-# ------------------------------------------------------------------------------------------------ results
-
-
 def folder() -> Path:
     """Where new summaries go: `shop` beside the store of run records."""
     return records.results_root().with_name("shop")
@@ -300,7 +291,7 @@ def run(
             if missing and not ((data.data_root() / shop.dataset).exists() and read(summary_path(shop))):
                 make(shop)
         except data.DataError as error:
-            log.warning("%s: passed over (%s)", shop.describe(), error)
+            log.warning("%s: passed over (%s)", shop.dataset, error)
             continue
         todo += missing
     if budget_seconds is not None:
@@ -416,10 +407,9 @@ def table(chosen: Sequence[Shop], epochs: int | None = None) -> pd.DataFrame:
                 | {k: parts.get(k) for k in PARTS}
                 | {"run_id": config.run_id, "seconds": record["timing"]["seconds"]}
             )
-    columns = [field.name for field in dataclasses.fields(Shop)]
-    columns += ["arm", "near_duplicates", "wrong", "agreement", "accuracy", "memorized", *PARTS, "run_id", "seconds"]
-    result = pd.DataFrame(rows, columns=columns)
-    return result.astype(dict.fromkeys(PARTS, float))
+    names = ["arm", "near_duplicates", "wrong", "agreement", "accuracy", "memorized", *PARTS, "run_id", "seconds"]
+    columns = [*(field.name for field in dataclasses.fields(Shop)), *names]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(PARTS, float))
 
 
 PARTS = ("agreement_leaked", "agreement_apart", "accuracy_leaked", "accuracy_apart")

@@ -2,7 +2,7 @@
 text."""
 
 import html
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,11 +20,6 @@ MARKS = {
     "~": "open: the interval reaches across the bound",
     "": "fewer than three seeds: a number, no finding",
 }
-
-
-def names(losses: Collection[str]) -> list[str]:
-    """The losses as tables and figures call them."""
-    return [LOSSES[loss].label for loss in losses]
 
 
 def cell_name(value: object) -> str:
