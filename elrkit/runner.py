@@ -400,7 +400,7 @@ def gather(configs: Sequence[RunConfig], train: bool = False, jobs: int | None =
 
 LONG_SECONDS = 3600.0  # from here on it is told how to ask for less
 SMALLER = (
-    "smaller: fewer seeds, noise_rates or epochs, or the scale digits; stopped runs go on where they were, so that "
+    "smaller: fewer seeds or noise_rates, or the scale digits; stopped runs go on where they were, so that "
     "they may take several sittings"
 )
 

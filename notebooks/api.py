@@ -20,6 +20,7 @@
 import html
 import importlib
 import inspect
+import re
 
 from elrkit.report import parameters
 from IPython.display import HTML
@@ -51,6 +52,9 @@ def entries(module):
                 if inspect.isfunction(value)
                 else name
             )
+            head = re.sub(
+                r" at 0x[0-9a-f]+", "", head
+            )  # of a function that is a default
             first = inspect.getdoc(value).partition("\n")[0]
             yield (
                 f"<details><summary><code>{name}</code> {html.escape(first)}</summary>"

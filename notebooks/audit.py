@@ -81,7 +81,7 @@ list_study.less_than(rows, "cleanlab, out-of-fold CE").merge(
 # people photographed and how they filed it. Some products have no picture, and some sellers chose "Not sure". The import trusts
 # nothing in a feed; what it drops it counts.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 folder = next(
     (path for path in (Path(feed), Path("notebooks") / feed) if path.exists()),
     Path(feed),

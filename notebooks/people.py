@@ -62,7 +62,7 @@ tables.people(runs).style.hide(axis="index")
 # People do not err at random: more than a third of their wrong labels make the commonest mistake of the class, where one in nine
 # would by chance. Counted from all 50,000 labels of each level; nothing is trained.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 counts = human_counts.read_human_counts()
 people.confusion_facts(counts["counts"], counts["class_names"]).style.hide(
     axis="index"

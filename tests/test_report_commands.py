@@ -10,7 +10,7 @@ import pytest
 from elrkit import records, runner, train
 from elrkit.__main__ import main
 from elrkit.config import RunConfig
-from elrkit.report import commands, plans
+from elrkit.report import cleaning, commands, plans
 from elrkit.report import made_shops as shop
 
 RNG = np.random.default_rng(0)
@@ -36,7 +36,7 @@ def test_a_run_that_fails_is_a_failure_of_the_command(tmp_path, monkeypatch, cap
     monkeypatch.setattr(plans, "plan", lambda *_, **__: plan)
     assert main(["run", "early-learning"]) == 1
     assert "1 trained, 1 still missing, 1 of them failed" in capsys.readouterr().out
-    monkeypatch.setattr(shop, "clean_base", lambda scale, seed: plan[0])
+    monkeypatch.setattr(cleaning, "base_run", lambda scale, seed: plan[0])
     assert main(["clean", "--seeds", "0"]) == 1
     assert "0 of 7 fine-tunings" in capsys.readouterr().out
 
@@ -53,8 +53,8 @@ def test_a_signal_ends_the_command_once_the_run_has_stopped_cleanly(number, tmp_
     monkeypatch.setattr(train, "fit", fit)
     plan = [small(path), small(path, seed=1)]
     monkeypatch.setattr(plans, "plan", lambda *_, **__: plan)
-    monkeypatch.setattr(shop, "clean_base", lambda scale, seed: plan[seed])
-    monkeypatch.setattr(shop, "clean", None)  # nothing else begins
+    monkeypatch.setattr(cleaning, "base_run", lambda scale, seed: plan[seed])
+    monkeypatch.setattr(cleaning, "clean", None)  # nothing else begins
     for command in (["run", "early-learning"], ["clean", "--seeds", "0", "1"]):
         assert main(command) == 130
         said = capsys.readouterr()
@@ -66,19 +66,16 @@ def test_a_signal_ends_the_command_once_the_run_has_stopped_cleanly(number, tmp_
 def test_a_part_of_a_plan_is_listed_and_trained(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ELRKIT_RESULTS", str(tmp_path))
     monkeypatch.setattr(runner, "estimate_seconds", lambda configs, jobs, threads=None: 7200.0)
-    part = ["early-learning", "--scale", "digits", "--seeds", "1", "--noise-rates", "0.3", "--epochs", "2"]
+    part = ["early-learning", "--scale", "digits", "--seeds", "1", "--noise-rates", "0.3"]
     assert main(["plan", *part]) == 0
     said = capsys.readouterr().out
     assert "2 runs, 0 there, 2 missing; about 2 h" in said
     assert said.rstrip().endswith(runner.SMALLER)
     assert main(["run", *part]) == 0
-    made = [
-        records.find(config)
-        for config in plans.plan("early-learning", "digits", seeds=[1], noise_rates=[0.3], epochs=2)
-    ]
+    made = [records.find(config) for config in plans.plan("early-learning", "digits", seeds=[1], noise_rates=[0.3])]
     assert [record["status"] for record in made] == ["finished"] * 2
-    assert main(["plan", "human-noise", "--noise-rates", "0.2"]) == 2
-    assert "noise_rates for plan human-noise: allowed are seeds, levels, epochs" in capsys.readouterr().err
+    assert main(["plan", "people", "--noise-rates", "0.2"]) == 2
+    assert "noise_rates for plan people: allowed are seeds, levels" in capsys.readouterr().err
 
 
 def test_defaults_of_commands_are_those_of_what_they_call():
