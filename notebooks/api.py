@@ -53,7 +53,7 @@ def entries(module):
                 else name
             )
             head = re.sub(
-                r" at 0x[0-9a-f]+", "", head
+                r"\sat 0x[0-9a-f]+", "", head
             )  # of a function that is a default
             first = inspect.getdoc(value).partition("\n")[0]
             yield (
