@@ -12,28 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from small_dataset import IDS, IMAGES, LABELS, small, write_dataset
 
 from elrkit import records, runner, train
 from elrkit.__main__ import main
 from elrkit.catalogue import commands
 from elrkit.catalogue import importer as catalogue
-from elrkit.config import RunConfig
-
-RNG = np.random.default_rng(0)
-IMAGES, LABELS = RNG.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8), np.arange(60) % 3
-IDS = np.array([f"p{k}" for k in range(60)]), np.array([f"q{k}" for k in range(9)])
-
-
-def write_dataset(path, train_ids=IDS[0], test_ids=IDS[1], train_labels=LABELS):
-    np.savez(
-        path, train_images=IMAGES, train_labels=train_labels, train_ids=train_ids, test_images=IMAGES[:9],
-        test_labels=LABELS[:9], test_ids=test_ids, class_names=np.array(["a", "b", "c"]),
-    )  # fmt: skip
-    return str(path)
-
-
-def small(dataset, **changes):
-    return RunConfig(dataset=dataset, loss="elr", epochs=1, width=8, batch_size=20, **changes)
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def _image_shape(dataset: str, data: dict) -> tuple[int, int, int] | None:
 
 
 def totals(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """What groups of runs cost in all: `runs` is `elrkit.runs.table` with the columns of `of_runs` beside it.
+    """What groups of runs cost in all: `runs` is `elrkit.records.table` with the columns of `of_runs` beside it.
 
     Columns: by, runs, PFLOP, hours (of runs, side by side or not), TFLOP/s (of one run).
     """
