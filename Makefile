@@ -7,7 +7,7 @@ READY := .venv/.ready
 
 NAMES := $(basename $(notdir $(wildcard notebooks/*.py)))
 EXECUTED := $(NAMES:%=_build/notebooks/%.ipynb)
-PACKAGE := $(wildcard elrkit/*.py elrkit/*/*.py elrkit/*/*.html elrkit/*/*.csv)
+PACKAGE := $(wildcard elrkit/*.py elrkit/*/*.py elrkit/*/*.html elrkit/*/*.csv elrkit/*/*.js)
 RECORDS := $(wildcard results/*.json results/audit/* results/shop/* results/runs/*/*.json)
 PAGES := _config.yml $(filter-out book/__pycache__,$(wildcard book/*)) $(wildcard book/_static/*)
 

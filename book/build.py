@@ -90,7 +90,7 @@ def html() -> None:
     """Stage the pages and build; a page that holds an error output, or any warning, fails."""
     shutil.rmtree(STAGE, ignore_errors=True)
     shutil.rmtree(BUILD / "html", ignore_errors=True)  # pages that left the table of contents would survive
-    shutil.copytree(ROOT / "book", STAGE / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.copytree(ROOT / "book", STAGE / "book", ignore=shutil.ignore_patterns("build.py", "__pycache__"))
     shutil.copy(ROOT / "_config.yml", STAGE)
     (STAGE / "notebooks").mkdir()
     for path in sorted(EXECUTED.glob("*.ipynb")):
@@ -114,6 +114,9 @@ def html() -> None:
     shutil.copytree(
         ROOT / "results" / "runs", BUILD / "html" / "_static" / "records", ignore=shutil.ignore_patterns("digits")
     )
+    from elrkit.report import explore
+
+    (BUILD / "html" / "_static" / "explore.js").write_text(explore.script(), encoding="utf-8")
 
 
 def readme() -> None:

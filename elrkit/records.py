@@ -55,7 +55,7 @@ def stores() -> list[Path]:
 
 def record_path(config: RunConfig) -> Path:
     """Where the record of this run is; where there is none, where it will be."""
-    paths = [_path_below(store, config) for store in stores()]
+    paths = [store / place(config) for store in stores()]
     return next((path for path in paths if path.exists()), paths[0])
 
 
@@ -65,9 +65,10 @@ def beside(*parts: str) -> Path:
     return next((path for path in paths if path.exists()), paths[0])
 
 
-def _path_below(store: Path, config: RunConfig) -> Path:
+def place(config: RunConfig) -> str:
+    """Where a store has the record of this run."""
     folder = config.dataset if config.dataset in BUILT_IN_TRAIN_SIZES else "other"
-    return store / folder / f"{config.run_id}.json"
+    return f"{folder}/{config.run_id}.json"
 
 
 NO_SHARES = {"epoch", "lr", "train_loss", "test_loss", "skipped_steps"}  # all other curves are between 0 and 1
@@ -142,7 +143,7 @@ def find(config: RunConfig) -> dict[str, Any] | None:
     for store in stores():
         with suppress(FileNotFoundError):
             try:
-                return read(_path_below(store, config))
+                return read(store / place(config))
             except RecordError as error:
                 log.warning("skipped %s", error)
     return None
@@ -177,7 +178,7 @@ def read_all(own: bool = False) -> list[dict[str, Any]]:
 def save(record: dict[str, Any]) -> Path:
     """Write a record into one's own store and return its path; OSError names the file that could not be written."""
     check(record, "record")
-    path = _path_below(results_root(), RunConfig(**record["config"]))
+    path = results_root() / place(RunConfig(**record["config"]))
     write_text(path, as_lines({**record, "timing": _rounded(record["timing"])}))
     return path
 

@@ -17,7 +17,7 @@
 # Each claim of the paper that a run can test, in each setting that has runs; below it the claims that no run here can test.
 
 # %%
-from elrkit.report import effects, figures, parameters, tables
+from elrkit.report import effects, explore, figures, parameters, tables
 from IPython.display import HTML
 from myst_nb import glue
 
@@ -60,6 +60,14 @@ glue("claims_table", HTML(tables.claims_html(found, claims)), display=False)
 glue("untestable", untestable, display=False)
 alt = "A row per setting: left the wrong labels memorized by cross-entropy and ELR, right the test accuracy of both."
 glue("answer", HTML(figures.as_html(figures.answer(runs), alt)), display=False)
+of_answer = dict(
+    dataset="cifar10", noise="symmetric", noise_rate=0.2, schedule="multistep"
+)
+glue(
+    "explore_answer",
+    HTML(explore.link(runs, folder="../notebooks/", **of_answer)),
+    display=False,
+)
 
 
 def said(name, *args, **options):

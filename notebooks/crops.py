@@ -21,8 +21,8 @@
 # %config InlineBackend.figure_formats = ["svg"]
 import pandas as pd
 from elrkit import config, records, runner
-from elrkit.report import effects, figures, parameters, plans, published
-from IPython.display import display
+from elrkit.report import effects, explore, figures, parameters, plans, published
+from IPython.display import HTML, display
 from myst_nb import glue
 
 # %% tags=["parameters"]
@@ -44,6 +44,17 @@ runs = effects.evidence(trained)
 
 # %% tags=["nbval-ignore-output", "full-width"] mystnb={"image": {"alt": "A row per way to crop: left the wrong labels memorized by cross-entropy and ELR, right the test accuracy of both."}}
 figures.answer(runs)
+
+# %% tags=["nbval-ignore-output", "remove-input"]
+HTML(
+    explore.link(
+        runs,
+        dataset="cifar10",
+        noise="symmetric",
+        noise_rate=0.2,
+        schedule="multistep",
+    )
+)
 
 # %% [markdown]
 # The paper describes crops and flips drawn anew in every epoch. Its

@@ -21,8 +21,8 @@
 # %matplotlib inline
 # %config InlineBackend.figure_formats = ["svg"]
 from elrkit import config, data, records, runner
-from elrkit.report import effects, figures, parameters
-from IPython.display import Markdown, display
+from elrkit.report import effects, explore, figures, parameters
+from IPython.display import HTML, Markdown, display
 from myst_nb import glue
 
 # %% tags=["nbval-ignore-output", "full-width"] mystnb={"image": {"alt": "Shares of right and wrong CIFAR-10 labels by prediction, over the epochs, a column each for cross-entropy and ELR."}}
@@ -46,6 +46,9 @@ figures.early_learning(
     records.curves(r for r in records.read_all() if r["run_id"] in chosen),
     title=f"CIFAR-10, 20 % of the labels redrawn, {effects.SETTINGS[name].label}",
 )
+
+# %% tags=["nbval-ignore-output", "remove-input"]
+HTML(explore.link(evidence, name, noise_rate=0.2, schedule="multistep"))
 
 # %% [markdown]
 # The lower row is about images whose label is wrong. Cross-entropy (CE) first predicts their true class. Then it takes in

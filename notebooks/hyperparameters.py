@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # Hyper-parameters
+# # Hyperparameters
 #
 # Half of the published grid repeats {glue:text}`repeated:s` runs, and the published random search draws λ from a range that
 # does not hold the paper's best one.

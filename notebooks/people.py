@@ -22,6 +22,7 @@
 from elrkit import config, records, runner
 from elrkit.report import (
     effects,
+    explore,
     figures,
     human_counts,
     list_study,
@@ -31,7 +32,7 @@ from elrkit.report import (
     published,
     tables,
 )
-from IPython.display import display
+from IPython.display import HTML, display
 from myst_nb import glue
 
 # %% tags=["parameters"]
@@ -51,6 +52,9 @@ runs = effects.evidence(trained)
 
 # %% tags=["nbval-ignore-output", "full-width"]
 tables.people(runs).style.hide(axis="index")
+
+# %% tags=["nbval-ignore-output", "remove-input"]
+HTML(explore.link(runs, dataset="cifar10", noise="human"))
 
 # %% [markdown]
 # CIFAR-10N {cite:p}`wei2022` has three people's labels of each training image. *Aggregate* is their majority vote, *random1* the

@@ -20,8 +20,8 @@
 # %matplotlib inline
 # %config InlineBackend.figure_formats = ["svg"]
 from elrkit import config, records, runner
-from elrkit.report import effects, figures, parameters, plans, tables
-from IPython.display import display
+from elrkit.report import effects, explore, figures, parameters, plans, tables
+from IPython.display import HTML, display
 from myst_nb import glue
 
 # %% tags=["parameters"]
@@ -64,6 +64,9 @@ figures.over_epochs(
     },
     "optimizer",
 )
+
+# %% tags=["nbval-ignore-output", "remove-input"]
+HTML(explore.link(runs, name, noise_rate=0.2, schedule="multistep"))
 
 # %% [markdown]
 # The abstract of {cite:t}`galatolo2021` adds "a further 14.6 percentage points" from sharpness-aware minimization (SAM,

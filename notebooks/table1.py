@@ -20,8 +20,8 @@
 # %matplotlib inline
 # %config InlineBackend.figure_formats = ["svg"]
 from elrkit import config, records, runner
-from elrkit.report import effects, figures, parameters, plans, tables
-from IPython.display import display
+from elrkit.report import effects, explore, figures, parameters, plans, tables
+from IPython.display import HTML, display
 from myst_nb import glue
 
 # %% tags=["parameters"]
@@ -52,6 +52,9 @@ figures.table1(
         if name in effects.present(runs)
     ],
 )
+
+# %% tags=["nbval-ignore-output", "remove-input"]
+HTML(explore.link(runs, dataset="cifar10", noise="symmetric"))
 
 # %% [markdown]
 # The paper's Table 1 gives 32 test accuracies: CIFAR-10 and CIFAR-100, no noise and 10, 15 and 20 % of the labels redrawn, two

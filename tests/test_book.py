@@ -1,14 +1,17 @@
 """The built book in a real browser: every page loads, alone on the machine, in light and dark."""
 
+import json
 import re
 import threading
 from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from pathlib import Path
 
 import pytest
 import yaml
+from axe_playwright_python.sync_playwright import Axe
 
 ROOT = Path(__file__).parent.parent
 HTML = ROOT / "_build" / "html"
@@ -161,11 +164,98 @@ def site():
         server.shutdown()
 
 
-def test_search_finds_a_page(browser, site):
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("memorization", "early_learning"), ("14.6", "sam"), ("93.4", "people"), ("hyperparameter", "hyperparameters")],
+)
+def test_search_finds_words_and_numbers(browser, site, words, found):
     page = browser.new_page()
     requested = []
     page.on("request", lambda request: requested.append(request.url))
-    page.goto(f"{site}/search.html?q=memorization")
-    page.wait_for_selector("#search-results li a")
+    page.goto(f"{site}/search.html?q={words}")
+    page.wait_for_selector(f"#search-results li a[href*='{found}.html']")
     assert all(url.startswith((site, "data:")) for url in requested)
     page.close()
+
+
+# axe's rules that the theme's own parts break: rule -> how the part's HTML begins.
+OF_THE_THEME = {"aria-required-children": '<div role="list" class="citation-list"'}
+
+
+@pytest.mark.parametrize("name", [*pages(), "search", "genindex"])
+def test_axe_finds_nothing_serious(visit, name):
+    page = visit(name)
+    troubles = {}
+    for width, scheme in product((1280, 390), ("light", "dark")):
+        page.emulate_media(color_scheme=scheme)
+        if page.viewport_size["width"] != width:  # as a reader's own window: the theme looks at what scrolls on loading
+            page.set_viewport_size({"width": width, "height": 900})
+            page.reload()
+        page.add_style_tag(content="* { transition: none !important; }")  # a colour on its way is no colour
+        options = {"resultTypes": ["violations"], "preload": False}  # no style sheet is asked for once more
+        for found in Axe().run(page, options=options).response["violations"]:
+            nodes = [node["html"][:160] for node in found["nodes"] if not of_the_theme(found["id"], node["html"])]
+            if found["impact"] in ("critical", "serious") and nodes:
+                troubles[f"{found['id']} ({scheme}, {width})"] = nodes
+    assert troubles == {}
+
+
+def of_the_theme(rule, node):
+    return rule in OF_THE_THEME and node.startswith(OF_THE_THEME[rule])
+
+
+def test_the_front_page_is_light(visit):
+    page = visit("book/index")
+    beside = page.evaluate("[...document.images].filter(i => i.closest('article')).map(i => i.currentSrc)")
+    files = {HTML / source.removeprefix(HTML.as_uri() + "/") for source in beside if source.startswith("file:")}
+    own = [HTML / "book" / "index.html", HTML / "_static" / "report.css", *files]
+    assert sum(file.stat().st_size for file in own) < 600_000
+
+
+def test_the_explorer_filters_and_shows_a_run(visit):
+    page = visit("notebooks/explore")
+    page.wait_for_selector("#explore-figure canvas")
+    count = page.locator("#explore-count")
+    of_setting = int(count.inner_text().split()[0])
+    page.locator("#explore-figure select").nth(1).select_option("any")
+    assert int(count.inner_text().split()[0]) > of_setting > 0
+    # The values under the pointer, and the run that a click chooses: at the first mark of the first panel.
+    spot = page.evaluate("""() => {
+        const marks = [];
+        const walk = item => { if (item.marktype === "symbol") marks.push(item); (item.items || []).forEach(walk); };
+        walk(window.explorer.scenegraph().root);
+        const mark = marks.flatMap(m => m.items).find(i => i.datum && i.datum.run);
+        let x = mark.x, y = mark.y;
+        for (let g = mark.mark.group; g; g = g.mark && g.mark.group) { x += g.x || 0; y += g.y || 0; }
+        const [left, top] = window.explorer.origin(), around = window.explorer.padding();
+        return {x: x + left + around.left, y: y + top + around.top};
+    }""")
+    box = page.locator("#explore-figure canvas").bounding_box()
+    page.mouse.move(box["x"] + spot["x"], box["y"] + spot["y"])
+    tip = page.locator("#vg-tooltip-element")
+    tip.wait_for()
+    run_id = re.search(r"\b[0-9a-f]{12}\b", tip.inner_text())[0]
+    assert "test accuracy" in tip.inner_text()
+    page.mouse.click(box["x"] + spot["x"], box["y"] + spot["y"])
+    link = page.locator("#explore-run a[download]")
+    link.wait_for()
+    assert run_id in page.locator("#explore-run").inner_text()
+    assert json.loads((HTML / "notebooks" / link.get_attribute("href")).read_text())["run_id"] == run_id
+
+
+def test_a_chapters_link_opens_its_selection_in_the_explorer(visit):
+    page = visit("notebooks/sam")
+    page.locator("p.explore a").first.click()
+    page.wait_for_selector("#explore-figure canvas")
+    chosen = page.locator("#explore-figure select").evaluate_all("all => all.map(each => each.selectedOptions[0].text)")
+    assert {"0.2", "multistep"} <= set(chosen)
+    assert "cifar10" not in chosen  # what the address does not name is free
+    assert page.locator("#explore-list li").count() >= 3
+
+
+def test_the_explorer_is_a_picture_without_scripts(browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((HTML / "notebooks" / "explore.html").as_uri())
+    assert page.locator("#explore-figure img").bounding_box()["height"] > 100
+    context.close()

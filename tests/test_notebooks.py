@@ -22,6 +22,7 @@ OTHER_PARAMETERS = {
     "claims": {"claim": "sam-elr"},
     "crops": {"seeds": [0]},
     "early_learning": TINY | {"losses": ["elr"], "measured_on": "batches"},
+    "explore": {"dataset": "cifar100"},
     "hyperparameters": {"size": 10},
     "made": {"dataset": "cifar100"},
     "people": {"levels": ["worst"]},
