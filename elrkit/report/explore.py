@@ -39,7 +39,7 @@ CHOICES = {
     "epochs": "epochs",
 }
 CURVES = {"batches_wrong_memorized": "memorized", "test_top1": "accuracy"}
-MEMORIZED, ACCURACY = "wrong labels memorized, %", "test accuracy, %"
+TITLES = {"memorized": "wrong labels memorized, %", "accuracy": "test accuracy, %"}
 OTHER = "other"  # the setting of a run that is of none
 
 
@@ -114,9 +114,10 @@ def chart(found: list[dict[str, Any]]) -> dict[str, Any]:
     base = alt.Chart(alt.Data(name="runs")).transform_filter(kept)
     faint = alt.condition(picked, alt.value(0.85), alt.value(0.07))
     ends = base.mark_point(filled=True, size=70).encode(
-        x=alt.X("last_memorized:Q", title=MEMORIZED), y=alt.Y("last_accuracy:Q", title=ACCURACY).scale(zero=False),
+        x=alt.X("last_memorized:Q", title=TITLES["memorized"]),
+        y=alt.Y("last_accuracy:Q", title=TITLES["accuracy"]).scale(zero=False),
         color=colour, shape=alt.Shape("augmentation:N"), opacity=faint,
-        tooltip=[*told, alt.Tooltip("last_memorized:Q", title=MEMORIZED), alt.Tooltip("last_accuracy:Q", title=ACCURACY)],
+        tooltip=[*told, *(alt.Tooltip(f"last_{name}:Q", title=title) for name, title in TITLES.items())],
     ).add_params(*shown, picked).properties(name="ends", title="at the last epoch")  # fmt: skip
     over = [
         base.transform_flatten(["epoch", name]).transform_filter(f"isValid(datum.{name})").mark_line(
@@ -126,7 +127,7 @@ def chart(found: list[dict[str, Any]]) -> dict[str, Any]:
             color=colour, detail="run:N", opacity=faint,
             tooltip=[*told, alt.Tooltip("epoch:Q"), alt.Tooltip(f"{name}:Q", title=title)],
         ).properties(name=name, title=f"{title.partition(',')[0]} over the epochs")
-        for name, title in (("memorized", MEMORIZED), ("accuracy", ACCURACY))
+        for name, title in TITLES.items()
     ]  # fmt: skip
     figure = alt.concat(ends, *over, columns=3, data=alt.Data(name="runs"))
     figure = figure.configure_legend(orient="bottom").configure_view(continuousWidth=250, continuousHeight=260)

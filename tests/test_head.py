@@ -1,0 +1,118 @@
+"""The dense layer over features: what it finds of wrong labels whose truth is known, and what its check lets through."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from elrkit.catalogue import head
+from elrkit.config import ConfigError
+
+CLASSES = tuple("abcdefgh")
+
+
+def products(n=1600, d=24, apart=1.0, wrong=0.15, seed=0):
+    """(rows, labels, truth): a cluster a category in d dimensions, a share of the labels redrawn to another one."""
+    draw = np.random.default_rng(seed)
+    truth = draw.integers(len(CLASSES), size=n)
+    centres = np.random.default_rng(99).normal(size=(len(CLASSES), d)) * apart
+    rows = (centres[truth] + draw.normal(size=(n, d))).astype(np.float32)
+    labels = truth.copy()
+    bad = draw.permutation(n)[: int(wrong * n)]
+    labels[bad] = (labels[bad] + draw.integers(1, len(CLASSES), size=len(bad))) % len(CLASSES)
+    return rows, labels, truth
+
+
+@pytest.fixture(scope="module")
+def audited():
+    rows, labels, truth = products()
+    return head.audit(rows, labels, CLASSES, "eye"), labels, truth
+
+
+def test_wrong_labels_come_first_and_their_share_is_known(audited):
+    found, labels, truth = audited
+    assert average_precision_score(labels != truth, found.suspicion) > 0.95
+    assert found.wrong.low <= 0.15 <= found.wrong.high
+    assert found.wrong.high - found.wrong.low < 0.08
+    others = found.probabilities.copy()
+    others[np.arange(len(labels)), labels] = -1
+    assert (others.argmax(1) == truth)[labels != truth].mean() > 0.9
+
+
+def test_confidence_is_the_share_that_is_wrong():
+    rows, labels, truth = products(4000, apart=0.45, wrong=0.25, seed=1)
+    found, bad = head.audit(rows, labels, CLASSES), labels != truth
+    assert found.confidence.mean() == pytest.approx(0.25, abs=0.05)
+    for low, high in ((0.0, 0.3), (0.3, 0.7), (0.7, 1.01)):
+        part = (found.confidence >= low) & (found.confidence < high)
+        assert part.sum() > 50
+        assert bad[part].mean() == pytest.approx(found.confidence[part].mean(), abs=0.12)
+
+
+def test_the_same_call_finds_the_same(audited):
+    rows, labels, _ = products()
+    again = head.audit(rows, labels, CLASSES, "eye")
+    assert (again.suspicion == audited[0].suspicion).all()
+
+
+def test_the_estimated_share_is_exact_where_right_ones_never_score_high():
+    draw = np.random.default_rng(0)
+    made = draw.uniform(0.5, 1, 4000)
+    own = np.concatenate([draw.uniform(0.5, 1, 300), draw.uniform(0, 0.5, 2700)])
+    found = head.estimated_share(own, made, draw)
+    assert found.mean == pytest.approx(0.1, abs=0.01)
+    assert found.low <= 0.1 <= found.high
+
+
+def test_the_check_lets_the_asked_share_through_and_catches_wrong_ones(audited):
+    model = audited[0].model
+    rows, labels, truth = products(3000, seed=2)
+    right = labels == truth
+    for share in (0.8, 0.95):
+        found = head.check(model, rows, labels, share)
+        assert (found.suspicion <= head.passing(model, share).threshold)[right].mean() == pytest.approx(share, abs=0.03)
+        caught = (found.suspicion > head.passing(model, share).threshold)[~right].mean()
+        assert caught == pytest.approx(head.passing(model, share).caught, abs=0.08)
+    looked = found.verdict == "look"
+    assert (found.alternatives[looked & ~right, 0] == truth[looked & ~right]).mean() > 0.9
+    assert (found.verdict == "unlike").mean() < 0.04
+    assert (np.diff(found.chance, axis=1) <= 0).all()
+
+
+def test_strangers_unread_photos_and_unknown_categories_are_told(audited):
+    model = audited[0].model
+    rows, labels, _ = products(300, seed=3)
+    strange = np.random.default_rng(4).normal(size=rows.shape).astype(np.float32) * 3
+    assert (head.check(model, strange, labels).verdict == "unlike").mean() > 0.3
+    unread = np.full_like(rows[:2], np.nan)
+    assert (head.check(model, unread, labels[:2]).verdict == "unlike").all()
+    unknown = head.check(model, rows, np.full(len(rows), -1))
+    assert set(unknown.verdict) <= {"look", "unlike"}
+    assert (unknown.alternatives[:, 0] >= 0).all()
+
+
+def test_a_model_is_one_file(audited, tmp_path):
+    model = audited[0].model
+    path = tmp_path / "model.safetensors"
+    head.save_model(model, path)
+    again = head.load_model(path)
+    assert (again.classes, again.backbone, again.wrong_share) == (CLASSES, "eye", model.wrong_share)
+    rows, labels, _ = products(50, seed=5)
+    one, other = (head.check(each, rows, labels) for each in (model, again))
+    assert (one.verdict == other.verdict).all()
+    assert [each.name for each in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 40, b'\x08\0\0\0\0\0\0\0{"a":1}]', None])
+def test_what_is_no_model_is_named(content, tmp_path):
+    path = tmp_path / "other.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"other\.safetensors"):
+        head.load_model(path)
+
+
+def test_too_few_products_and_bad_shares_are_refused(audited):
+    with pytest.raises(ConfigError, match="8 products of 1 categories"):
+        head.audit(np.ones((8, 3), np.float32), np.zeros(8, np.int64), ("a", "b"))
+    with pytest.raises(ConfigError, match="let_through=1"):
+        head.passing(audited[0].model, 1.0)
