@@ -36,8 +36,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from elrkit import data, train
 from elrkit.config import RunConfig
-from elrkit.pace import training_steps
 from elrkit.precision import rounds
+from elrkit.train import training_steps
 
 HERE = Path(__file__).resolve().parent
 WINDOWS = 3  # timed one after the other; their spread is the noise of the measurement

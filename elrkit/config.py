@@ -16,6 +16,7 @@ import hashlib
 import itertools
 import json
 import math
+import reprlib
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -261,13 +262,14 @@ def one_line(error: ValidationError, fields: dict[str, FieldInfo]) -> str:
     """Pydantic's findings about a model with these fields as one line: field=value: what it should be."""
     parts = []
     for finding in error.errors():
-        name, said = ".".join(map(str, finding["loc"][:1])), finding["msg"].removeprefix("Input ")
+        name, said = ".".join(map(str, finding["loc"])), finding["msg"].removeprefix("Input ")
+        value = "" if finding["type"] == "missing" else f"={reprlib.repr(finding['input'])}"
         if finding["type"] == "value_error":  # of a check of ours, whose text is whole; a field's own lacks the name
             parts.append(f"{name}: {finding['ctx']['error']}".removeprefix(": "))
         elif finding["type"] == "extra_forbidden":
             parts.append(f"{name}: unknown field; allowed are {', '.join(fields)}")
         else:
-            parts.append(f"{name}={finding['input']!r}: {said[0].lower()}{said[1:]}")
+            parts.append(f"{name}{value}: {said[0].lower()}{said[1:]}")
     return "; ".join(dict.fromkeys(parts))
 
 

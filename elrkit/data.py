@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from elrkit.config import BUILT_IN_TRAIN_SIZES
-from elrkit.folders import data_root as data_root
+from elrkit.records import data_root as data_root
 
 # Per-channel mean and deviation of the training images scaled to [0, 1], as used by Liu et al.'s code.
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)

@@ -20,11 +20,11 @@ from elrkit.config import RunConfig
 from elrkit.precision import describe_device, is_out_of_memory, rounds, versions
 from elrkit.problem import Problem, label_outcomes, set_up
 from elrkit.records import SCHEMA
-from elrkit.trainer import Trainer, learning_rate, network, predict
+from elrkit.trainer import Trainer, learning_rate, network, predict, training_steps
 
 __all__ = [
     "OutOfMemory", "Problem", "Progress", "Stopped", "Trainer", "describe_device", "fine_tune", "fit", "label_outcomes",
-    "learning_rate", "load_outcome", "predict", "predict_test", "set_up", "versions",
+    "learning_rate", "load_outcome", "predict", "predict_test", "set_up", "training_steps", "versions",
 ]  # fmt: skip
 
 
@@ -211,14 +211,14 @@ def _record(
 
 def _outcome(trainer: Trainer) -> dict[str, Any]:
     """What later steps need of a finished run and a record has no room for: see `load_outcome`."""
-    logits = predict(trainer.model, trainer.images, trainer.config.precision)
+    logits = predict(trainer.model, trainer.train.images, trainer.config.precision)
     return {
         "run_id": trainer.config.run_id,
         "model": trainer.model.state_dict(),
-        "averaged": trainer.averaged.state_dict() if trainer.averaged is not None else None,
-        "targets": trainer.elr.targets.cpu() if trainer.elr is not None else None,
+        "averaged": trainer.averaged and trainer.averaged.state_dict(),
+        "targets": trainer.elr and trainer.elr.targets.cpu(),
         "probabilities": logits.softmax(dim=1).cpu(),
         "index": torch.from_numpy(trainer.problem.index),
-        "given": trainer.given.cpu(),
-        "truth": trainer.truth.cpu(),
+        "given": trainer.train.given.cpu(),
+        "truth": trainer.train.truth.cpu(),
     }

@@ -224,7 +224,7 @@ ERRORS = [  # each names the field and its value; what a choice excludes is told
     ({"schedule": "linear"}, "schedule='linear': should be 'multistep', 'cosine' or 'constant'"),
     ({"schedule": "multistep", "milestones": (4, 2)}, "milestones=(4, 2): allowed are epochs from 0, each larger than"),
     ({"schedule": "multistep", "milestones": (-1, 2)}, "milestones=(-1, 2): allowed are epochs from 0, each larger"),
-    ({"schedule": "multistep", "milestones": ["a"]}, "milestones='a': should be a valid integer"),
+    ({"schedule": "multistep", "milestones": ["a"]}, "milestones.0='a': should be a valid integer"),
     ({"schedule": "multistep", "gamma": 0}, "gamma=0: should be greater than 0"),
     ({"schedule": "cosine", "restart_epochs": 0}, "restart_epochs=0: should be greater than or equal to 1"),
     ({"schedule": "cosine", "eta_min": 0.5}, "eta_min=0.5: allowed is at most lr=0.02"),

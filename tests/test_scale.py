@@ -90,10 +90,9 @@ def test_a_lost_node_loses_no_run(store, cluster, one_thread):
     warm_up = ray.remote(scale._train)  # with a deadline in the past
     strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes()]
     tasks = [
-        warm_up.options(scheduling_strategy=strategy).remote(configs[0].to_json(), {}, 1, 0.0, {})
-        for strategy in strategies
+        warm_up.options(scheduling_strategy=strategy).remote(configs[0], {}, 1, 0.0, {}) for strategy in strategies
     ]
-    assert ray.get(tasks) == [("stopped", None)] * 2
+    assert [ended.kind for ended in ray.get(tasks)] == ["stopped"] * 2
     lost = []
 
     def lose_a_node() -> None:
@@ -129,11 +128,10 @@ def test_nothing_missing_starts_nothing(store, monkeypatch):
 
 
 def test_a_task_says_why_it_has_no_record(store, one_thread):
-    absent = RunConfig(dataset="absent.npz").to_json()
-    kind, reason = scale._train(absent, {}, 1, None, {})
-    assert kind == "failed"
-    assert "no such file" in reason
-    assert scale._train(plan(1, epochs=1)[0].to_json(), {}, 1, time.time() - 1, {}) == ("stopped", None)
+    failed = scale._train(RunConfig(dataset="absent.npz"), {}, 1, None, {})
+    assert failed.kind == "failed"
+    assert "no such file" in failed.detail
+    assert scale._train(plan(1, epochs=1)[0], {}, 1, time.time() - 1, {}).kind == "stopped"
 
 
 def test_a_stopped_task_goes_on_from_its_checkpoint(store, monkeypatch, one_thread):
@@ -142,8 +140,7 @@ def test_a_stopped_task_goes_on_from_its_checkpoint(store, monkeypatch, one_thre
     clock = itertools.count()  # one tick each time it is read, which is once a step of 24
     with monkeypatch.context() as patched:
         patched.setattr(scale, "time", SimpleNamespace(time=lambda: next(clock), monotonic=time.monotonic))
-        assert scale._train(config.to_json(), {}, 1, 12, {"device": "cpu"}) == ("stopped", None)
+        assert scale._train(config, {}, 1, 12, {"device": "cpu"}).kind == "stopped"
     assert (records.state_dir(config) / "checkpoint.pt").exists()
-    kind, record = scale._train(config.to_json(), {}, 1, None, {"device": "cpu"})
-    assert kind == "record"
-    assert records.comparable(record) == records.comparable(whole)
+    ended = scale._train(config, {}, 1, None, {"device": "cpu"})
+    assert records.comparable(ended.detail) == records.comparable(whole)

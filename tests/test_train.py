@@ -132,8 +132,8 @@ def log_softmax(z):
 
 def test_an_epoch_takes_each_image_once_and_remembers_its_predictions(digits):
     trainer, seen, guessed = trainer_of(tiny(augmentation="fresh"), digits), [], torch.full((190,), -1)
-    batch = trainer.images.batch
-    trainer.images.batch = lambda index, *rest: seen.append(index.clone()) or batch(index, *rest)
+    batch = trainer.train.images.batch
+    trainer.train.images.batch = lambda index, *rest: seen.append(index.clone()) or batch(index, *rest)
     trainer.model.register_forward_hook(lambda m, i, out: guessed.__setitem__(seen[-1], out.argmax(dim=1)))
     for _ in range(trainer.steps):
         trainer.step()
@@ -344,10 +344,10 @@ def test_progress_counts_up(digits, monkeypatch):
 
 def test_prediction_restores_the_mode_and_is_float32(digits):
     trainer = trainer_of(tiny(), digits)
-    logits = train.predict(trainer.model, trainer.test_images, "bfloat16")
+    logits = train.predict(trainer.model, trainer.test.images, "bfloat16")
     assert trainer.model.training
     assert logits.dtype == torch.float32
-    exact = train.predict(trainer.model, trainer.test_images)
+    exact = train.predict(trainer.model, trainer.test.images)
     assert not logits.equal(exact)
     torch.testing.assert_close(logits, exact, atol=0.1, rtol=0.1)
 
@@ -420,10 +420,10 @@ def test_rounded_values_are_those_of_torchs_autocast(digits, dtype, scale, unit)
 
     def run(context):
         trainer = trainer_of(tiny(width=16, batch_size=64), digits)
-        images = trainer.images.batch(torch.arange(64), None, None)
+        images = trainer.train.images.batch(torch.arange(64), None, None)
         with context:
             logits = trainer.model(images)
-        (losses.cross_entropy(logits.float(), trainer.given[:64]) * scale).backward()
+        (losses.cross_entropy(logits.float(), trainer.train.given[:64]) * scale).backward()
         statistics = [b for b in trainer.model.buffers() if b.is_floating_point()]
         return logits.detach().float(), statistics, [p.grad / scale for p in trainer.model.parameters()]
 
