@@ -126,7 +126,7 @@ def random_images(count: int) -> data.Dataset:
     labels = torch.randint(0, CLASSES, (count,), generator=generator)
     names = tuple(map(str, range(CLASSES)))
     test = images[:1], labels[:1]
-    return data.Dataset("random", images, labels, *test, names, data.CIFAR10_MEAN, data.CIFAR10_STD, labels, labels[:1])
+    return data.Dataset("random", images, labels, *test, names, *data.CIFAR["cifar10"], labels, labels[:1])
 
 
 def gflop_per_image(case: Case) -> float:
