@@ -156,12 +156,20 @@ def read(path: Path) -> dict[str, Any]:
     if path.exists() and not path.is_file():  # a pipe would be waited for
         raise RecordError(f"{path}: not a regular file")
     try:
-        record = json.loads(path.read_text("utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: not readable as JSON ({error})") from None
-    return check(record, str(path))
+    except OSError as error:
+        raise RecordError(f"{path}: not readable ({error.strerror})") from None
+    return _parse(content, str(path))
+
+
+def _parse(content: bytes, name: str) -> dict[str, Any]:
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{name}: not readable as JSON ({error})") from None
+    return check(record, name)
 
 
 def find(config: RunConfig) -> dict[str, Any] | None:
@@ -401,11 +409,8 @@ def import_tar(path: Path) -> tuple[list[str], list[str], list[str]]:
 def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> dict[str, Any]:
     if member.size > 16 * 2**20:
         raise RecordError(f"{name}: {member.size} bytes, too large for a record")
-    try:
-        file = archive.extractfile(member)
-        record = check(json.loads(file.read() if file else b""), name)
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{name}: not readable as JSON ({error})") from None
+    file = archive.extractfile(member)
+    record = _parse(file.read() if file else b"", name)
     if not {"elrkit", "torch", "python"} <= record["versions"].keys():
         raise RecordError(f"{name}: its versions lack elrkit, torch or python")
     return record
