@@ -16,19 +16,15 @@ from typing import Annotated, Any
 import tyro
 
 from elrkit import records
-from elrkit.config import BUILT_IN_TRAIN_SIZES, ConfigError, LossFields, RunConfig
+from elrkit.config import BUILT_IN_TRAIN_SIZES, ConfigError, RunConfig
 from elrkit.losses import LOSSES
 
-# RunConfig's fields as flags, each with its description; RunConfig itself checks them, in its own words. The losses'
-# parameters stand behind the loss.
-_own = list(RunConfig.__annotations__)
-_place = _own.index("loss") + 1
-_fields = {name: RunConfig.model_fields[name] for name in (*_own[:_place], *LossFields.model_fields, *_own[_place:])}
+# RunConfig's fields as flags, each with its description; RunConfig itself checks them, in its own words.
 RunFlags = dataclasses.make_dataclass(
     "RunFlags",
     [
         (name, Annotated[f.annotation, tyro.conf.arg(help=f.description)], dataclasses.field(default=f.default))
-        for name, f in _fields.items()
+        for name, f in RunConfig.model_fields.items()
     ],
 )
 

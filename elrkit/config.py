@@ -17,10 +17,10 @@ import itertools
 import json
 import math
 import reprlib
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from elrkit.losses import LOSSES, defaults
@@ -44,24 +44,7 @@ class ConfigError(ValueError):
     """A setting that cannot be honoured; one line that names the field, its value and what is allowed."""
 
 
-if TYPE_CHECKING:
-    LossName = str
-    LossFields = BaseModel
-else:
-    # The losses' names and parameters as `losses.LOSSES` has them; a parameter that the loss does not use is None.
-    LossName = Literal[tuple(LOSSES)]
-    _USERS = {
-        name: [loss for loss, row in LOSSES.items() if name in row.parameters]
-        for row in LOSSES.values() for name in row.parameters
-    }  # fmt: skip
-    _PARAMETERS = {name: LOSSES[users[0]].parameters[name] for name, users in _USERS.items()}
-    LossFields = create_model("LossFields", **{
-        name: (float | None, Field(None, description=f"{', '.join(_USERS[name])}: {p.description}", **p.bounds))
-        for name, p in _PARAMETERS.items()
-    })  # fmt: skip
-
-
-class RunConfig(LossFields):
+class RunConfig(BaseModel):
     """One training, frozen. Raises `ConfigError` on construction when a field is not allowed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=True, allow_inf_nan=False)
@@ -84,7 +67,15 @@ class RunConfig(LossFields):
     # Below 8, a CPU with AVX2 alone corrupts memory: oneDNN's strided 1x1 convolution (uxlfoundation/oneDNN#6035).
     width: int | None = Field(None, ge=8, le=1024, description="channels of small_resnet's first block")
     stem_stride: int | None = Field(None, ge=1, le=2, description="stride of small_resnet's first convolution")
-    loss: LossName = Field("ce", description="training loss")
+    loss: Literal["ce", "elr", "sce", "nce_rce", "gce"] = Field("ce", description="training loss")
+    # Of a loss that does not use it, a parameter is None.
+    beta: float | None = Field(None, ge=0, lt=1, description="elr: temporal ensembling of the targets")
+    lam: float | None = Field(None, ge=0, description="elr: weight of the regularizer (lambda)")
+    loss_alpha: float | None = Field(None, ge=0, description="sce, nce_rce: weight of the first (active) term")
+    loss_beta: float | None = Field(None, ge=0, description="sce, nce_rce: weight of the second (passive) term")
+    loss_q: float | None = Field(
+        None, gt=0, le=1, description="gce: from cross-entropy (towards 0) to absolute error (1)"
+    )
     optimizer: Literal["sgd", "adam"] = Field("sgd", description="optimizer")
     lr: float = Field(0.02, gt=0, description="initial learning rate")
     momentum: float | None = Field(None, ge=0, lt=1, description="sgd: momentum")
@@ -141,12 +132,12 @@ class RunConfig(LossFields):
                 elif name not in given:
                     values[name] = default
 
+        of_loss = defaults(self.loss, self.dataset)
         imply(self.train_size != BUILT_IN_TRAIN_SIZES.get(self.dataset), train_size=None)
         digits = self.dataset == "digits"
         imply(self.model == "small_resnet", width=16 if digits else 32, stem_stride=1 if digits else 2)
-        of_loss = defaults(self.loss, self.dataset)
-        for name in LossFields.model_fields:
-            imply(name in of_loss, **{name: of_loss.get(name)})
+        imply(False, **{name: None for row in LOSSES.values() for name in row.parameters.keys() - of_loss.keys()})
+        imply(True, **of_loss)
         imply(self.optimizer == "sgd", momentum=0.9)
         imply(self.sam_rho != 0, sam_adaptive=False, sam_double_update=False)
         # Without targets "both" says the same as "batch_norm".

@@ -236,7 +236,7 @@ ERRORS = [  # each names the field and its value; what a choice excludes is told
     ({"eval_every": 0}, "eval_every=0: should be greater than or equal to 1"),
     ({"test_every": 0}, "test_every=0: should be greater than or equal to 1"),
     ({"seed": 1.5}, "seed=1.5: should be a valid integer"),
-    ({"learning_rate": 0.1}, "learning_rate: unknown field; allowed are beta, lam"),
+    ({"learning_rate": 0.1}, "learning_rate: unknown field; allowed are dataset, train_size"),
     ("{", "config: not valid JSON"),
     ("[1, 2]", "config='[1, 2]': allowed is one JSON object"),
     ('{"lr": NaN}', "lr=nan: should be a finite number"),
