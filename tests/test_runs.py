@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from processes import PATIENCE_SECONDS, context, end, start, wait_until
+from small_dataset import write_dataset
 
 from elrkit import checkpoints, data, pace, records, runner, train
 from elrkit.config import ConfigError, RunConfig
@@ -237,12 +238,9 @@ def test_an_estimate_grows_with_the_work(tmp_path, monkeypatch):
     assert runner.estimate_seconds([one, one.with_(seed=1)], jobs=2) == pytest.approx(seconds)
     assert asked == [(8, 8, 1)] * 2  # one measurement for each kind of run and call
     assert runner.estimate_seconds([one], jobs=8) == pytest.approx(seconds)  # there is one job to do
-    images, labels = np.zeros((40, 16, 16, 3), dtype=np.uint8), np.arange(40) % 2
-    np.savez(tmp_path / "own.npz", train_images=images, train_labels=labels, test_images=images[:4],
-             test_labels=labels[:4], class_names=np.array(["a", "b"]))  # fmt: skip
-    own = one.with_(dataset=str(tmp_path / "own.npz"), batch_size=10)
-    assert runner.estimate_seconds([own]) == pytest.approx(10 * 40 / 1000 + (10 * 4 + 2 * 40) / 4000)
-    assert asked[-1] == (16, 16, 3)
+    own = one.with_(dataset=write_dataset(tmp_path / "own.npz"), batch_size=10)
+    assert runner.estimate_seconds([own]) == pytest.approx(10 * 60 / 1000 + (10 * 9 + 2 * 60) / 4000)
+    assert asked[-1] == (8, 8, 3)
 
 
 @pytest.mark.parametrize(("model", "images"), [("small_resnet", 4 * 64), ("resnet34", 8)])
