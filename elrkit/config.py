@@ -324,9 +324,8 @@ def cifar10_recipe(
     fields = dict(
         dataset="cifar10", model="resnet34", loss=loss, noise_rate=noise_rate, schedule=schedule, seed=seed,
         noise_seed=seed, epochs=120, batch_size=128, lr=0.02, augmentation="fresh", precision="bfloat16",
+        milestones=(40, 80) if schedule == "multistep" else None,
     )  # fmt: skip
-    if schedule == "multistep":
-        fields["milestones"] = (40, 80)
     return RunConfig(**{**fields, **changes})
 
 
@@ -337,7 +336,6 @@ def cifar100_recipe(
 
     ELR uses beta 0.9 and lambda 7.
     """
-    longer = {"dataset": "cifar100", "epochs": 150}
-    if schedule == "multistep":
-        longer["milestones"] = (80, 120)
-    return cifar10_recipe(loss, noise_rate, schedule, seed, **{**longer, **changes})
+    milestones = (80, 120) if schedule == "multistep" else None
+    fields = {"dataset": "cifar100", "epochs": 150, "milestones": milestones, **changes}
+    return cifar10_recipe(loss, noise_rate, schedule, seed, **fields)

@@ -99,9 +99,7 @@ def train_missing(
             options = {**options, "jobs": jobs}
             with _threads(threads):
                 if jobs == 1:
-                    for config in ready:
-                        if not stop():
-                            train_one(config, stop, on_event, **options)
+                    _train_in_turn(ready, stop, on_event, options)
                 else:
                     _train_in_processes(ready, jobs, threads, stop, on_event, options)
                 _wait_for_others(ready, stop, on_event, options)
@@ -278,11 +276,7 @@ def _check_writable(folder: Path, variable: str) -> None:
 
 def _default_threads(configs: Sequence[RunConfig], jobs: int) -> int:
     small = all(config.model == "small_resnet" for config in configs)
-    return 1 if small else max(1, _cores() // jobs)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if small else max(1, len(os.sched_getaffinity(0)) // jobs)
 
 
 @contextmanager
@@ -324,14 +318,23 @@ def _stopping(budget_seconds: float | None) -> Iterator[Stop]:
         raise KeyboardInterrupt
 
 
+def _train_in_turn(
+    todo: Sequence[RunConfig], should_stop: Callable[[], bool], on_event: OnEvent, options: dict[str, Any]
+) -> None:
+    """Train one run after the other; skip what is done or held by others."""
+    for config in todo:
+        if should_stop():
+            break
+        train_one(config, should_stop, on_event, **options)
+
+
 def _train_in_processes(
     todo: Sequence[RunConfig], jobs: int, threads: int, stop: Stop, on_event: OnEvent, options: dict[str, Any]
 ) -> None:
     context = multiprocessing.get_context("spawn")  # fork is not safe with torch's threads and CUDA
     events, stopping = context.Queue(), context.Event()
-    texts = [config.to_json() for config in todo]
     processes = [
-        context.Process(target=_worker, args=(texts, threads, options, events, stopping, os.getpid()), daemon=True)
+        context.Process(target=_worker, args=(todo, threads, options, events, stopping, os.getpid()), daemon=True)
         for _ in range(jobs)
     ]
     for process in processes:
@@ -349,8 +352,10 @@ def _train_in_processes(
             log.error("a training process ended with exit code %s; its run can be resumed", process.exitcode)
 
 
-def _worker(texts: list[str], threads: int, options: dict[str, Any], events: Any, stopping: Any, parent: int) -> None:
-    """Take runs from the plan until none is left: skip what is done or held by others."""
+def _worker(
+    todo: Sequence[RunConfig], threads: int, options: dict[str, Any], events: Any, stopping: Any, parent: int
+) -> None:
+    """A process that trains what is left of the plan."""
     # Both come from the parent through `stopping`; a scheduler or terminal may send them to every process of the group.
     terminated = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())
@@ -360,10 +365,7 @@ def _worker(texts: list[str], threads: int, options: dict[str, Any], events: Any
     def should_stop() -> bool:
         return terminated.is_set() or stopping.is_set() or os.getppid() != parent
 
-    for text in texts:
-        if should_stop():
-            break
-        train_one(RunConfig.from_json(text), should_stop, events.put, **options)
+    _train_in_turn(todo, should_stop, events.put, options)
     events.close()
     events.join_thread()
 
@@ -380,7 +382,7 @@ def load_or_train(configs: Sequence[RunConfig], *, jobs: int | None = None, **op
     if todo := missing(configs):
         for name in {config.dataset for config in todo}:
             dataset(name)
-        jobs = jobs or (1 if torch.cuda.is_available() else min(_cores(), len(todo)))
+        jobs = jobs or (1 if torch.cuda.is_available() else min(len(os.sched_getaffinity(0)), len(todo)))
         announce(todo, jobs)
         with progress.display(len(todo)) as show:
             left = train_missing(todo, jobs=jobs, on_event=show, **options)

@@ -20,11 +20,11 @@ from elrkit.config import RunConfig
 from elrkit.precision import describe_device, is_out_of_memory, rounds, versions
 from elrkit.problem import Problem, label_outcomes, set_up
 from elrkit.records import SCHEMA
-from elrkit.trainer import Trainer, learning_rate, network, predict, training_steps
+from elrkit.trainer import Trainer, learning_rate, network, predict
 
 __all__ = [
     "OutOfMemory", "Problem", "Progress", "Stopped", "Trainer", "describe_device", "fine_tune", "fit", "label_outcomes",
-    "learning_rate", "load_outcome", "predict", "predict_test", "set_up", "training_steps", "versions",
+    "learning_rate", "load_outcome", "predict", "predict_test", "set_up", "versions",
 ]  # fmt: skip
 
 
@@ -51,7 +51,6 @@ def fit(
     config: RunConfig,
     *,
     dataset: data.Dataset | None = None,
-    root: str | Path | None = None,
     device: str | torch.device | None = None,
     compiled: bool = False,
     state_dir: str | Path | None = None,
@@ -62,7 +61,7 @@ def fit(
 ) -> dict[str, Any]:
     """Train one run and return its record, a dict of plain JSON values.
 
-    dataset             already loaded; else `config.dataset` is loaded from `root`
+    dataset             already loaded; else `config.dataset` is loaded
     device              cuda where there is one, else cpu
     compiled            train through torch.compile (worth its start-up on long runs)
     state_dir           folder for checkpoints and, at the end, outcome.pt (weights, targets, labels); None: none
@@ -76,8 +75,8 @@ def fit(
     record but for `timing`, bit for bit, however often it was stopped and resumed.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dataset = dataset or data.load(config.dataset, root)
-    problem = set_up(config, dataset, root)
+    dataset = dataset or data.load(config.dataset)
+    problem = set_up(config, dataset)
     checkpoints = Checkpoints(Path(state_dir)) if state_dir else None
 
     def build() -> Trainer:

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from elrkit import data, losses, sam
 from elrkit.config import RunConfig
 from elrkit.precision import autocast, rounds
-from elrkit.problem import Problem, label_outcomes, set_up
+from elrkit.problem import Problem, label_outcomes
 
 EVALUATION_BATCH = {"cpu": 500, "cuda": 5000}
 
@@ -300,22 +299,3 @@ def network(config: RunConfig, dataset: data.Dataset) -> nn.Module:
 
     channels = dataset.train_images.shape[3]
     return models.build(config.model, dataset.num_classes, channels, config.width, config.stem_stride)
-
-
-def training_steps(
-    config: RunConfig, dataset: data.Dataset, device: str | torch.device, compiled: bool = False
-) -> Iterator[None]:
-    """The steps of `fit`, one for each `next()`, without evaluation or end: to be timed or profiled.
-
-    The model is built, and with `compiled` compiled, by the first `next()`. On a GPU a step is only queued when it
-    comes back, so synchronize before reading a clock.
-    """
-    trainer = Trainer(config, dataset, set_up(config, dataset), torch.device(device), compiled)
-    trainer.model.train()
-    while True:
-        trainer.start_epoch()
-        while trainer.step_in_epoch < trainer.steps:
-            trainer.step()
-            yield
-        trainer.epoch += 1
-        trainer.step_in_epoch = 0

@@ -368,14 +368,14 @@ def test_a_signal_leaves_a_checkpoint_and_a_rerun_the_same_record(tmp_path, digi
     assert not checkpoint.exists()
 
 
-def work(texts, events, stop):
-    runner._worker(texts, 1, {"checkpoint_seconds": 0.0}, events, stop, os.getppid())
+def work(configs, events, stop):
+    runner._worker(configs, 1, {"checkpoint_seconds": 0.0}, events, stop, os.getppid())
 
 
 def test_a_worker_that_is_sent_the_signal_too_stops_cleanly():
     """A scheduler ends all processes of a group, not the first alone."""
     events, stop = context.Queue(), context.Event()
-    process = start(work, [LONG.to_json(), tiny().to_json()], events, stop)
+    process = start(work, [LONG, tiny()], events, stop)
     wait_until((records.state_dir(LONG) / "checkpoint.pt").exists, process)
     os.kill(process.pid, signal.SIGINT)  # Ctrl-C goes to all as well, but the parent decides
     os.kill(process.pid, signal.SIGTERM)
