@@ -16,10 +16,7 @@ from elrkit.config import RunConfig
 FLAGS = ["--epochs", "1", "--width", "8", "--batch-size", "20"]
 
 
-@pytest.fixture(autouse=True)
-def no_evidence(tmp_path, monkeypatch):
-    """Out of the checkout, whose records are evidence."""
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("no_evidence")
 
 
 # train

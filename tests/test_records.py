@@ -13,14 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_dataset import tiny
 
 from elrkit import records, runner, train
 from elrkit.config import RunConfig, cifar10_recipe
 from elrkit.records import comparable
-
-
-def tiny(**changes):
-    return RunConfig(**{"train_size": 190, "width": 8, "epochs": 2, "noise_rate": 0.4, "lr": 0.05, **changes})
 
 
 @pytest.fixture(scope="session")
@@ -43,10 +40,7 @@ def record(trained):
     return copy.deepcopy(trained)
 
 
-@pytest.fixture(autouse=True)
-def no_evidence(tmp_path, monkeypatch):
-    """Out of the checkout, whose records are evidence."""
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("no_evidence")
 
 
 @pytest.fixture

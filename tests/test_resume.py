@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from processes import end, start, wait_until
+from small_dataset import tiny
 
 from elrkit import checkpoints, data, train
 from elrkit.config import RunConfig
@@ -32,8 +33,7 @@ RECIPES = {
 
 
 def recipe(name, **changes):
-    fields = {"train_size": 190, "width": 8, "epochs": EPOCHS, "noise_rate": 0.4, "lr": 0.05}
-    return RunConfig(**fields | RECIPES[name] | changes)
+    return tiny(**{"epochs": EPOCHS, **RECIPES[name], **changes})
 
 
 def after(steps):

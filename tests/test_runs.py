@@ -10,24 +10,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from processes import PATIENCE_SECONDS, context, end, start, wait_until
-from small_dataset import write_dataset
+from small_dataset import tiny, write_dataset
 
 from elrkit import checkpoints, data, pace, records, runner, train
 from elrkit.config import ConfigError, RunConfig
 from elrkit.records import comparable
 
-
-def tiny(**changes):
-    return RunConfig(**{"train_size": 190, "width": 8, "epochs": 2, "noise_rate": 0.4, "lr": 0.05, **changes})
-
-
 LONG = tiny(epochs=10_000)  # minutes: to be stopped
 
 
-@pytest.fixture(autouse=True)
-def no_evidence(tmp_path, monkeypatch):
-    """Out of the checkout, whose records are evidence."""
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("no_evidence")
 
 
 def collected():

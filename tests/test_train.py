@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_dataset import tiny
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, MultiStepLR
 
@@ -20,11 +21,6 @@ from elrkit.records import comparable
 from elrkit.train import fit, label_outcomes, learning_rate, set_up
 
 OUTCOMES = ("right_correct", "right_other", "wrong_correct", "wrong_memorized", "wrong_other")
-
-
-def tiny(**changes):
-    """Three steps of 64, 64 and 62 images an epoch."""
-    return RunConfig(**{"train_size": 190, "width": 8, "epochs": 2, "noise_rate": 0.4, "lr": 0.05, **changes})
 
 
 def trainer_of(config, dataset):
