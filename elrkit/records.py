@@ -88,19 +88,21 @@ def _path_below(store: Path, config: RunConfig) -> Path:
     return store / folder / f"{config.run_id}.json"
 
 
-class _Data(BaseModel):
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Data(_Part):
     classes: int | None = None
     realized_noise_rate: float | None = Field(None, ge=0, le=1)
 
 
-class _Timing(BaseModel):
+class _Timing(_Part):
     images_per_second: list[float] = []
 
 
-class _Record(BaseModel):
+class _Record(_Part):
     """The parts of a record and their types; None in a curve stands for what was not evaluated or not finite."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     version: Literal[1] = Field(alias="schema")  # SCHEMA
     run_id: str
@@ -124,10 +126,9 @@ def check(record: Any, name: str) -> dict[str, Any]:
         raise RecordError(f"{name}: not a JSON object")
     try:
         parts = _Record.model_validate(record)
+        config = RunConfig(**parts.config)
     except ValidationError as error:
         raise RecordError(f"{name}: {one_line(error, _Record.model_fields)}") from None
-    try:
-        config = RunConfig(**parts.config)
     except (ConfigError, TypeError) as error:
         raise RecordError(f"{name}: config not valid ({error})") from None
     curves, finished = parts.curves, parts.status == "finished"

@@ -134,6 +134,7 @@ SPOILED = {
     "data.realized_noise_rate=1.5: should be less than or equal to 1": {"data.realized_noise_rate": 1.5},
     "data lack the number of classes": {"data.classes": GONE},
     "timing.images_per_second=3: should be a valid list": {"timing.images_per_second": 3},
+    "timing.images_per_second.0='3': should be a valid number": {"timing.images_per_second": ["3"]},
     "timing=[]: should be a valid dictionary": {"timing": []},
     "versions: field required": {"versions": GONE},
 }
