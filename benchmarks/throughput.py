@@ -36,7 +36,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from elrkit import data, train
 from elrkit.config import RunConfig
-from elrkit.pace import training_steps
 from elrkit.precision import rounds
 
 HERE = Path(__file__).resolve().parent
@@ -126,7 +125,7 @@ def random_images(count: int) -> data.Dataset:
     labels = torch.randint(0, CLASSES, (count,), generator=generator)
     names = tuple(map(str, range(CLASSES)))
     test = images[:1], labels[:1]
-    return data.Dataset("random", images, labels, *test, names, data.CIFAR10_MEAN, data.CIFAR10_STD, labels, labels[:1])
+    return data.Dataset("random", images, labels, *test, names, *data.CIFAR["cifar10"], labels, labels[:1])
 
 
 def gflop_per_image(case: Case) -> float:
@@ -229,6 +228,25 @@ def _pace(steps: Iterator[None], device: str) -> float:
         next(steps)
     synchronize(device)
     return (time.perf_counter() - started) / count
+
+
+def training_steps(
+    config: RunConfig, dataset: data.Dataset, device: str | torch.device, compiled: bool = False
+) -> Iterator[None]:
+    """The steps of `fit`, one for each `next()`, without evaluation or end: to be timed or profiled.
+
+    The model is built, and with `compiled` compiled, by the first `next()`. On a GPU a step is only queued when it
+    comes back, so synchronize before reading a clock.
+    """
+    trainer = train.Trainer(config, dataset, train.set_up(config, dataset), torch.device(device), compiled)
+    trainer.model.train()
+    while True:
+        trainer.start_epoch()
+        while trainer.step_in_epoch < trainer.steps:
+            trainer.step()
+            yield
+        trainer.epoch += 1
+        trainer.step_in_epoch = 0
 
 
 def _time(steps: Iterator[None], device: str, count: int) -> dict:

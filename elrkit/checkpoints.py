@@ -4,13 +4,15 @@ Each file is tensors and plain containers behind the SHA-256 of its bytes, writt
 unpickling code.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,19 +21,17 @@ from elrkit.config import RunConfig
 from elrkit.precision import is_out_of_memory
 from elrkit.records import state_dir
 
+if TYPE_CHECKING:
+    from elrkit.trainer import Trainer
+
 log = logging.getLogger(__name__)
+
+
+NAMES = ("checkpoint.pt", "checkpoint-previous.pt", "checkpoint-new.pt")
 
 
 class DamagedFile(ValueError):
     """A file whose bytes do not match their digest, or that holds more than tensors and plain containers."""
-
-
-class Resumable(Protocol):
-    def state(self) -> dict[str, Any]: ...
-    def restore(self, state: dict[str, Any]) -> None: ...
-
-
-T = TypeVar("T", bound=Resumable)
 
 
 class Checkpoints:
@@ -44,18 +44,18 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.current, self.previous = folder / "checkpoint.pt", folder / "checkpoint-previous.pt"
+        self.current, self.previous, self.new = (folder / name for name in NAMES)
 
     def save(self, state: dict[str, Any]) -> None:
         try:
-            new = write(self.folder / "checkpoint-new.pt", state)
+            write(self.new, state)
             if self.current.exists():
                 self.current.replace(self.previous)
-            new.replace(self.current)
+            self.new.replace(self.current)
         except OSError as error:
             log.warning("%s: checkpoint not written (%s); training goes on", self.folder, error)
 
-    def resume(self, build: Callable[[], T]) -> T:
+    def resume(self, build: Callable[[], Trainer]) -> Trainer:
         """What `build` makes, at the newest usable checkpoint, or at the beginning when there is none."""
         for path in (self.current, self.previous):
             if not path.exists():
@@ -69,8 +69,7 @@ class Checkpoints:
                     raise
                 aside = path.with_suffix(".damaged")
                 path.replace(aside)
-                reason = str(error).splitlines()[0]
-                log.warning("%s: not usable (%s); set aside as %s", path, reason, aside.name)
+                log.warning("%s: not usable (%s); set aside as %s", path, str(error).splitlines()[0], aside.name)
         return build()
 
     def finish(self, outcome: dict[str, Any]) -> None:
@@ -83,7 +82,7 @@ class Checkpoints:
 
 def discard(folder: Path) -> None:
     """Remove the checkpoints of a run whose record is safe."""
-    for name in ("checkpoint.pt", "checkpoint-previous.pt", "checkpoint-new.pt"):
+    for name in NAMES:
         (folder / name).unlink(missing_ok=True)
 
 

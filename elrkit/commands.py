@@ -11,27 +11,20 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
 from elrkit import records
-from elrkit.config import BUILT_IN_TRAIN_SIZES, ConfigError, LossFields, RunConfig
+from elrkit.config import BUILT_IN_TRAIN_SIZES, ConfigError, RunConfig
 from elrkit.losses import LOSSES
 
-if TYPE_CHECKING:
-    from elrkit.runner import Event
-
-# RunConfig's fields as flags, each with its description; RunConfig itself checks them, in its own words. The losses'
-# parameters stand behind the loss.
-_own = list(RunConfig.__annotations__)
-_place = _own.index("loss") + 1
-_fields = {name: RunConfig.model_fields[name] for name in (*_own[:_place], *LossFields.model_fields, *_own[_place:])}
+# RunConfig's fields as flags, each with its description; RunConfig itself checks them, in its own words.
 RunFlags = dataclasses.make_dataclass(
     "RunFlags",
     [
         (name, Annotated[f.annotation, tyro.conf.arg(help=f.description)], dataclasses.field(default=f.default))
-        for name, f in _fields.items()
+        for name, f in RunConfig.model_fields.items()
     ],
 )
 
@@ -55,39 +48,19 @@ def train_all(configs: list[RunConfig], announced: bool = False, **options: Any)
     print(f"{len(configs)} runs, {len(configs) - len(todo)} there, {len(todo)} to train")
     if todo and announced:
         runner.announce(todo, options["jobs"], options.get("threads"))
-    last: dict[str, str] = {}
+    with progress.display(len(todo)) as show:
 
-    def tell(left: list[RunConfig]) -> int:
-        failed, missing = still_missing(left, last)
-        print(f"{len(todo) - len(left)} trained, {missing}; records in {records.results_root()}")
-        return 1 if failed else 0
+        def tell(left: list[RunConfig]) -> int:
+            failed, missing = show.still_missing(left)
+            print(f"{len(todo) - len(left)} trained, {missing}; records in {records.results_root()}")
+            return 1 if failed else 0
 
-    try:
-        with progress.display(len(todo)) as show:
-            on_event, last = noting(show)
-            left = runner.train_missing(configs, on_event=on_event, **options)
-    except KeyboardInterrupt:
-        tell(runner.missing(todo))
-        raise
+        try:
+            left = runner.train_missing(configs, on_event=show, **options)
+        except KeyboardInterrupt:
+            tell(runner.missing(todo))
+            raise
     return tell(left) if todo else 0
-
-
-def noting(show: Callable[[Event], None]) -> tuple[Callable[[Event], None], dict[str, str]]:
-    """A listener that passes each event on to `show`, and what it notes: the last kind of event of each run."""
-    last: dict[str, str] = {}
-
-    def on_event(event: Event) -> None:
-        last[event.config.run_id] = event.kind
-        show(event)
-
-    return on_event, last
-
-
-def still_missing(left: list[RunConfig], last: dict[str, str]) -> tuple[int, str]:
-    """How many of the missing runs failed, and both in words."""
-    # A process that was killed ends its run without a word.
-    failed = sum(last.get(config.run_id) in ("failed", "started", "progress") for config in left)
-    return failed, f"{len(left)} still missing" + (f", {failed} of them failed, see above" if failed else "")
 
 
 def train(

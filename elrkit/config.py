@@ -13,14 +13,14 @@ ELR, milestones without multi-step) are reset to their defaults on construction.
 
 import ast
 import hashlib
+import itertools
 import json
 import math
-from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args, get_origin
+import reprlib
+from typing import Any, Literal, Self
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from elrkit.losses import LOSSES, defaults
@@ -44,24 +44,7 @@ class ConfigError(ValueError):
     """A setting that cannot be honoured; one line that names the field, its value and what is allowed."""
 
 
-if TYPE_CHECKING:
-    LossName = str
-    LossFields = BaseModel
-else:
-    # The losses' names and parameters as `losses.LOSSES` has them; a parameter that the loss does not use is None.
-    LossName = Literal[tuple(LOSSES)]
-    _USERS = {
-        name: [loss for loss, row in LOSSES.items() if name in row.parameters]
-        for row in LOSSES.values() for name in row.parameters
-    }  # fmt: skip
-    _PARAMETERS = {name: LOSSES[users[0]].parameters[name] for name, users in _USERS.items()}
-    LossFields = create_model("LossFields", **{
-        name: (float | None, Field(None, description=f"{', '.join(_USERS[name])}: {p.description}", **p.bounds))
-        for name, p in _PARAMETERS.items()
-    })  # fmt: skip
-
-
-class RunConfig(LossFields):
+class RunConfig(BaseModel):
     """One training, frozen. Raises `ConfigError` on construction when a field is not allowed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=True, allow_inf_nan=False)
@@ -84,7 +67,15 @@ class RunConfig(LossFields):
     # Below 8, a CPU with AVX2 alone corrupts memory: oneDNN's strided 1x1 convolution (uxlfoundation/oneDNN#6035).
     width: int | None = Field(None, ge=8, le=1024, description="channels of small_resnet's first block")
     stem_stride: int | None = Field(None, ge=1, le=2, description="stride of small_resnet's first convolution")
-    loss: LossName = Field("ce", description="training loss")
+    loss: Literal["ce", "elr", "sce", "nce_rce", "gce"] = Field("ce", description="training loss")
+    # Of a loss that does not use it, a parameter is None.
+    beta: float | None = Field(None, ge=0, lt=1, description="elr: temporal ensembling of the targets")
+    lam: float | None = Field(None, ge=0, description="elr: weight of the regularizer (lambda)")
+    loss_alpha: float | None = Field(None, ge=0, description="sce, nce_rce: weight of the first (active) term")
+    loss_beta: float | None = Field(None, ge=0, description="sce, nce_rce: weight of the second (passive) term")
+    loss_q: float | None = Field(
+        None, gt=0, le=1, description="gce: from cross-entropy (towards 0) to absolute error (1)"
+    )
     optimizer: Literal["sgd", "adam"] = Field("sgd", description="optimizer")
     lr: float = Field(0.02, gt=0, description="initial learning rate")
     momentum: float | None = Field(None, ge=0, lt=1, description="sgd: momentum")
@@ -122,70 +113,50 @@ class RunConfig(LossFields):
     seed: int = Field(0, ge=0, description="initial weights, order and augmentation")
 
     def __init__(self, **fields: Any) -> None:
+        # None means: the default. Numbers of numpy are numbers.
+        given = {k: v.item() if isinstance(v, np.generic) else v for k, v in fields.items() if v is not None}
         try:
-            super().__init__(**fields)
+            super().__init__(**given)
         except ValidationError as error:
             raise ConfigError(one_line(error, type(self).model_fields)) from None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _canonical(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        """Fill in what a choice implies and drop what it makes meaningless, so that one question has one id."""
-        given = {
-            name: value.item() if isinstance(value, np.generic) else value
-            for name, value in fields.items()
-            if value is not None
-        }
-        if any(name in given and not _allowed(name, given[name]) for name in ("noise", "noise_convention", "loss")):
-            return given  # nothing follows from these; the field's own check reports them
-
-        def drop(*names: str) -> None:
-            for name in names:
-                # A value that is not allowed is kept, so that the field's own check reports it.
-                if name in given and _allowed(name, given[name]):
-                    del given[name]
+    @model_validator(mode="after")
+    def _canonical(self) -> Self:
+        """Fill in what a choice implies and reset what it makes meaningless, so that one question has one id."""
+        given, values, fields = self.model_fields_set, self.__dict__, type(self).model_fields
 
         def imply(active: bool, **defaults: Any) -> None:
             for name, default in defaults.items():
-                if active:
-                    given.setdefault(name, default)
-                else:
-                    drop(name)
+                if not active:
+                    values[name] = fields[name].default
+                elif name not in given:
+                    values[name] = default
 
-        dataset = given.get("dataset", "digits")
-        if isinstance(dataset, str) and given.get("train_size") == BUILT_IN_TRAIN_SIZES.get(dataset, 0):
-            drop("train_size")  # all of them
-        small = given.get("model", "small_resnet") == "small_resnet"
-        digits = given.get("dataset", "digits") == "digits"
-        imply(small, width=16 if digits else 32, stem_stride=1 if digits else 2)
-        loss = given.get("loss", "ce")
-        of_loss = defaults(loss, dataset if isinstance(dataset, str) else "")
-        for name in LossFields.model_fields:
-            imply(name in of_loss, **{name: of_loss.get(name)})
-        imply(given.get("optimizer", "sgd") == "sgd", momentum=0.9)
-        rho = given.get("sam_rho", 0)
-        imply(rho != 0, sam_adaptive=False, sam_double_update=False)
+        of_loss = defaults(self.loss, self.dataset)
+        imply(self.train_size != BUILT_IN_TRAIN_SIZES.get(self.dataset), train_size=None)
+        digits = self.dataset == "digits"
+        imply(self.model == "small_resnet", width=16 if digits else 32, stem_stride=1 if digits else 2)
+        imply(False, **{name: None for row in LOSSES.values() for name in row.parameters.keys() - of_loss.keys()})
+        imply(True, **of_loss)
+        imply(self.optimizer == "sgd", momentum=0.9)
+        imply(self.sam_rho != 0, sam_adaptive=False, sam_double_update=False)
         # Without targets "both" says the same as "batch_norm".
-        alone = given.get("sam_double_update_of") == "batch_norm" and LOSSES[loss].module is None
-        imply(given.get("sam_double_update") is True and not alone, sam_double_update_of="both")
-        epochs = given.get("epochs", 60)
-        thirds = tuple(sorted({epochs // 3, 2 * epochs // 3} - {0})) if isinstance(epochs, int) else ()
-        schedule = given.get("schedule", "constant")
-        imply(schedule == "multistep", milestones=thirds, gamma=0.01)
-        imply(schedule == "cosine", restart_epochs=10, eta_min=0.001)
-        noise = given.get("noise", "symmetric")
-        if noise == "human":
-            level = given.setdefault("noise_convention", "worst")
-            if level in HUMAN_NOISE_RATES:
-                given.setdefault("noise_rate", HUMAN_NOISE_RATES[level])
-            drop("noise_draw")
-        elif given.get("noise_rate", 0) == 0:
-            if given.get("noise_convention") in (None, *sum(NOISE_CONVENTIONS.values(), ())):
-                drop("noise_convention", "noise_draw")
-                given["noise"] = "none"
-        elif noise in NOISE_CONVENTIONS:
-            given.setdefault("noise_convention", NOISE_CONVENTIONS[noise][0])
-        return given
+        alone = self.sam_double_update_of == "batch_norm" and LOSSES[self.loss].module is None
+        imply(self.sam_double_update and not alone, sam_double_update_of="both")
+        thirds = tuple(sorted({self.epochs // 3, 2 * self.epochs // 3} - {0}))
+        imply(self.schedule == "multistep", milestones=thirds, gamma=0.01)
+        imply(self.schedule == "cosine", restart_epochs=10, eta_min=0.001)
+        if self.noise == "human":
+            imply(True, noise_convention="worst")
+            imply(True, noise_rate=HUMAN_NOISE_RATES.get(str(self.noise_convention), self.noise_rate))
+            imply(False, noise_draw=None)
+        elif self.noise_rate == 0:
+            if self.noise_convention in (None, *sum(NOISE_CONVENTIONS.values(), ())):
+                imply(False, noise_convention=None, noise_draw=None)
+                values["noise"] = "none"
+        elif self.noise != "none":
+            imply(True, noise_convention=NOISE_CONVENTIONS[self.noise][0])
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -278,65 +249,24 @@ class RunConfig(LossFields):
         return f"{self.dataset}{size} {noise} {how} {self.model} seed {self.seed}"
 
 
-def _bounds(metadata: list[Any], name: str) -> str:
-    low = next((f"{m.ge:g} <= " for m in metadata if isinstance(m, Ge)), "")
-    low = next((f"{m.gt:g} < " for m in metadata if isinstance(m, Gt)), low)
-    high = next((f" <= {m.le:g}" for m in metadata if isinstance(m, Le)), "")
-    high = next((f" < {m.lt:g}" for m in metadata if isinstance(m, Lt)), high)
-    return f"{low}{name}{high}" if low or high else ""
-
-
-@cache
-def _field_type(name: str) -> TypeAdapter[Any]:
-    field = RunConfig.model_fields[name]
-    strict = ConfigDict(strict=True, allow_inf_nan=False)
-    return TypeAdapter(Annotated[field.annotation, field], config=strict)  # type: ignore[arg-type]
-
-
-def _allowed(name: str, value: Any) -> bool:
-    """Whether the field `name` takes this value, whatever the others are."""
-    try:
-        _field_type(name).validate_python(value)
-    except ValidationError:
-        return False
-    return True
-
-
-def _type_name(annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(get_args(annotation))
-    if get_origin(annotation) is Annotated:
-        return _type_name(get_args(annotation)[0])
-    if get_args(annotation) and get_origin(annotation) is not tuple:
-        return " or ".join(_type_name(a) for a in get_args(annotation) if a is not type(None))
-    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
-    return names.get(annotation, "a list of whole numbers")
-
-
 def one_line(error: ValidationError, fields: dict[str, FieldInfo]) -> str:
-    """Pydantic's findings about a model with these fields as one line: field=value: what is allowed."""
+    """Pydantic's findings about a model with these fields as one line: field=value: what it should be."""
     parts = []
     for finding in error.errors():
-        if not finding["loc"]:  # from _consistent: the text is ours already
-            parts.append(str(finding["ctx"]["error"]))
-            continue
-        name = str(finding["loc"][0])
-        field = fields.get(name)
-        if field is None:
+        name, said = ".".join(map(str, finding["loc"])), finding["msg"].removeprefix("Input ")
+        value = "" if finding["type"] == "missing" else f"={reprlib.repr(finding['input'])}"
+        if finding["type"] == "value_error":  # of a check of ours, whose text is whole; a field's own lacks the name
+            parts.append(f"{name}: {finding['ctx']['error']}".removeprefix(": "))
+        elif finding["type"] == "extra_forbidden":
             parts.append(f"{name}: unknown field; allowed are {', '.join(fields)}")
-            continue
-        if finding["type"] == "value_error":  # from a field's own check
-            parts.append(f"{name}: {finding['ctx']['error']}")
-            continue
-        bounds = _bounds(field.metadata, name)
-        allowed = _type_name(field.annotation) + (f" with {bounds}" if bounds else "")
-        parts.append(f"{name}={finding['input']!r}: allowed is {allowed}")
+        else:
+            parts.append(f"{name}{value}: {said[0].lower()}{said[1:]}")
     return "; ".join(dict.fromkeys(parts))
 
 
 def is_whole(value: Any, least: int) -> bool:
     """Whether a parameter is a whole number of at least `least`; True and False are none."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
 
 
 def require(
@@ -344,10 +274,8 @@ def require(
 ) -> None:
     """Raises ConfigError, naming `name`, unless `value` is a number from `low` to `high`, and a whole one if asked; or
     None, if it is optional."""
-    if optional and value is None:
-        return
-    kinds = int if whole else int | float
-    if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high or value == math.inf:
+    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and value != math.inf
+    if not ((number and low <= value <= high) or (optional and value is None)):
         what = f"{'whole ' * whole}numbers from {low:g}{f' to {high:g}' if high < math.inf else ''}"
         raise ConfigError(f"{name}={value!r}: allowed are {what}")
 
@@ -377,14 +305,11 @@ def grid(noise_rates: list[float], losses: list[str], seeds: list[int], **fields
     A list may be text, such as "[0.3, 0.6]" or "[ce, elr]": papermill's -p hands lists over like that. Raises
     ConfigError when a list is empty or no list, or a combination is not allowed.
     """
-    noise_rates, losses, seeds = (
-        as_list(name, values) for name, values in (("noise_rates", noise_rates), ("losses", losses), ("seeds", seeds))
-    )
     configs = (
         RunConfig(noise_rate=rate, loss=loss, seed=seed, noise_seed=seed, **fields)
-        for rate in noise_rates
-        for loss in losses
-        for seed in seeds
+        for rate, loss, seed in itertools.product(
+            as_list("noise_rates", noise_rates), as_list("losses", losses), as_list("seeds", seeds)
+        )
     )
     return list({config.run_id: config for config in configs}.values())
 
@@ -399,9 +324,8 @@ def cifar10_recipe(
     fields = dict(
         dataset="cifar10", model="resnet34", loss=loss, noise_rate=noise_rate, schedule=schedule, seed=seed,
         noise_seed=seed, epochs=120, batch_size=128, lr=0.02, augmentation="fresh", precision="bfloat16",
+        milestones=(40, 80) if schedule == "multistep" else None,
     )  # fmt: skip
-    if schedule == "multistep":
-        fields["milestones"] = (40, 80)
     return RunConfig(**{**fields, **changes})
 
 
@@ -412,7 +336,6 @@ def cifar100_recipe(
 
     ELR uses beta 0.9 and lambda 7.
     """
-    longer = {"dataset": "cifar100", "epochs": 150}
-    if schedule == "multistep":
-        longer["milestones"] = (80, 120)
-    return cifar10_recipe(loss, noise_rate, schedule, seed, **{**longer, **changes})
+    milestones = (80, 120) if schedule == "multistep" else None
+    fields = {"dataset": "cifar100", "epochs": 150, "milestones": milestones, **changes}
+    return cifar10_recipe(loss, noise_rate, schedule, seed, **fields)

@@ -5,8 +5,8 @@ Randomness is a pure function of (seed, epoch), so that a run can be resumed at 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,11 +17,14 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from elrkit.config import BUILT_IN_TRAIN_SIZES
-from elrkit.folders import data_root as data_root
+from elrkit.records import data_root as data_root
 
 # Per-channel mean and deviation of the training images scaled to [0, 1], as used by Liu et al.'s code.
-CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+CIFAR = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+}
+REQUIRED = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
 
 FOLDER_IMAGE_SIDE = 32
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -95,25 +98,19 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
     root = data_root(root)
     if name == "digits":
         return _digits()
-    if name == "cifar10":
-        return _cifar10(root)
-    if name == "cifar100":
+    if name in CIFAR:
         archive = root / "cifar100.npz"
-        if archive.exists() and not (root / "cifar-100-python").exists():
-            return _checked_cifar100(_npz(archive, "cifar100", CIFAR100_MEAN, CIFAR100_STD), archive)
-        return _cifar100(root)
+        if name == "cifar10" or not archive.exists() or (root / "cifar-100-python").exists():
+            return _cifar(name, root)
+        dataset = _npz(archive, name)
+        if (dataset.train_images.shape, dataset.num_classes) != ((50_000, 32, 32, 3), 100):
+            raise DataError(
+                f"{archive}: {len(dataset.train_images):,} training images in {dataset.num_classes} classes; CIFAR-100 "
+                "has 50,000 of 32 by 32 pixels in 100. Give data of your own another name"
+            )
+        return dataset
     path = own_path(name, root)
     return _folders(path, name) if path.is_dir() else _npz(path, name)
-
-
-def _checked_cifar100(dataset: Dataset, path: Path) -> Dataset:
-    parts = [(len(images), *images.shape[1:]) for images in (dataset.train_images, dataset.test_images)]
-    if parts != [(50_000, 32, 32, 3), (10_000, 32, 32, 3)] or dataset.num_classes != 100:
-        raise DataError(
-            f"{path}: {parts[0][0]:,} and {parts[1][0]:,} images of {parts[0][1:]} in {dataset.num_classes} classes; "
-            "CIFAR-100 has 50,000 and 10,000 of (32, 32, 3) in 100. Give data of your own another name"
-        )
-    return dataset
 
 
 def state_on_disk(name: str, root: str | Path | None = None) -> tuple[int, ...]:
@@ -137,30 +134,28 @@ def own_path(name: str, root: str | Path | None = None) -> Path:
     return path
 
 
-def _make(
-    name: str,
-    train_images: Any,
-    train_labels: Any,
-    test_images: Any,
-    test_labels: Any,
-    class_names: Iterable[Any],
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    truth: tuple[Any, Any] | None = None,
-) -> Dataset:
-    images = [torch.from_numpy(np.ascontiguousarray(x)) for x in (train_images, test_images)]
-    labels = [torch.from_numpy(np.asarray(y).astype(np.int64)) for y in (train_labels, test_labels)]
-    true = [torch.from_numpy(np.asarray(t).astype(np.int64)) for t in truth] if truth else labels
-    if mean is None or std is None:
-        flat = images[0].reshape(-1, images[0].shape[-1])
-        # Exact integer sums, so that the constants do not depend on the order of summation.
-        counts, values = torch.stack([torch.bincount(c, minlength=256) for c in flat.T]), torch.arange(256)
-        total, squares = ((counts * v).sum(dim=1).double() / len(flat) for v in (values, values**2))
-        mean = tuple((total / 255).tolist())
-        std = tuple(((squares - total**2).clamp(min=1e-6).sqrt() / 255).tolist())
-    return Dataset(
-        name, images[0], labels[0], images[1], labels[1], tuple(map(str, class_names)), mean, std, true[0], true[1]
-    )
+def _make(name: str, arrays: Mapping[str, Any]) -> Dataset:
+    """The dataset of arrays under the names that an .npz gives them, without further checks."""
+    fields: dict[str, Any] = {"class_names": tuple(map(str, arrays["class_names"]))}
+    for part in ("train", "test"):
+        images = arrays[f"{part}_images"]
+        fields[f"{part}_images"] = torch.from_numpy(np.ascontiguousarray(images.reshape(*images.shape[:3], -1)))
+        for what in ("labels", "truth"):
+            labels = arrays.get(f"{part}_{what}", arrays[f"{part}_labels"])
+            fields[f"{part}_{what}"] = torch.from_numpy(np.asarray(labels).astype(np.int64))
+        for key in {f"{part}_ids", f"{part}_titles"} & arrays.keys():
+            fields[key] = tuple(map(str, arrays[key].tolist()))
+    mean, std = CIFAR.get(name) or _mean_and_deviation(fields["train_images"])
+    return Dataset(name, mean=mean, std=std, **fields)
+
+
+def _mean_and_deviation(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Per channel, of images scaled to [0, 1]."""
+    flat = images.reshape(-1, images.shape[-1])
+    # Exact integer sums, so that the constants do not depend on the order of summation.
+    counts, values = torch.stack([torch.bincount(c, minlength=256) for c in flat.T]), torch.arange(256)
+    total, squares = ((counts * v).sum(dim=1).double() / len(flat) for v in (values, values**2))
+    return tuple((total / 255).tolist()), tuple(((squares - total**2).clamp(min=1e-6).sqrt() / 255).tolist())
 
 
 def _digits() -> Dataset:
@@ -170,22 +165,15 @@ def _digits() -> Dataset:
     images, labels = load_digits(return_X_y=True)
     pixels = (images.reshape(-1, 8, 8, 1) * 15).astype(np.uint8)  # 0..16 -> 0..240
     train, test = train_test_split(np.arange(len(labels)), test_size=450, stratify=labels, random_state=0)
-    return _make("digits", pixels[train], labels[train], pixels[test], labels[test], range(10))
+    parts = pixels[train], labels[train], pixels[test], labels[test], range(10)
+    return _make("digits", dict(zip(REQUIRED, parts, strict=True)))
 
 
-def _cifar10(root: Path) -> Dataset:
-    from torchvision.datasets import CIFAR10
+def _cifar(name: str, root: Path) -> Dataset:
+    from torchvision import datasets
 
-    return _cifar(CIFAR10, root, "cifar10", CIFAR10_MEAN, CIFAR10_STD)
+    source = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
 
-
-def _cifar100(root: Path) -> Dataset:
-    from torchvision.datasets import CIFAR100
-
-    return _cifar(CIFAR100, root, "cifar100", CIFAR100_MEAN, CIFAR100_STD)
-
-
-def _cifar(source: Any, root: Path, name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Dataset:
     def parts(download: bool) -> list[Any]:
         return [source(root, train=train, download=download) for train in (True, False)]
 
@@ -201,10 +189,11 @@ def _cifar(source: Any, root: Path, name: str, mean: tuple[float, ...], std: tup
                 f"{name}: not found (or damaged) in {root} and not downloaded ({reason}); put {source.filename} "
                 f"(MD5 {source.tgz_md5}) or its folder {source.base_folder} there, or set ELRKIT_DATA"
             ) from None
-    return _make(name, train.data, train.targets, test.data, test.targets, train.classes, mean, std)
+    loaded = train.data, train.targets, test.data, test.targets, train.classes
+    return _make(name, dict(zip(REQUIRED, loaded, strict=True)))
 
 
-def _npz(path: Path, name: str, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None) -> Dataset:
+def _npz(path: Path, name: str) -> Dataset:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
@@ -218,85 +207,78 @@ def _npz(path: Path, name: str, mean: tuple[float, ...] | None = None, std: tupl
             arrays |= {f"{part}_images": arrays["images"][arrays[f"{part}_image"]] for part in ("train", "test")}
         except (KeyError, IndexError):
             raise DataError(f"{path}: train_image and test_image do not say which of its images are whose") from None
-    required = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
-    if missing := [key for key in required if key not in arrays]:
-        raise DataError(f"{path}: lacks {', '.join(missing)}; an .npz dataset holds {', '.join(required)}")
+    if fault := next(_faults(arrays), None):
+        raise DataError(f"{path}: {fault}")
+    return _make(name, arrays)
+
+
+def _faults(arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """What keeps these arrays from being a dataset; what follows a fault may assume that it is none."""
+    if missing := [key for key in REQUIRED if key not in arrays]:
+        yield f"lacks {', '.join(missing)}; an .npz dataset holds {', '.join(REQUIRED)}"
     names = arrays["class_names"]
     if names.ndim != 1 or len(names) < 2:
-        raise DataError(f"{path}: class_names has shape {names.shape}; allowed are 2 or more names")
-    classes = len(names)
-    named: dict[str, tuple[str, ...]] = {}
-    for part in ("train", "test"):
-        images = arrays[f"{part}_images"]
+        yield f"class_names has shape {names.shape}; allowed are 2 or more names"
+    for part, described in (("train", "training"), ("test", "test")):
+        images, n = arrays[f"{part}_images"], arrays[f"{part}_images"].shape[:1]
         if images.dtype != np.uint8 or images.ndim not in (3, 4):
-            raise DataError(f"{path}: {part}_images is {images.dtype} {images.shape}; allowed is uint8 (n, H, W, C)")
-        if images.ndim == 3:
-            arrays[f"{part}_images"] = images[..., None]
-        arrays.setdefault(f"{part}_truth", arrays[f"{part}_labels"])
+            yield f"{part}_images is {images.dtype} {images.shape}; allowed is uint8 (n, H, W, C)"
+        if n == (0,):
+            yield f"holds no {described} images"
         for key in (f"{part}_labels", f"{part}_truth"):
-            y = arrays[key]
-            if y.shape != (len(images),) or not np.issubdtype(y.dtype, np.integer):
-                raise DataError(f"{path}: {key} is {y.dtype} {y.shape}; allowed are {len(images)} whole numbers")
-            if len(y) and not (y.min() >= 0 and y.max() < classes):
-                raise DataError(f"{path}: {key} runs from {y.min()} to {y.max()}; allowed is 0 to {classes - 1}")
+            y = arrays.get(key, arrays[f"{part}_labels"])
+            if y.shape != n or not np.issubdtype(y.dtype, np.integer):
+                yield f"{key} is {y.dtype} {y.shape}; allowed are {n[0]} whole numbers"
+            if not (y.min() >= 0 and y.max() < len(names)):
+                yield f"{key} runs from {y.min()} to {y.max()}; allowed is 0 to {len(names) - 1}"
         for key in {f"{part}_ids", f"{part}_titles"} & arrays.keys():
-            if arrays[key].shape != (len(images),):
-                raise DataError(f"{path}: {key} has shape {arrays[key].shape}; allowed is one for each image")
-            named[key] = tuple(map(str, arrays[key].tolist()))
+            if arrays[key].shape != n:
+                yield f"{key} has shape {arrays[key].shape}; allowed is one for each image"
     if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:
-        raise DataError(f"{path}: training and test images differ in shape")
-    for part, name_of_part in (("train", "training"), ("test", "test")):
-        if not len(arrays[f"{part}_images"]):
-            raise DataError(f"{path}: holds no {name_of_part} images")
-    truth = (arrays["train_truth"], arrays["test_truth"])
-    dataset = _make(name, *(arrays[key] for key in required), mean=mean, std=std, truth=truth)  # type: ignore[misc]
-    return replace(dataset, **named)  # type: ignore[arg-type]
+        yield "training and test images differ in shape"
 
 
 def _folders(path: Path, name: str) -> Dataset:
+    suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
     split = (path / "train").is_dir() and (path / "test").is_dir()
-    base = path / "train" if split else path
-    folders = [p for p in base.iterdir() if p.is_dir() and not is_hidden(p.name)]
-    class_names = sorted(p.name for p in folders if next(_images_in(p), None))
-    if split:
-        tested = {p.name for p in (path / "test").iterdir() if p.is_dir() and next(_images_in(p), None)}
-        if unknown := sorted(tested.difference(class_names)):
-            raise DataError(
-                f"{path / 'test'}: {', '.join(unknown[:5])}: no such class in {path / 'train'}; name both alike"
-            )
+    parts = {part: path / part if split else path for part in ("train", "test")}
+    class_names, tested = (
+        sorted(p.name for p in base.iterdir() if p.is_dir() and not is_hidden(p.name) and next(_images_in(p), None))
+        for base in parts.values()
+    )
+    if unknown := sorted(set(tested) - set(class_names)):
+        raise DataError(
+            f"{path / 'test'}: {', '.join(unknown[:5])}: no such class in {path / 'train'}; name both alike"
+        )
     if len(class_names) < 2:
         raise DataError(
-            f"{path}: {len(class_names)} class folders with images ({', '.join(sorted(IMAGE_SUFFIXES))}); put the "
-            "images of each class into a folder of its own"
+            f"{path}: {len(class_names)} class folders with images ({suffixes}); put the images of each class into a "
+            "folder of its own"
         )
 
-    def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        images, labels, ids = [], [], []
-        for label, class_name in enumerate(class_names):
-            for file in sorted(_images_in(folder / class_name)):
-                images.append(_read_image(file))
-                labels.append(label)
-                ids.append(file.relative_to(path).as_posix())
-        if not images:
-            raise DataError(f"{folder}: no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in its class folders")
-        return np.stack(images), np.array(labels), np.array(ids)
+    def read(base: Path) -> list[tuple[np.ndarray, int, str]]:
+        files = [(file, k) for k, each in enumerate(class_names) for file in sorted(_images_in(base / each))]
+        return [(_read_image(file), label, file.relative_to(path).as_posix()) for file, label in files]
 
-    def make(train: tuple[np.ndarray, ...], test: tuple[np.ndarray, ...]) -> Dataset:
-        dataset = _make(name, train[0], train[1], test[0], test[1], class_names)
-        return replace(dataset, train_ids=tuple(train[2].tolist()), test_ids=tuple(test[2].tolist()))
-
-    images, labels, ids = read(base)
+    train = read(parts["train"])
     if split:
-        return make((images, labels, ids), read(path / "test"))
-    # Nine to one within each class, as the paper splits its products; the same images every time.
-    rng = np.random.default_rng(0)
-    test = np.zeros(len(labels), dtype=bool)
-    for label in range(len(class_names)):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        test[members[: len(members) // 10]] = True
-    if not test.any():
-        raise DataError(f"{path}: fewer than 10 images in every class; a tenth is held out to test, so add images")
-    return make(*((images[part], labels[part], ids[part]) for part in (~test, test)))
+        if not (test := read(parts["test"])):
+            raise DataError(f"{parts['test']}: no images ({suffixes}) in its class folders")
+    else:
+        # Nine to one within each class, as the paper splits its products; the same images every time.
+        rng, labels = np.random.default_rng(0), np.array([label for _, label, _ in train])
+        held_out = np.zeros(len(labels), dtype=bool)
+        for label in range(len(class_names)):
+            members = rng.permutation(np.flatnonzero(labels == label))
+            held_out[members[: len(members) // 10]] = True
+        if not held_out.any():
+            raise DataError(f"{path}: fewer than 10 images in every class; a tenth is held out to test, so add images")
+        train, test = ([train[k] for k in np.flatnonzero(part)] for part in (~held_out, held_out))
+    arrays: dict[str, Any] = {"class_names": class_names}
+    for part, found in (("train", train), ("test", test)):
+        images, labels, ids = zip(*found, strict=True)
+        arrays |= {f"{part}_images": np.stack(images), f"{part}_labels": labels, f"{part}_ids": np.array(ids)}
+    return _make(name, arrays)
 
 
 def _images_in(folder: Path) -> Iterator[Path]:

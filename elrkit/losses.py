@@ -67,36 +67,23 @@ def _elr(num_samples: int, num_classes: int, beta: float, lam: float) -> ELRLoss
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """One of a loss, and a field of RunConfig. Losses that share a field share its meaning and bounds."""
-
-    default: float
-    description: str
-    bounds: Mapping[str, float] = field(default_factory=lambda: {"ge": 0})  # ge, gt, le and lt, as pydantic's Field
-    default_of: Mapping[str, float] = field(default_factory=dict)  # datasets for which its authors take another default
-
-
-@dataclass(frozen=True)
 class Loss:
     """A row of the table: a `function` of (logits, labels, *parameters), or a `module` that is made of (training
-    images, classes, *parameters), keeps `targets` and has ELRLoss's `update` and `forward`."""
+    images, classes, *parameters), keeps `targets` and has ELRLoss's `update` and `forward`.
+
+    The parameters are fields of RunConfig with their defaults, and the datasets for which its authors take others.
+    """
 
     label: str
     colour: str
-    parameters: Mapping[str, Parameter]
+    parameters: Mapping[str, float]
     function: Callable[..., Tensor] | None = None
     module: Callable[..., ELRLoss] | None = None
+    of_dataset: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.function is None) == (self.module is None):
             raise ValueError(f"loss {self.label}: needs a function or a module, and not both")
-
-
-def _weights(alpha: float, beta: float) -> dict[str, Parameter]:
-    return {
-        "loss_alpha": Parameter(alpha, "weight of the first (active) term"),
-        "loss_beta": Parameter(beta, "weight of the second (passive) term"),
-    }
 
 
 # ELR's parameters: Liu et al., NeurIPS 2020, Section 5. Those of SCE and NCE + RCE: as their authors train CIFAR-10,
@@ -104,28 +91,17 @@ def _weights(alpha: float, beta: float) -> dict[str, Parameter]:
 LOSSES: dict[str, Loss] = {
     "ce": Loss("Cross-entropy", "#D55E00", {}, cross_entropy),
     "elr": Loss(
-        "ELR",
-        "#0072B2",
-        {
-            "beta": Parameter(0.7, "temporal ensembling of the targets", {"ge": 0, "lt": 1}, {"cifar100": 0.9}),
-            "lam": Parameter(3.0, "weight of the regularizer (lambda)", default_of={"cifar100": 7.0}),
-        },
-        module=_elr,
+        "ELR", "#0072B2", {"beta": 0.7, "lam": 3.0}, module=_elr, of_dataset={"cifar100": {"beta": 0.9, "lam": 7.0}}
     ),
-    "sce": Loss("Symmetric CE", "#009E73", _weights(0.1, 1.0), symmetric_cross_entropy),
-    "nce_rce": Loss("NCE + RCE", "#E69F00", _weights(1.0, 1.0), nce_rce),
-    "gce": Loss(
-        "Generalized CE",
-        "#CC79A7",
-        {"loss_q": Parameter(0.7, "from cross-entropy (towards 0) to absolute error (1)", {"gt": 0, "le": 1})},
-        generalized_cross_entropy,
-    ),
+    "sce": Loss("Symmetric CE", "#009E73", {"loss_alpha": 0.1, "loss_beta": 1.0}, symmetric_cross_entropy),
+    "nce_rce": Loss("NCE + RCE", "#E69F00", {"loss_alpha": 1.0, "loss_beta": 1.0}, nce_rce),
+    "gce": Loss("Generalized CE", "#CC79A7", {"loss_q": 0.7}, generalized_cross_entropy),
 }
 
 
 def defaults(loss: str, dataset: str) -> dict[str, float]:
     """The parameters of a loss, by the names of RunConfig's fields, with their defaults for a dataset."""
-    return {name: p.default_of.get(dataset, p.default) for name, p in LOSSES[loss].parameters.items()}
+    return {**LOSSES[loss].parameters, **LOSSES[loss].of_dataset.get(dataset, {})}
 
 
 def __getattr__(name: str) -> Any:

@@ -28,7 +28,11 @@ def _cifar_stem(model: resnet.ResNet, in_channels: int) -> resnet.ResNet:
 
 
 class SmallResNet(nn.Module):
-    """A stem and three basic blocks of width, 2 width and 4 width channels (ResNet-8), the last two with stride 2."""
+    """The network for CPUs: width 16, stride 1 for the 8x8 digits; width 32, stride 2 for CIFAR (0.31 M parameters).
+
+    A stem and three basic blocks of width, 2 width and 4 width channels (ResNet-8), the last two with stride 2:
+    (batch, in_channels, H, W) -> logits (batch, num_classes).
+    """
 
     def __init__(self, num_classes: int, in_channels: int, width: int, stem_stride: int) -> None:
         super().__init__()
@@ -55,20 +59,12 @@ def _shortcut(channels: int, out_channels: int) -> nn.Module:
     return nn.Sequential(conv1x1(channels, out_channels, stride=2), nn.BatchNorm2d(out_channels))
 
 
-def small_resnet(num_classes: int, in_channels: int, width: int, stem_stride: int) -> nn.Module:
-    """The network for CPUs: width 16, stride 1 for the 8x8 digits; width 32, stride 2 for CIFAR (0.31 M parameters).
-
-    (batch, in_channels, H, W) -> logits (batch, num_classes).
-    """
-    return SmallResNet(num_classes, in_channels, width, stem_stride)
-
-
 def build(name: str, num_classes: int, in_channels: int, width: int | None, stem_stride: int | None) -> nn.Module:
     """The network that a RunConfig names, in channels-last layout; weights drawn from torch's default generator."""
     if name == "small_resnet":
         assert width is not None  # RunConfig fills both in
         assert stem_stride is not None
-        model: nn.Module = small_resnet(num_classes, in_channels, width, stem_stride)
+        model: nn.Module = SmallResNet(num_classes, in_channels, width, stem_stride)
     else:
         model = {"resnet18": resnet18, "resnet34": resnet34}[name](num_classes, in_channels)
     return model.to(memory_format=torch.channels_last)

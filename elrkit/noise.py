@@ -14,26 +14,24 @@ round in blocks of five ids (4 to 0, 9 to 5, ...). With any other number of clas
 import math
 import pickle
 from fractions import Fraction
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from elrkit.config import HUMAN_NOISE_RATES, NOISE_CONVENTIONS, is_whole
+
 CIFAR10_FLIPS = {9: 1, 2: 0, 3: 5, 5: 3, 4: 7}
-CONVENTIONS = {"none": (None,), "symmetric": ("all", "others"), "asymmetric": ("intended", "reference")}
+KINDS = ("none", "symmetric", "asymmetric")  # drawn here; human labels are read
 DRAWS = ("exact", "independent")
 
 # CIFAR-10N's published dictionary names its columns differently from the levels' names in its paper.
-HUMAN_COLUMNS = {
-    "clean": ("clean", "clean_label"),
-    "aggregate": ("aggregate", "aggre_label"),
-    "random1": ("random1", "random_label1"),
-    "random2": ("random2", "random_label2"),
-    "random3": ("random3", "random_label3"),
-    "worst": ("worst", "worse_label"),
-}
+PUBLISHED_COLUMNS = {
+    "clean": "clean_label", "aggregate": "aggre_label", "random1": "random_label1", "random2": "random_label2",
+    "random3": "random_label3", "worst": "worse_label",
+}  # fmt: skip
 
 
 def flip_labels(
@@ -55,11 +53,22 @@ def flip_labels(
 
     Returns ((n,) int64, float). Raises ValueError naming the argument that is not allowed.
     """
-    _validate(kind, rate, num_classes, convention)
-    if draw not in DRAWS:
-        raise ValueError(f"draw={draw!r}: allowed are {', '.join(DRAWS)}")
-    if not isinstance(seed, Integral) or seed < 0:
-        raise ValueError(f"seed={seed!r}: allowed are whole numbers from 0")
+    # Without noise there is nothing for a convention to decide, but a misspelt one is still reported.
+    drawn = {name: NOISE_CONVENTIONS[name] for name in KINDS[1:]}
+    conventions = drawn.get(kind, (None, *sum(drawn.values(), ())))
+    for fits, message in (
+        (kind in KINDS, f"kind={kind!r}: allowed are {', '.join(KINDS)}"),
+        (isinstance(rate, Real) and 0 <= rate <= 1, f"rate={rate!r}: allowed is 0 <= rate <= 1"),
+        (is_whole(num_classes, 2), f"num_classes={num_classes!r}: allowed are whole numbers from 2"),
+        (
+            convention in conventions,
+            f"convention={convention!r} with kind={kind!r}: allowed are {', '.join(map(str, conventions))}",
+        ),
+        (draw in DRAWS, f"draw={draw!r}: allowed are {', '.join(DRAWS)}"),
+        (is_whole(seed, 0), f"seed={seed!r}: allowed are whole numbers from 0"),
+    ):
+        if not fits:
+            raise ValueError(message)
     clean = as_labels(labels, num_classes)
     noisy = clean.copy()
     rng = np.random.default_rng(seed)
@@ -105,15 +114,14 @@ def load_human_labels(name: str, path: str | Path, clean: Any = None) -> np.ndar
     Raises ValueError when the file is not readable as such, lacks the column, or is in another order.
     """
     path = Path(path)
-    levels = [level for level in HUMAN_COLUMNS if level != "clean"]
-    if name not in levels:
-        raise ValueError(f"name={name!r}: allowed are {', '.join(levels)}")
+    if name not in HUMAN_NOISE_RATES:
+        raise ValueError(f"name={name!r}: allowed are {', '.join(HUMAN_NOISE_RATES)}")
     if not path.exists():
         raise ValueError(f"{path}: no such file; CIFAR-10N is published as CIFAR-10_human.pt")
     columns = _read_columns(path)
     found = {}
     for column in ("clean", name):
-        key = next((key for key in HUMAN_COLUMNS[column] if key in columns), None)
+        key = next((key for key in (column, PUBLISHED_COLUMNS[column]) if key in columns), None)
         if key is None:
             raise ValueError(
                 f"{path}: lacks the column {column!r}; it holds {', '.join(map(str, columns)) or 'nothing'}"
@@ -121,16 +129,15 @@ def load_human_labels(name: str, path: str | Path, clean: Any = None) -> np.ndar
         found[column] = as_labels(columns[key], 10, f"{path}: {key}")
     if len(found[name]) != len(found["clean"]):
         raise ValueError(f"{path}: {len(found[name])} labels in {name!r}, {len(found['clean'])} clean ones")
-    if clean is not None:
-        expected = as_labels(clean, 10, "clean")
-        if len(expected) != len(found["clean"]):
-            raise ValueError(f"{path}: {len(found['clean'])} labels for {len(expected)} images")
-        differs = np.flatnonzero(expected != found["clean"])
-        if len(differs):
-            raise ValueError(
-                f"{path}: its clean labels differ from the dataset's in {len(differs)} places, first at image "
-                f"{differs[0]}; the images are in another order, so these labels belong to others"
-            )
+    expected = found["clean"] if clean is None else as_labels(clean, 10, "clean")
+    if len(expected) != len(found["clean"]):
+        raise ValueError(f"{path}: {len(found['clean'])} labels for {len(expected)} images")
+    differs = np.flatnonzero(expected != found["clean"])
+    if len(differs):
+        raise ValueError(
+            f"{path}: its clean labels differ from the dataset's in {len(differs)} places, first at image "
+            f"{differs[0]}; the images are in another order, so these labels belong to others"
+        )
     return found[name]
 
 
@@ -177,16 +184,3 @@ def as_labels(labels: Any, num_classes: int, what: str = "labels") -> np.ndarray
     if array.size and not (array.min() >= 0 and array.max() < num_classes):
         raise ValueError(f"{what}: from {array.min()} to {array.max()}; allowed is 0 to {num_classes - 1}")
     return array.astype(np.int64)
-
-
-def _validate(kind: str, rate: float, num_classes: int, convention: str | None) -> None:
-    if kind not in CONVENTIONS:
-        raise ValueError(f"kind={kind!r}: allowed are {', '.join(CONVENTIONS)}")
-    if not isinstance(rate, Real) or not 0 <= rate <= 1:
-        raise ValueError(f"rate={rate!r}: allowed is 0 <= rate <= 1")
-    if not isinstance(num_classes, Integral) or num_classes < 2:
-        raise ValueError(f"num_classes={num_classes!r}: allowed are whole numbers from 2")
-    # Without noise there is nothing for a convention to decide, but a misspelt one is still reported.
-    known = [None, *CONVENTIONS["symmetric"], *CONVENTIONS["asymmetric"]] if kind == "none" else CONVENTIONS[kind]
-    if convention not in known:
-        raise ValueError(f"convention={convention!r} with kind={kind!r}: allowed are {', '.join(map(str, known))}")

@@ -1,9 +1,7 @@
-"""How fast a training is on this machine: its steps, to be timed, and the measurement behind every estimate."""
-
-import time
-from collections.abc import Callable, Iterator
+"""How fast a training is on this machine: the measurement behind every estimate."""
 
 import torch
+from torch.utils.benchmark import Timer
 
 from elrkit import data
 from elrkit.config import RunConfig
@@ -11,25 +9,6 @@ from elrkit.problem import set_up
 from elrkit.trainer import Trainer, predict
 
 SECONDS = 1.0  # of each of the two measurements
-
-
-def training_steps(
-    config: RunConfig, dataset: data.Dataset, device: str | torch.device, compiled: bool = False
-) -> Iterator[None]:
-    """The steps of `fit`, one for each `next()`, without evaluation or end: to be timed or profiled.
-
-    The model is built, and with `compiled` compiled, by the first `next()`. On a GPU a step is only queued when it
-    comes back, so synchronize before reading a clock.
-    """
-    trainer = Trainer(config, dataset, set_up(config, dataset), torch.device(device), compiled)
-    trainer.model.train()
-    while True:
-        trainer.start_epoch()
-        while trainer.step_in_epoch < trainer.steps:
-            trainer.step()
-            yield
-        trainer.epoch += 1
-        trainer.step_in_epoch = 0
 
 
 def measure(config: RunConfig, shape: tuple[int, int, int], threads: int) -> tuple[float, float]:
@@ -49,26 +28,19 @@ def measure(config: RunConfig, shape: tuple[int, int, int], threads: int) -> tup
     random = data.Dataset("random", images, labels, images[:1], labels[:1], names, one, one, labels, labels[:1])
     clean = {"noise": "none", "noise_rate": 0, "noise_convention": None, "split": "all"}
     config = config.with_(dataset="random.npz", train_size=None, batch_size=batch, **clean)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        trainer = Trainer(config, random, set_up(config, random), device)
+    trainer = Trainer(config, random, set_up(config, random), device)
 
-        def epoch() -> None:
-            trainer.step_in_epoch = 0
-            for _ in range(batches):
-                trainer.step()
+    def train() -> None:
+        trainer.step_in_epoch = 0
+        trainer.start_epoch()
+        for _ in range(batches):
+            trainer.step()
 
-        def per_second(work: Callable[[], object]) -> float:
-            work()  # warm up
-            started, done = time.perf_counter(), 0
-            while done == 0 or time.perf_counter() - started < SECONDS:
-                work()
-                done += n
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            return done / (time.perf_counter() - started)
+    def evaluate() -> None:
+        predict(trainer.model, trainer.train.images, config.precision)
 
-        return per_second(epoch), per_second(lambda: predict(trainer.model, trainer.images, config.precision))
-    finally:
-        torch.set_num_threads(before)
+    trained, evaluated = (
+        Timer("work()", globals={"work": work}, num_threads=threads).blocked_autorange(min_run_time=SECONDS).median
+        for work in (train, evaluate)
+    )
+    return n / trained, n / evaluated

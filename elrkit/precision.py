@@ -30,13 +30,9 @@ def rounds(precision: str, device: torch.device) -> bool:
     """
     if device.type != "cpu" or precision == "float32":
         return False
-    return precision != "bfloat16" or not has_bfloat16()
-
-
-def has_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16 that torch uses (AVX512_BF16; every CPU with AMX has it too)."""
+    # torch uses AVX512_BF16, which every CPU with AMX has too; its public name is not in torch 2.11.
     has_avx512 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    return has_avx512 and torch.cpu._is_avx512_bf16_supported()  # its public name is not in torch 2.11
+    return precision != "bfloat16" or not (has_avx512 and torch.cpu._is_avx512_bf16_supported())
 
 
 RELU = (torch.relu, torch.relu_, torch.nn.functional.relu)

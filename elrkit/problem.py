@@ -87,16 +87,14 @@ def label_outcomes(predicted: Tensor, given: Tensor, truth: Tensor) -> dict[str,
     wrong_correct, wrong_memorized, wrong_other: of the images whose given label is wrong, the shares predicted as their
     true class, as labelled, and as neither. None where there are no such images.
     """
-    wrong = given != truth
-    as_given, as_true = predicted == given, predicted == truth
-    counts = torch.stack(
-        [(~wrong).sum(), (~wrong & as_given).sum(), wrong.sum(), (wrong & as_true).sum(), (wrong & as_given).sum()]
-    )
-    n_right, right_correct, n_wrong, correct, memorized = counts.tolist()
-    return {
-        "right_correct": right_correct / n_right if n_right else None,
-        "right_other": (n_right - right_correct) / n_right if n_right else None,
-        "wrong_correct": correct / n_wrong if n_wrong else None,
-        "wrong_memorized": memorized / n_wrong if n_wrong else None,
-        "wrong_other": (n_wrong - correct - memorized) / n_wrong if n_wrong else None,
+    wrong, as_given, as_true = given != truth, predicted == given, predicted == truth
+    shares = {
+        "right_correct": (~wrong, as_given),
+        "right_other": (~wrong, ~as_given),
+        "wrong_correct": (wrong, as_true),
+        "wrong_memorized": (wrong, as_given),
+        "wrong_other": (wrong, ~as_true & ~as_given),
     }
+    counts = torch.stack([count for of, what in shares.values() for count in (of.sum(), (of & what).sum())])
+    found = iter(counts.tolist())  # the one wait for the device
+    return {name: share / of if of else None for name, of, share in zip(shares, found, found, strict=True)}

@@ -1,9 +1,10 @@
-"""The stores of run records: one small JSON file a run, ``<dataset>/<run_id>.json``, written whole, checked when read.
+"""Where things lie, and the stores of run records: one small JSON file a run, ``<dataset>/<run_id>.json``, written
+whole, checked when read.
 
-There are two. The committed records of the checkout (`evidence_root`) are what the report says; what a reader trains
-goes to a store of their own (`results_root`) and changes no verdict. The maintainer, whose runs are to be committed,
-sets ELRKIT_RESULTS=results/runs: then both are one. Checkpoints lie apart (`state_dir`), behind a lock that dies with
-its holder. Neither torch nor pandas is imported before it is needed.
+There are two stores. The committed records of the checkout (`evidence_root`) are what the report says; what a reader
+trains goes to a store of their own (`results_root`) and changes no verdict. The maintainer, whose runs are to be
+committed, sets ELRKIT_RESULTS=results/runs: then both are one. Checkpoints lie apart (`state_dir`), behind a lock that
+dies with its holder. Neither torch nor pandas is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -20,27 +21,44 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from elrkit.config import BUILT_IN_TRAIN_SIZES, ConfigError, RunConfig
-from elrkit.folders import evidence_root, results_root, state_root
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from elrkit.config import BUILT_IN_TRAIN_SIZES, ConfigError, RunConfig, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["evidence_root", "results_root", "state_root"]  # beside what is defined here
-
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-REQUIRED = {
-    "schema": int, "run_id": str, "status": str, "config": dict, "data": dict, "curves": dict, "weights_sha256": str,
-    "device": dict, "execution": dict, "versions": dict, "timing": dict,
-}  # fmt: skip
+CACHE = Path("~/.cache/elrkit")
 
 
 class RecordError(ValueError):
     """A file that is no valid record; one line that names the file and what is wrong with it."""
+
+
+def data_root(root: str | Path | None = None) -> Path:
+    """Where datasets are kept: `root`, else the environment's ELRKIT_DATA, else ~/.cache/elrkit."""
+    return Path(root or os.environ.get("ELRKIT_DATA") or CACHE).expanduser()
+
+
+def state_root() -> Path:
+    """Where checkpoints and outcomes are: the environment's ELRKIT_STATE, else `state` below the data root."""
+    return Path(os.environ.get("ELRKIT_STATE") or data_root() / "state").expanduser()
+
+
+def results_root() -> Path:
+    """Where new records go: the environment's ELRKIT_RESULTS, else ~/.cache/elrkit/runs."""
+    return Path(os.environ.get("ELRKIT_RESULTS") or CACHE / "runs").expanduser()
+
+
+def evidence_root() -> Path | None:
+    """The committed records, the report's evidence: results/runs in the current folder or one above it; or None."""
+    here = Path.cwd()  # notebooks run from their own folder
+    return next((runs for each in (here, *here.parents) if (runs := each / "results" / "runs").is_dir()), None)
 
 
 def state_dir(config: RunConfig) -> Path:
@@ -71,6 +89,35 @@ def place(config: RunConfig) -> str:
     return f"{folder}/{config.run_id}.json"
 
 
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Data(_Part):
+    classes: int | None = None
+    realized_noise_rate: float | None = Field(None, ge=0, le=1)
+
+
+class _Timing(_Part):
+    images_per_second: list[float] = []
+
+
+class _Record(_Part):
+    """The parts of a record and their types; None in a curve stands for what was not evaluated or not finite."""
+
+    version: Literal[1] = Field(alias="schema")  # SCHEMA
+    run_id: str
+    status: Literal["finished", "diverged"]
+    config: dict[str, Any]
+    data: _Data
+    curves: dict[str, list[float | None]]
+    weights_sha256: str
+    device: dict[str, Any]
+    execution: dict[str, Any]
+    versions: dict[str, Any]
+    timing: _Timing
+
+
 NO_SHARES = {"epoch", "lr", "train_loss", "test_loss", "skipped_steps"}  # all other curves are between 0 and 1
 
 
@@ -78,50 +125,32 @@ def check(record: Any, name: str) -> dict[str, Any]:
     """Return `record` if it is one; raises RecordError, beginning with `name`, if not."""
     if not isinstance(record, dict):
         raise RecordError(f"{name}: not a JSON object")
-    for key, kind in REQUIRED.items():
-        if not isinstance(record.get(key), kind):
-            raise RecordError(f"{name}: {key!r} is missing or not of type {kind.__name__}")
-    if record["schema"] != SCHEMA:
-        raise RecordError(f"{name}: schema {record['schema']}, this version reads {SCHEMA}")
-    if record["status"] not in ("finished", "diverged"):
-        raise RecordError(f"{name}: status {record['status']!r} is neither finished nor diverged")
     try:
-        config = RunConfig(**record["config"])
+        parts = _Record.model_validate(record)
+        config = RunConfig(**parts.config)
+    except ValidationError as error:
+        raise RecordError(f"{name}: {one_line(error, _Record.model_fields)}") from None
     except (ConfigError, TypeError) as error:
         raise RecordError(f"{name}: config not valid ({error})") from None
-    if config.run_id != record["run_id"]:
-        raise RecordError(f"{name}: run_id {record['run_id']} is not the hash {config.run_id} of its config")
-    curves, finished = record["curves"], record["status"] == "finished"
-    lengths = {len(column) if isinstance(column, list) else -1 for column in curves.values()}
-    if len(lengths) > 1 or -1 in lengths or (finished and lengths != {config.epochs}):
-        raise RecordError(f"{name}: curves of lengths {sorted(lengths)} for {config.epochs} epochs")
-    if finished and not {"epoch", "test_top1", "train_loss"} <= curves.keys():
-        raise RecordError(f"{name}: curves lack epoch, test_top1 or train_loss")
+    curves, finished = parts.curves, parts.status == "finished"
+    lengths, epochs = {len(column) for column in curves.values()}, curves.get("epoch", [])
+    tested = [curves.get(column, []) for column in ("test_top1", "held_out_top1_noisy")] * (config.test_every == 1)
+    faults = {
+        f"run_id {parts.run_id} is not the hash {config.run_id} of its config": config.run_id != parts.run_id,
+        f"curves of lengths {sorted(lengths)} for {config.epochs} epochs": len(lengths) > 1
+        or (finished and lengths != {config.epochs}),
+        "curves lack epoch, test_top1 or train_loss": finished
+        and not {"epoch", "test_top1", "train_loss"} <= {*curves},
+        "the epochs do not ascend from 1": epochs != list(range(1, len(epochs) + 1)),
+        "a curve of the test lacks an epoch, and each was tested": any(None in column for column in tested),
+        "data lack the number of classes": finished and parts.data.classes is None,
+    }
     for column_name, column in curves.items():
-        # None stands for what was not evaluated or not finite.
-        tested = column_name in ("test_top1", "held_out_top1_noisy")
-        may_be_empty = column_name != "epoch" and not (tested and config.test_every == 1)
-        if not all(_is_number(value) or (value is None and may_be_empty) for value in column):
-            raise RecordError(f"{name}: the curve {column_name!r} holds something that is no number")
-        if column_name not in NO_SHARES and not all(value is None or 0 <= value <= 1 for value in column):
-            raise RecordError(f"{name}: the curve {column_name!r} holds something that is no share of 1")
-    if "epoch" in curves and curves["epoch"] != list(range(1, len(curves["epoch"]) + 1)):
-        raise RecordError(f"{name}: the epochs do not ascend from 1")
-    if finished and not isinstance(record["data"].get("classes"), int):
-        raise RecordError(f"{name}: data lack the number of classes")
-    rate = record["data"].get("realized_noise_rate")
-    if rate is not None and not (_is_number(rate) and 0 <= rate <= 1):
-        raise RecordError(f"{name}: realized_noise_rate {rate!r} is no share of 1")
-    speeds = record["timing"].get("images_per_second", [])
-    if not isinstance(speeds, list) or not all(map(_is_number, speeds)):
-        raise RecordError(f"{name}: images_per_second is no list of numbers")
+        share = column_name in NO_SHARES or all(value is None or 0 <= value <= 1 for value in column)
+        faults[f"the curve {column_name!r} holds something that is no share of 1"] = not share
+    if found := [message for message, fault in faults.items() if fault]:
+        raise RecordError(f"{name}: {'; '.join(found)}")
     return record
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return abs(value) < 2**63  # JSON has integers of any length, which are no float
-    return isinstance(value, float) and math.isfinite(value)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -129,12 +158,20 @@ def read(path: Path) -> dict[str, Any]:
     if path.exists() and not path.is_file():  # a pipe would be waited for
         raise RecordError(f"{path}: not a regular file")
     try:
-        record = json.loads(path.read_text("utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: not readable as JSON ({error})") from None
-    return check(record, str(path))
+    except OSError as error:
+        raise RecordError(f"{path}: not readable ({error.strerror})") from None
+    return _parse(content, str(path))
+
+
+def _parse(content: bytes, name: str) -> dict[str, Any]:
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{name}: not readable as JSON ({error})") from None
+    return check(record, name)
 
 
 def find(config: RunConfig) -> dict[str, Any] | None:
@@ -179,7 +216,8 @@ def save(record: dict[str, Any]) -> Path:
     """Write a record into one's own store and return its path; OSError names the file that could not be written."""
     check(record, "record")
     path = results_root() / place(RunConfig(**record["config"]))
-    write_text(path, as_lines({**record, "timing": _rounded(record["timing"])}))
+    timing = json.loads(json.dumps(record["timing"]), parse_float=lambda text: round(float(text), 3))
+    write_text(path, as_lines({**record, "timing": timing}))
     return path
 
 
@@ -198,15 +236,6 @@ def write_text(path: Path, text: str) -> None:
     finally:
         with suppress(OSError):
             new.unlink()
-
-
-def _rounded(value: Any) -> Any:
-    """`value` with its floats, at any depth, to three digits."""
-    if isinstance(value, float):
-        return round(value, 3)
-    if isinstance(value, list):
-        return [_rounded(v) for v in value]
-    return {k: _rounded(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def as_lines(value: dict[str, Any]) -> str:
@@ -249,35 +278,17 @@ def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
     rows = []
     for record in records:
-        config = RunConfig(**record["config"])
-        curves = record["curves"]
-        # Through RunConfig, so that fields which are younger than the record hold what was done then.
-        row = {"run_id": record["run_id"], **config.model_dump(mode="json")}
-        row |= {"status": record["status"], "scale": scale(config)}
-        row["noise_realized"] = record["data"].get("realized_noise_rate")
-        row |= {name: record["data"].get(name) for name in ("train_images", "held_out_images", "test_images")}
-        if record["status"] == "finished":
-            # Not the last epoch's learning rate: `lr` stays the config's.
-            row |= {name: column[-1] for name, column in curves.items() if name not in ("epoch", "lr")}
-            tested = [epoch for epoch, value in enumerate(curves["test_top1"]) if value is not None]
-            row["test_top1_best"] = max(curves["test_top1"][epoch] for epoch in tested)
-            memorized = curves.get("batches_wrong_memorized", [])
-            row["batches_wrong_beyond_chance"] = _beyond_chance(curves, record["data"]["classes"])
-            row["batches_wrong_memorized_50"] = memorized[49] if len(memorized) >= 50 else math.nan
-            seen = [share for share in curves.get("batches_wrong_correct", []) if share is not None]
-            row["batches_wrong_correct_best"] = max(seen, default=math.nan)
-            held_out = curves.get("held_out_top1_noisy")
-            selected = max(tested, key=lambda epoch: held_out[epoch]) if held_out else None
-            row["test_top1_selected"] = math.nan if selected is None else curves["test_top1"][selected]
-        timing = record["timing"]
-        row |= {
-            "seconds": timing.get("seconds"),
-            "jobs": timing.get("jobs"),
+        config, data, timing = RunConfig(**record["config"]), record["data"], record["timing"]
+        rows.append({
+            # Through RunConfig, so that fields which are younger than the record hold what was done then.
+            "run_id": record["run_id"], **config.model_dump(mode="json"), "status": record["status"],
+            "scale": scale(config), "noise_realized": data.get("realized_noise_rate"),
+            **{name: data.get(name) for name in ("train_images", "held_out_images", "test_images")},
+            **(_ended(record["curves"], data["classes"]) if record["status"] == "finished" else {}),
+            "seconds": timing.get("seconds"), "jobs": timing.get("jobs"),
             "images_per_second": statistics.median_high(timing.get("images_per_second") or [math.nan]),
-            "device": record["device"].get("name"),
-            "threads": record["execution"].get("threads"),
-        }
-        rows.append(row)
+            "device": record["device"].get("name"), "threads": record["execution"].get("threads"),
+        })  # fmt: skip
     always = ("status", "scale", "noise_realized", "test_top1", "wrong_memorized", "wrong_correct")
     costs = ("seconds", "jobs", "device", "threads", "images_per_second")
     empty = ["run_id", *RunConfig.model_fields, *always, *costs]
@@ -285,11 +296,27 @@ def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     return frame.assign(**dict.fromkeys((name for name in always if name not in frame), math.nan))
 
 
-def _beyond_chance(curves: dict[str, list[Any]], classes: int) -> float:
-    """Of the wrong labels, the share predicted as labelled in the batches of the last epoch, less what errors hit by
-    chance: the other wrong classes, C - 2 of C, are predicted that often each."""
-    last = [curves.get(f"batches_wrong_{what}", [None])[-1] for what in ("memorized", "other")]
-    return math.nan if None in last or classes < 3 else last[0] - last[1] / (classes - 2)
+def _ended(curves: dict[str, list[Any]], classes: int) -> dict[str, Any]:
+    """A finished run's columns: its last epoch's curves, and what is chosen from all epochs.
+
+    `batches_wrong_beyond_chance`: of the wrong labels, the share predicted as labelled in the last epoch's batches,
+    less what errors hit by chance: the other wrong classes, C - 2 of C, are predicted that often each.
+    """
+    tested = {epoch: share for epoch, share in enumerate(curves["test_top1"]) if share is not None}
+    memorized, held_out = curves.get("batches_wrong_memorized", [None]), curves.get("held_out_top1_noisy")
+    others = curves.get("batches_wrong_other", [None])[-1]
+    unknown = None in (memorized[-1], others) or classes < 3
+    return {
+        # Not the last epoch's learning rate: `lr` stays the config's.
+        **{name: column[-1] for name, column in curves.items() if name not in ("epoch", "lr")},
+        "test_top1_best": max(tested.values()),
+        "batches_wrong_beyond_chance": math.nan if unknown else memorized[-1] - others / (classes - 2),
+        "batches_wrong_memorized_50": memorized[49] if len(memorized) >= 50 else math.nan,
+        "batches_wrong_correct_best": max(
+            (share for share in curves.get("batches_wrong_correct", []) if share is not None), default=math.nan
+        ),
+        "test_top1_selected": tested[max(tested, key=lambda epoch: held_out[epoch])] if held_out else math.nan,
+    }
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -384,11 +411,8 @@ def import_tar(path: Path) -> tuple[list[str], list[str], list[str]]:
 def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> dict[str, Any]:
     if member.size > 16 * 2**20:
         raise RecordError(f"{name}: {member.size} bytes, too large for a record")
-    try:
-        file = archive.extractfile(member)
-        record = check(json.loads(file.read() if file else b""), name)
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{name}: not readable as JSON ({error})") from None
+    file = archive.extractfile(member)
+    record = _parse(file.read() if file else b"", name)
     if not {"elrkit", "torch", "python"} <= record["versions"].keys():
         raise RecordError(f"{name}: its versions lack elrkit, torch or python")
     return record

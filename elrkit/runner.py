@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
@@ -26,15 +26,10 @@ from elrkit import checkpoints, data, pace, records, train
 from elrkit.config import BUILT_IN_TRAIN_SIZES, RunConfig, check_training, require
 from elrkit.records import claim, find, results_root, state_dir, state_root
 
+if TYPE_CHECKING:
+    from elrkit.scale import Cluster
+
 log = logging.getLogger(__name__)
-
-
-class Cluster(Protocol):
-    """What trains elsewhere: `elrkit.scale.Cluster`."""
-
-    def train(
-        self, todo: Sequence[RunConfig], cpus_per_run: int, stop: "Stop", on_event: "OnEvent", options: dict[str, Any]
-    ) -> None: ...
 
 
 class Event(NamedTuple):
@@ -45,6 +40,7 @@ class Event(NamedTuple):
     detail: Any = None
 
 
+ENDED = ("finished", "diverged")  # with a record as their detail
 OnEvent = Callable[[Event], None]
 T = TypeVar("T")
 
@@ -67,7 +63,7 @@ def train_missing(
     threads: int | None = None,
     budget_seconds: float | None = None,
     on_event: OnEvent = lambda event: None,
-    cluster: Cluster | None = None,
+    cluster: "Cluster | None" = None,
     **options: Any,
 ) -> list[RunConfig]:
     """Train the runs that have no record, `jobs` at a time, in order; return those still missing at the end.
@@ -103,9 +99,7 @@ def train_missing(
             options = {**options, "jobs": jobs}
             with _threads(threads):
                 if jobs == 1:
-                    for config in ready:
-                        if not stop():
-                            train_one(config, stop, on_event, **options)
+                    _train_in_turn(ready, stop, on_event, options)
                 else:
                     _train_in_processes(ready, jobs, threads, stop, on_event, options)
                 _wait_for_others(ready, stop, on_event, options)
@@ -158,25 +152,37 @@ def train_one(
         if record := find(config):  # finished by another process in the meantime
             return record
         on_event(Event("started", config))
+
+        def told(progress: train.Progress) -> None:
+            on_event(Event("progress", config, progress))
+
+        ended = keep(attempt(config, should_stop, on_progress=told, **options))
+        on_event(ended)
+        return ended.detail if ended.kind in ENDED else None
+
+
+def attempt(config: RunConfig, should_stop: Callable[[], bool], **options: Any) -> Event:
+    """Train a run that is held; how it ended, with its record where it came to its end."""
+    try:
+        record = train.fit(
+            config, dataset=dataset(config.dataset), state_dir=state_dir(config), should_stop=should_stop, **options
+        )
+    except train.Stopped:
+        return Event("stopped", config)
+    except (train.OutOfMemory, ValueError, OSError) as error:  # bad data or labels
+        return Event("failed", config, str(error))
+    return Event(record["status"], config, record)
+
+
+def keep(ended: Event) -> Event:
+    """Save the record that a run ended with and remove its checkpoints; where it cannot be saved, the run failed."""
+    if ended.kind in ENDED:
         try:
-            record = train.fit(
-                config,
-                dataset=dataset(config.dataset),
-                state_dir=state_dir(config),
-                should_stop=should_stop,
-                on_progress=lambda progress: on_event(Event("progress", config, progress)),
-                **options,
-            )
-            records.save(record)
-        except train.Stopped:
-            on_event(Event("stopped", config))
-            return None
-        except (train.OutOfMemory, ValueError, OSError) as error:  # bad data or labels, a full disk
-            on_event(Event("failed", config, str(error)))
-            return None
-        checkpoints.discard(state_dir(config))
-        on_event(Event(record["status"], config, record))
-        return record
+            records.save(ended.detail)
+        except (ValueError, OSError) as error:  # a full disk
+            return Event("failed", ended.config, str(error))
+        checkpoints.discard(state_dir(ended.config))
+    return ended
 
 
 def missing(configs: Iterable[RunConfig]) -> list[RunConfig]:
@@ -270,11 +276,7 @@ def _check_writable(folder: Path, variable: str) -> None:
 
 def _default_threads(configs: Sequence[RunConfig], jobs: int) -> int:
     small = all(config.model == "small_resnet" for config in configs)
-    return 1 if small else max(1, _cores() // jobs)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if small else max(1, len(os.sched_getaffinity(0)) // jobs)
 
 
 @contextmanager
@@ -316,14 +318,23 @@ def _stopping(budget_seconds: float | None) -> Iterator[Stop]:
         raise KeyboardInterrupt
 
 
+def _train_in_turn(
+    todo: Sequence[RunConfig], should_stop: Callable[[], bool], on_event: OnEvent, options: dict[str, Any]
+) -> None:
+    """Train one run after the other; skip what is done or held by others."""
+    for config in todo:
+        if should_stop():
+            break
+        train_one(config, should_stop, on_event, **options)
+
+
 def _train_in_processes(
     todo: Sequence[RunConfig], jobs: int, threads: int, stop: Stop, on_event: OnEvent, options: dict[str, Any]
 ) -> None:
     context = multiprocessing.get_context("spawn")  # fork is not safe with torch's threads and CUDA
     events, stopping = context.Queue(), context.Event()
-    texts = [config.to_json() for config in todo]
     processes = [
-        context.Process(target=_worker, args=(texts, threads, options, events, stopping, os.getpid()), daemon=True)
+        context.Process(target=_worker, args=(todo, threads, options, events, stopping, os.getpid()), daemon=True)
         for _ in range(jobs)
     ]
     for process in processes:
@@ -341,8 +352,10 @@ def _train_in_processes(
             log.error("a training process ended with exit code %s; its run can be resumed", process.exitcode)
 
 
-def _worker(texts: list[str], threads: int, options: dict[str, Any], events: Any, stopping: Any, parent: int) -> None:
-    """Take runs from the plan until none is left: skip what is done or held by others."""
+def _worker(
+    todo: Sequence[RunConfig], threads: int, options: dict[str, Any], events: Any, stopping: Any, parent: int
+) -> None:
+    """A process that trains what is left of the plan."""
     # Both come from the parent through `stopping`; a scheduler or terminal may send them to every process of the group.
     terminated = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: terminated.set())
@@ -352,10 +365,7 @@ def _worker(texts: list[str], threads: int, options: dict[str, Any], events: Any
     def should_stop() -> bool:
         return terminated.is_set() or stopping.is_set() or os.getppid() != parent
 
-    for text in texts:
-        if should_stop():
-            break
-        train_one(RunConfig.from_json(text), should_stop, events.put, **options)
+    _train_in_turn(todo, should_stop, events.put, options)
     events.close()
     events.join_thread()
 
@@ -372,20 +382,14 @@ def load_or_train(configs: Sequence[RunConfig], *, jobs: int | None = None, **op
     if todo := missing(configs):
         for name in {config.dataset for config in todo}:
             dataset(name)
-        jobs = jobs or (1 if torch.cuda.is_available() else min(_cores(), len(todo)))
+        jobs = jobs or (1 if torch.cuda.is_available() else min(len(os.sched_getaffinity(0)), len(todo)))
         announce(todo, jobs)
-        failed: dict[str, str] = {}
         with progress.display(len(todo)) as show:
-
-            def on_event(event: Event) -> None:
-                if event.kind == "failed":
-                    failed[event.config.run_id] = str(event.detail)
-                show(event)
-
-            left = train_missing(todo, jobs=jobs, on_event=on_event, **options)
+            left = train_missing(todo, jobs=jobs, on_event=show, **options)
         if left:
+            failed, _ = show.still_missing(left)
             stopped = len(left) - len(failed)
-            reasons = [f"{len(failed)} failed: {next(iter(failed.values()))}"] if failed else []
+            reasons = [f"{len(failed)} failed: {failed[0]}"] if failed else []
             reasons += [f"{stopped} stopped; call again to resume them"] if stopped else []
             raise RuntimeError(f"{len(left)} of {len(todo)} runs have no record, {', '.join(reasons)}")
     return [record for config in configs if (record := find(config))]
@@ -424,13 +428,14 @@ def estimate_seconds(configs: Sequence[RunConfig], jobs: int = 1, threads: int |
     paces: dict[tuple[Any, ...], tuple[float, float]] = {}
     total = 0.0
     for config in configs:
-        n, tested = BUILT_IN_TRAIN_SIZES.get(config.dataset), 450 if config.dataset == "digits" else 10_000
-        shape = (8, 8, 1) if config.dataset == "digits" else (32, 32, 3)
-        if n is None:  # a dataset of one's own, or a shop's
+        if config.dataset == "digits":
+            n, tested, shape = BUILT_IN_TRAIN_SIZES["digits"], 450, (8, 8, 1)
+        elif config.dataset in BUILT_IN_TRAIN_SIZES:
+            n, tested, shape = BUILT_IN_TRAIN_SIZES[config.dataset], 10_000, (32, 32, 3)
+        else:  # a dataset of one's own, or a shop's
             own = dataset(config.dataset)
-            n, tested = len(own.train_images), len(own.test_images)
-            height, width, channels = own.train_images.shape[1:]
-            shape = (height, width, channels)
+            n, height, width, channels = own.train_images.shape
+            tested, shape = len(own.test_images), (height, width, channels)
         sharp = bool(config.sam_rho)
         kind = (config.model, config.width, config.stem_stride, config.precision, sharp, config.batch_size, shape)
         if kind not in paces:

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from elrkit import checkpoints, data, records, runner, train
+from elrkit import records, runner
 from elrkit.config import ConfigError, RunConfig
 
 CLAIM_PATIENCE_SECONDS = 60.0  # a lost node's process may outlive its node for a moment, and still hold its run
@@ -62,8 +62,7 @@ class Cluster:
             resources = {"num_cpus": cpus_per_run, "num_gpus": self.gpus_per_run, "max_retries": self.retries}
             task = ray.remote(**resources)(_train)
             waiting = {
-                task.remote(config.to_json(), environment, cpus_per_run, stop.deadline, options): config
-                for config in todo
+                task.remote(config, environment, cpus_per_run, stop.deadline, options): config for config in todo
             }
             try:
                 while waiting and not stop.signalled.is_set():  # at the deadline the tasks stop by themselves
@@ -75,31 +74,22 @@ class Cluster:
 
 
 def _come_home(ray: Any, done: Any, config: RunConfig) -> runner.Event:
-    """Save the record of a task that has ended; what became of the run."""
+    """How a task's run ended, its record saved."""
     try:
-        kind, value = ray.get(done)
+        return runner.keep(ray.get(done))  # it discards the checkpoints too, where the state folder is shared
     except ray.exceptions.RayError as error:
         lines = str(error).strip().splitlines()
         # An exception in the task ends its traceback; a lost process or node is named first.
         reason = lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else lines[0]
         return runner.Event("failed", config, f"{config.describe()}: no record came back ({reason})")
-    if kind != "record":
-        return runner.Event(kind, config, value)
-    try:
-        records.save(value)
-    except OSError as error:  # a full disk; the outcome may still be in the state folder
-        return runner.Event("failed", config, f"{config.describe()}: its record was not saved ({error})")
-    checkpoints.discard(records.state_dir(config))  # theirs, where the state folder is shared
-    return runner.Event(value["status"], config, value)
 
 
 def _train(
-    text: str, environment: dict[str, str], threads: int, deadline: float | None, options: dict[str, Any]
-) -> tuple[str, Any]:
-    """The task: ("record", record), or (stopped, busy or failed, why). Runs in a process of a Ray node."""
+    config: RunConfig, environment: dict[str, str], threads: int, deadline: float | None, options: dict[str, Any]
+) -> runner.Event:
+    """The task, in a process of a Ray node: how the run ended, or that another process has kept it busy."""
     os.environ.update(environment)
     torch.set_num_threads(threads)
-    config = RunConfig.from_json(text)
 
     def should_stop() -> bool:
         return deadline is not None and time.time() > deadline
@@ -108,23 +98,11 @@ def _train(
     while not should_stop():
         with records.claim(config) as mine:
             if mine:
-                try:
-                    record = train.fit(
-                        config,
-                        dataset=runner.dataset(config.dataset),
-                        state_dir=records.state_dir(config),
-                        should_stop=should_stop,
-                        **options,
-                    )
-                except train.Stopped:
-                    break
-                except (train.OutOfMemory, data.DataError, OSError) as error:
-                    return "failed", str(error)
-                return "record", record
+                return runner.attempt(config, should_stop, **options)
         if time.monotonic() > give_up:
-            return "busy", None
+            return runner.Event("busy", config)
         time.sleep(0.5)
-    return "stopped", None
+    return runner.Event("stopped", config)
 
 
 @contextmanager

@@ -51,7 +51,6 @@ def fit(
     config: RunConfig,
     *,
     dataset: data.Dataset | None = None,
-    root: str | Path | None = None,
     device: str | torch.device | None = None,
     compiled: bool = False,
     state_dir: str | Path | None = None,
@@ -62,7 +61,7 @@ def fit(
 ) -> dict[str, Any]:
     """Train one run and return its record, a dict of plain JSON values.
 
-    dataset             already loaded; else `config.dataset` is loaded from `root`
+    dataset             already loaded; else `config.dataset` is loaded
     device              cuda where there is one, else cpu
     compiled            train through torch.compile (worth its start-up on long runs)
     state_dir           folder for checkpoints and, at the end, outcome.pt (weights, targets, labels); None: none
@@ -76,8 +75,8 @@ def fit(
     record but for `timing`, bit for bit, however often it was stopped and resumed.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dataset = dataset or data.load(config.dataset, root)
-    problem = set_up(config, dataset, root)
+    dataset = dataset or data.load(config.dataset)
+    problem = set_up(config, dataset)
     checkpoints = Checkpoints(Path(state_dir)) if state_dir else None
 
     def build() -> Trainer:
@@ -211,14 +210,14 @@ def _record(
 
 def _outcome(trainer: Trainer) -> dict[str, Any]:
     """What later steps need of a finished run and a record has no room for: see `load_outcome`."""
-    logits = predict(trainer.model, trainer.images, trainer.config.precision)
+    logits = predict(trainer.model, trainer.train.images, trainer.config.precision)
     return {
         "run_id": trainer.config.run_id,
         "model": trainer.model.state_dict(),
-        "averaged": trainer.averaged.state_dict() if trainer.averaged is not None else None,
-        "targets": trainer.elr.targets.cpu() if trainer.elr is not None else None,
+        "averaged": trainer.averaged and trainer.averaged.state_dict(),
+        "targets": trainer.elr and trainer.elr.targets.cpu(),
         "probabilities": logits.softmax(dim=1).cpu(),
         "index": torch.from_numpy(trainer.problem.index),
-        "given": trainer.given.cpu(),
-        "truth": trainer.truth.cpu(),
+        "given": trainer.train.given.cpu(),
+        "truth": trainer.train.truth.cpu(),
     }

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import math
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,14 @@ from elrkit.precision import autocast, rounds
 from elrkit.problem import Problem, label_outcomes
 
 EVALUATION_BATCH = {"cpu": 500, "cuda": 5000}
+
+
+class Part(NamedTuple):
+    """Images on the training's device, the labels that they are given, and the true ones."""
+
+    images: data.DeviceImages
+    given: Tensor
+    truth: Tensor
 
 
 def learning_rate(config: RunConfig, epoch: int) -> float:
@@ -65,41 +73,35 @@ def move_average(averaged: nn.Module, model: nn.Module, decay: float, taken: int
 
 
 class Trainer:
-    """The state of one run: built from the config, moved by `step`, saved and restored whole."""
+    """The state of one run: built from the config, moved by `step`, evaluated each epoch, saved and restored whole."""
 
     def __init__(
-        self,
-        config: RunConfig,
-        dataset: data.Dataset,
-        problem: Problem,
-        device: torch.device,
-        compiled: bool = False,
+        self, config: RunConfig, dataset: data.Dataset, problem: Problem, device: torch.device, compiled: bool = False
     ) -> None:
         self.config, self.problem, self.device = config, problem, device
         self.data_are = {"fingerprint": dataset.fingerprint(), "test_truth": dataset.truth_fingerprint()}
-        crops = config.augmentation in ("fresh", "frozen")
-        self.padding = dataset.train_images.shape[1] // 8  # 4 pixels for 32, as both papers
-
-        def on_device(images: Tensor, padding: int = 0) -> data.DeviceImages:
-            return data.DeviceImages(images, dataset.mean, dataset.std, device, padding)
-
-        self.images = on_device(dataset.train_images[torch.from_numpy(problem.index)], self.padding if crops else 0)
-        self.test_images = on_device(dataset.test_images)
-        self.held_out_images = on_device(dataset.train_images[torch.from_numpy(problem.held_out_index)])
-        self.given, self.truth, self.held_out_given, self.held_out_truth, self.test_given = (
-            torch.from_numpy(labels).to(device)
-            for labels in (
-                problem.given, problem.truth, problem.held_out_given, problem.held_out_truth, problem.test_given
-            )
-        )  # fmt: skip
-        self.test_truth = dataset.test_truth.to(device)
         n, classes = len(problem.index), dataset.num_classes
         if config.batch_size > n:
             raise data.DataError(
                 f"batch_size={config.batch_size}: larger than the {n} training images; allowed is at most {n}"
             )
         self.steps = math.ceil(n / config.batch_size)
-
+        self.scaled = config.precision == "float16_fresh_scaler"
+        self.padding = dataset.train_images.shape[1] // 8  # 4 pixels for 32, as both papers
+        padding = self.padding if config.augmentation in ("fresh", "frozen") else 0
+        index, held_out = (torch.from_numpy(chosen) for chosen in (problem.index, problem.held_out_index))
+        self.train, self.held_out, self.test = (
+            Part(
+                data.DeviceImages(images, dataset.mean, dataset.std, device, pad),
+                torch.from_numpy(given).to(device),
+                truth.to(device),
+            )
+            for images, given, truth, pad in (
+                (dataset.train_images[index], problem.given, torch.from_numpy(problem.truth), padding),
+                (dataset.train_images[held_out], problem.held_out_given, torch.from_numpy(problem.held_out_truth), 0),
+                (dataset.test_images, problem.test_given, dataset.test_truth, 0),
+            )
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = network(config, dataset).to(device)
@@ -124,24 +126,23 @@ class Trainer:
         self.epoch_seconds = 0.0
         self.curves: dict[str, list[Any]] = {}
         self.timing: dict[str, list[float]] = {"train_seconds": [], "evaluation_seconds": [], "images_per_second": []}
-        self._draws: tuple[int, data.EpochDraws] | None = None
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        config, fused = self.config, self.device.type == "cuda"
-        rates: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+        config, parameters, fused = self.config, self.model.parameters(), self.device.type == "cuda"
         if config.optimizer == "adam":
-            return torch.optim.Adam(self.model.parameters(), fused=fused, **rates)
-        # Fused, a first step that a loss scaler skips would leave momentum buffers uninitialized.
-        fused = fused and config.precision != "float16_fresh_scaler"
-        return torch.optim.SGD(self.model.parameters(), momentum=config.momentum or 0.0, fused=fused, **rates)
+            return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+        momentum = config.momentum or 0.0
+        fused &= not self.scaled  # a first step that a loss scaler skips would leave momentum buffers uninitialized
+        return torch.optim.SGD(parameters, config.lr, momentum, weight_decay=config.weight_decay, fused=fused)
 
-    def draws(self) -> data.EpochDraws:
-        if self._draws is None or self._draws[0] != self.epoch:
-            config = self.config
-            drawn = data.draw_epoch(len(self.images), config.seed, self.epoch, config.augmentation, self.padding)
-            corner, flip = (None if d is None else d.to(self.device) for d in (drawn.corner, drawn.flip))
-            self._draws = self.epoch, data.EpochDraws(drawn.order.to(self.device), corner, flip)
-        return self._draws[1]
+    def start_epoch(self) -> None:
+        """Set the learning rate and draw what the epoch, begun or gone on with, draws."""
+        config = self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, self.epoch)
+        drawn = data.draw_epoch(len(self.train.given), config.seed, self.epoch, config.augmentation, self.padding)
+        corner, flip = (None if part is None else part.to(self.device) for part in (drawn.corner, drawn.flip))
+        self.draws = data.EpochDraws(drawn.order.to(self.device), corner, flip)
 
     def loss(self, logits: Tensor, labels: Tensor, index: Tensor, move_targets: bool) -> Tensor:
         if self.loss_function is not None:
@@ -153,15 +154,13 @@ class Trainer:
 
     def step(self) -> None:
         """One batch, from uint8 images to updated weights; nothing here waits for the device, but a loss scaler."""
-        config, draws = self.config, self.draws()
+        config, draws = self.config, self.draws
         start = self.step_in_epoch * config.batch_size
         index = draws.order[start : start + config.batch_size]
-        corner = None if draws.corner is None else draws.corner[index]
-        flip = None if draws.flip is None else draws.flip[index]
-        images, labels = self.images.batch(index, corner, flip), self.given[index]
+        corner, flip = (None if drawn is None else drawn[index] for drawn in (draws.corner, draws.flip))
+        images, labels = self.train.images.batch(index, corner, flip), self.train.given[index]
         # The paper's code made a new scaler for each batch, so that the scale never adapts: reproduced by name.
-        fresh_scaler = config.precision == "float16_fresh_scaler"
-        scaler = torch.amp.GradScaler(self.device.type) if fresh_scaler else None
+        scaler = torch.amp.GradScaler(self.device.type) if self.scaled else None
 
         def backward(move_targets: bool) -> tuple[Tensor, Tensor]:
             with autocast(config.precision, self.device):
@@ -193,10 +192,6 @@ class Trainer:
         self.loss_sum += loss * len(index)
         self.step_in_epoch += 1
 
-    def start_epoch(self) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, self.epoch)
-
     def end_epoch(self, training_seconds: float) -> None:
         """Evaluate, and append to the curves."""
         config, ended = self.config, self.epoch + 1
@@ -204,18 +199,17 @@ class Trainer:
         row: dict[str, float | int | None] = {
             "epoch": ended,
             "lr": learning_rate(config, self.epoch),
-            "train_loss": self.loss_sum.item() / len(self.images),
+            "train_loss": self.loss_sum.item() / len(self.train.given),
         }
         started = time.perf_counter()
         if ended == config.epochs or ended % config.test_every == 0:
             row |= self._tested()
-        on_batches = label_outcomes(self.batch_predictions, self.given, self.truth)
+        on_batches = label_outcomes(self.batch_predictions, self.train.given, self.train.truth)
         row |= {f"batches_{name}": value for name, value in on_batches.items()}
         row |= dict.fromkeys(on_batches)
         if ended == config.epochs or ended % config.eval_every == 0:
-            guess = predict(self.model, self.images, config.precision).argmax(dim=1)
-            row |= label_outcomes(guess, self.given, self.truth)
-        if config.precision == "float16_fresh_scaler":
+            row |= label_outcomes(self._logits(self.train).argmax(dim=1), self.train.given, self.train.truth)
+        if self.scaled:
             row["skipped_steps"] = self.skipped_steps
         for name in self.curves.keys() | row.keys():
             value = row.get(name)  # JSON has no NaN or infinity; None stands for them
@@ -223,38 +217,41 @@ class Trainer:
             self.curves.setdefault(name, [None] * self.epoch).append(finite)
         self.timing["train_seconds"].append(self.epoch_seconds)
         self.timing["evaluation_seconds"].append(time.perf_counter() - started)
-        self.timing["images_per_second"].append(len(self.images) / max(self.epoch_seconds, 1e-9))
+        self.timing["images_per_second"].append(len(self.train.given) / max(self.epoch_seconds, 1e-9))
         self.epoch = ended
         self.step_in_epoch = self.skipped_steps = 0
         self.epoch_seconds = 0.0
         self.loss_sum.zero_()
         self.first_bad_step.fill_(self.steps)
 
+    def _logits(self, part: Part, averaged: bool = False) -> Tensor:
+        model = self.averaged if averaged and self.averaged is not None else self.model
+        return predict(model, part.images, self.config.precision)
+
     def _tested(self) -> dict[str, float | None]:
         """What the network makes of the test images and of those held out."""
-        config = self.config
+        test, held_out = self.test, self.held_out
 
         def agreement(guess: Tensor, labels: Tensor) -> float:
             return (guess == labels).double().mean().item()
 
-        logits = predict(self.model, self.test_images, config.precision)
-        predicted = logits.argmax(dim=1)
+        logits = self._logits(test)
+        guess = logits.argmax(dim=1)
         row: dict[str, float | None] = {
-            "test_loss": losses.cross_entropy(logits, self.test_truth).item(),
-            "test_top1": agreement(predicted, self.test_truth),
-            "test_top1_noisy": agreement(predicted, self.test_given),
+            "test_loss": losses.cross_entropy(logits, test.truth).item(),
+            "test_top1": agreement(guess, test.truth),
+            "test_top1_noisy": agreement(guess, test.given),
         }
         if logits.shape[1] > 5:
-            top5 = logits.topk(5, dim=1).indices == self.test_truth[:, None]
+            top5 = logits.topk(5, dim=1).indices == test.truth[:, None]
             row["test_top5"] = top5.any(dim=1).double().mean().item()
         if self.averaged is not None:
-            guess = predict(self.averaged, self.test_images, config.precision).argmax(dim=1)
-            row["test_top1_averaged"] = agreement(guess, self.test_truth)
-        if len(self.held_out_images):
-            guess = predict(self.model, self.held_out_images, config.precision).argmax(dim=1)
-            row["held_out_top1_noisy"] = agreement(guess, self.held_out_given)
-            row["held_out_top1"] = agreement(guess, self.held_out_truth)
-            outcomes = label_outcomes(guess, self.held_out_given, self.held_out_truth)
+            row["test_top1_averaged"] = agreement(self._logits(test, averaged=True).argmax(dim=1), test.truth)
+        if len(held_out.given):
+            guess = self._logits(held_out).argmax(dim=1)
+            row["held_out_top1_noisy"] = agreement(guess, held_out.given)
+            row["held_out_top1"] = agreement(guess, held_out.truth)
+            outcomes = label_outcomes(guess, held_out.given, held_out.truth)
             row |= {f"held_out_{name}": value for name, value in outcomes.items()}
         return row
 
@@ -264,24 +261,21 @@ class Trainer:
         if step < self.steps:
             return {"epoch": self.epoch + 1, "step": step + 1, "reason": "the training loss was not a finite number"}
         # A loss scaler skips single batches; what it cannot keep out are activations that overflow into the statistics.
-        scaled = self.config.precision == "float16_fresh_scaler"
-        if scaled and not all(bool(value.isfinite().all()) for value in self.model.state_dict().values()):
+        if self.scaled and not all(bool(value.isfinite().all()) for value in self.model.state_dict().values()):
             reason = "weights or batch-norm statistics were not finite numbers"
             return {"epoch": self.epoch + 1, "step": self.steps, "reason": reason}
         return None
 
-    STATE = ("epoch", "step_in_epoch", "skipped_steps", "epoch_seconds", "curves", "timing")
-    STATE_TENSORS = ("loss_sum", "batch_predictions", "first_bad_step")
+    VALUES = ("epoch", "step_in_epoch", "skipped_steps", "epoch_seconds", "curves", "timing")
+    TENSORS = ("loss_sum", "batch_predictions", "first_bad_step")
+    PARTS = ("model", "optimizer", "elr", "averaged")  # of them those that there are
 
     def state(self) -> dict[str, Any]:
         return {
             "config": self.config.to_json(),
             **self.data_are,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "elr": self.elr.state_dict() if self.elr is not None else None,
-            "averaged": self.averaged.state_dict() if self.averaged is not None else None,
-            **{name: getattr(self, name) for name in self.STATE + self.STATE_TENSORS},
+            **{name: getattr(self, name) for name in self.VALUES + self.TENSORS},
+            **{name: part.state_dict() for name in self.PARTS if (part := getattr(self, name)) is not None},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -289,18 +283,14 @@ class Trainer:
         # Not their texts: fields that a later version adds are missing there, and are their defaults.
         if RunConfig.from_json(state["config"]) != self.config:
             raise ValueError("it belongs to another config")
-        if {name: state.get(name, now) for name, now in self.data_are.items()} != self.data_are:
+        if {name: state[name] for name in self.data_are} != self.data_are:
             raise ValueError("it belongs to other data of the same name")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.elr is not None:
-            self.elr.load_state_dict(state["elr"])
-        if self.averaged is not None:
-            self.averaged.load_state_dict(state["averaged"])
-        for name in self.STATE:
+        for name in self.PARTS:
+            if (part := getattr(self, name)) is not None:
+                part.load_state_dict(state[name])
+        for name in self.VALUES:
             setattr(self, name, state[name])
-        self.timing.pop("joules", None)  # of checkpoints by an older version
-        for name in self.STATE_TENSORS:
+        for name in self.TENSORS:
             getattr(self, name).copy_(state[name])
 
 

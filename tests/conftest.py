@@ -17,6 +17,12 @@ def own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("ELRKIT_STATE", str(tmp_path / "state"))
 
 
+@pytest.fixture
+def no_evidence(tmp_path, monkeypatch):
+    """Out of the checkout, whose records are evidence."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def browser():
     """The system's Chromium, headless."""

@@ -1,7 +1,9 @@
 """RunConfig: every valid config survives JSON, one question has one id, every refusal is one helpful line."""
 
 import json
+import math
 import re
+from typing import Annotated, Literal, get_args, get_origin
 
 import numpy as np
 import pytest
@@ -9,68 +11,40 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elrkit import config as module
-from elrkit.config import (
-    ConfigError,
-    RunConfig,
-    cifar10_recipe,
-    cifar100_recipe,
-    grid,
-    require,
-)
-from elrkit.losses import LOSSES
+from elrkit.config import ConfigError, RunConfig, cifar10_recipe, cifar100_recipe, grid, require
 
-finite = {"allow_nan": False, "allow_infinity": False}
+
+def values_of(name):
+    """Any value that the field itself takes; None, which means its default, is left out."""
+    field = RunConfig.model_fields[name]
+    if get_origin(field.annotation) is Literal:
+        return st.sampled_from(get_args(field.annotation))
+    kind = next(iter(get_args(field.annotation)), field.annotation)  # of int | None, int
+    values = st.from_type(Annotated[kind, *field.metadata, "or no bounds"])
+    return values.filter(math.isfinite) if kind is float else values
 
 
 @st.composite
 def fields_of_valid_configs(draw):
     """Fields that RunConfig must accept, each given or left to its default."""
     dataset = draw(st.sampled_from(["digits", "cifar10", "cifar100", "shoes.npz", "photos/by class"]))
-    size = {"digits": 1347, "cifar10": 50_000, "cifar100": 50_000}.get(dataset, 10**6)
+    size = module.BUILT_IN_TRAIN_SIZES.get(dataset, 10**6)
     lr = draw(st.floats(1e-6, 10))
-    kinds = ["none", "symmetric", "asymmetric"] + ["human"] * (dataset == "cifar10")
-    kind = draw(st.sampled_from(kinds))
-    fields = {"dataset": dataset, "lr": lr, "noise": kind}
+    kind = draw(st.sampled_from(["none", "symmetric", "asymmetric"] + ["human"] * (dataset == "cifar10")))
+    chosen = {"dataset": dataset, "lr": lr, "noise": kind}
     if kind in ("symmetric", "asymmetric"):
-        fields["noise_rate"] = draw(st.floats(0, 1))
+        chosen["noise_rate"] = draw(values_of("noise_rate"))
     if kind != "none" and draw(st.booleans()):
-        fields["noise_convention"] = draw(st.sampled_from(module.NOISE_CONVENTIONS[kind]))
-    train_size = draw(st.none() | st.integers(1, size))
-    optional = {
-        "train_size": st.just(train_size),
-        "split": st.sampled_from(["all", "held_out"]),
-        "noise_draw": st.sampled_from(["exact", "independent"]),
-        "noise_seed": st.integers(0, 2**63),
-        "model": st.sampled_from(["small_resnet", "resnet18", "resnet34"]),
-        "width": st.integers(8, 1024),
-        "stem_stride": st.integers(1, 2),
-        "loss": st.sampled_from(list(LOSSES)),
-        "beta": st.floats(0, 1, exclude_max=True),
-        "lam": st.floats(0, 1e6) | st.integers(0, 20),
-        "loss_alpha": st.floats(0, 100),
-        "loss_beta": st.floats(0, 100),
-        "loss_q": st.floats(0, 1, exclude_min=True),
-        "optimizer": st.sampled_from(["sgd", "adam"]),
-        "momentum": st.floats(0, 1, exclude_max=True),
-        "weight_decay": st.floats(0, 1),
-        "sam_rho": st.floats(0, 5),
-        "sam_adaptive": st.booleans(),
-        "sam_double_update": st.booleans(),
-        "weight_average": st.floats(0, 1, exclude_max=True),
+        chosen["noise_convention"] = draw(st.sampled_from(module.NOISE_CONVENTIONS[kind]))
+    together = {  # those that one another bound
+        "train_size": st.integers(1, size),
         "sam_double_update_of": st.sampled_from(["both", "batch_norm"]),
-        "schedule": st.sampled_from(["multistep", "cosine", "constant"]),
         "milestones": st.lists(st.integers(0, 500), unique=True, max_size=4).map(sorted),
-        "gamma": st.floats(0, 1, exclude_min=True),
-        "restart_epochs": st.integers(1, 100),
         "eta_min": st.floats(0, lr),
-        "epochs": st.integers(1, 10_000),
-        "augmentation": st.sampled_from(["fresh", "frozen", "flip", "none"]),
-        "precision": st.sampled_from(["float32", "bfloat16", "float16_fresh_scaler"]),
-        "eval_every": st.integers(1, 50),
-        "test_every": st.integers(1, 50),
-        "seed": st.integers(0, 2**63),
     }
-    fields |= draw(st.fixed_dictionaries({}, optional=optional))
+    free = RunConfig.model_fields.keys() - chosen.keys() - {"noise_rate", "noise_convention", "batch_size"}
+    optional = {name: values_of(name) for name in sorted(free - together.keys())} | together
+    fields = chosen | draw(st.fixed_dictionaries({}, optional=optional))
     if fields.get("sam_double_update") and fields.get("precision") == "float16_fresh_scaler":
         del fields["precision"]
     fields["batch_size"] = draw(st.integers(1, min(size, fields.get("train_size") or size)))
@@ -148,7 +122,9 @@ def test_run_ids_never_change():
             {"dataset": "cifar10", "noise": "human"},
             {"dataset": "cifar10", "noise": "human", "noise_convention": "worst", "noise_draw": "independent"},
         ),
-        ({"train_size": None, "beta": None}, {}),
+        ({"train_size": None, "beta": None, "lr": None}, {}),
+        ({"dataset": "cifar10", "train_size": 50_000}, {"dataset": "cifar10"}),
+        ({"noise_rate": np.linspace(0, 0.4, 3)[1], "seed": np.int64(3)}, {"noise_rate": 0.2, "seed": 3}),
     ],
 )
 def test_the_same_question_has_one_id(one, other):
@@ -164,26 +140,23 @@ def test_what_the_loss_needs_is_filled_in_and_frozen():
     assert RunConfig().beta is None
 
 
-ERRORS = [
-    ({"noise_rate": 1.2}, "noise_rate=1.2: allowed is a finite number with 0 <= noise_rate <= 1"),
-    ({"noise_rate": -0.1}, "noise_rate=-0.1: allowed is a finite number with 0 <= noise_rate <= 1"),
-    ({"noise_rate": float("nan")}, "noise_rate=nan: allowed is a finite number with 0 <= noise_rate <= 1"),
-    ({"noise_rate": "0"}, "noise_rate='0': allowed is a finite number with 0 <= noise_rate <= 1"),
+ERRORS = [  # each names the field and its value; what a choice excludes is told by what it allows
+    ({"noise_rate": 1.2}, "noise_rate=1.2: should be less than or equal to 1"),
+    ({"noise_rate": -0.1}, "noise_rate=-0.1: should be greater than or equal to 0"),
+    ({"noise_rate": float("nan")}, "noise_rate=nan: should be a finite number"),
+    ({"noise_rate": "0"}, "noise_rate='0': should be a valid number"),
     ({"dataset": "mnist"}, "dataset='mnist': allowed are digits, cifar10, cifar100, a path ending in .npz or a folder"),
-    ({"dataset": ["digits"]}, "dataset=['digits']: allowed is text"),
-    ({"train_size": 0}, "train_size=0: allowed is a whole number with 1 <= train_size"),
+    ({"dataset": "a\nb"}, "dataset='a\\nb': allowed are digits"),
+    ({"dataset": ["digits"]}, "dataset=['digits']: should be a valid string"),
+    ({"train_size": 0}, "train_size=0: should be greater than or equal to 1"),
     ({"train_size": 1348}, "train_size=1348: digits has 1347 training images, so at most 1347"),
     ({"batch_size": 1348}, "batch_size=1348: larger than the 1347 training images, so at most 1347"),
-    (
-        {"dataset": "x.npz", "train_size": 50},
-        "batch_size=64: larger than the 50 training images, so at most 50",
-    ),
-    ({"split": "half"}, "split='half': allowed is one of all, held_out"),
-    ({"noise": "gaussian"}, "noise='gaussian': allowed is one of none, symmetric, asymmetric, human"),
-    ({"noise": "gaussian", "noise_rate": 0.2}, "noise='gaussian': allowed is one of none, symmetric, asymmetric"),
-    ({"noise": []}, "noise=[]: allowed is one of none, symmetric, asymmetric, human"),
+    ({"dataset": "x.npz", "train_size": 50}, "batch_size=64: larger than the 50 training images, so at most 50"),
+    ({"split": "half"}, "split='half': should be 'all' or 'held_out'"),
+    ({"noise": "gaussian", "noise_rate": 0.2}, "noise='gaussian': should be 'none', 'symmetric', 'asymmetric' or"),
+    ({"noise": []}, "noise=[]: should be 'none', 'symmetric', 'asymmetric' or 'human'"),
     ({"noise": "none", "noise_rate": 0.2}, "noise_rate=0.2 with noise='none': allowed is 0, or another kind of noise"),
-    ({"noise_draw": "often"}, "noise_draw='often': allowed is one of exact, independent"),
+    ({"noise_draw": "often"}, "noise_draw='often': should be 'exact' or 'independent'"),
     (
         {"noise_rate": 0.2, "noise_convention": "reference"},
         "noise_convention='reference' with noise='symmetric': allowed are 'all', 'others'",
@@ -193,115 +166,78 @@ ERRORS = [
         "noise_convention='all' with noise='asymmetric': allowed are 'intended', 'reference'",
     ),
     ({"noise_convention": "al"}, "noise_convention='al' with noise='symmetric': allowed are 'all', 'others'"),
-    ({"noise_rate": 0.2, "noise_convention": {}}, "noise_convention={}: allowed is text"),
+    ({"noise_rate": 0.2, "noise_convention": {}}, "noise_convention={}: should be a valid string"),
     ({"noise": "human"}, "noise='human' with dataset='digits': allowed is dataset='cifar10' alone"),
-    (
-        {"dataset": "cifar10", "noise": "human", "noise_rate": 0.2},
-        "noise_rate=0.2 with human labels: worst has 0.4021",
-    ),
+    (dict(dataset="cifar10", noise="human", noise_rate=0.2), "noise_rate=0.2 with human labels: worst has 0.4021"),
     (
         {"dataset": "cifar10", "noise": "human", "noise_convention": "best"},
         "noise_convention='best' with noise='human': allowed are 'aggregate', 'random1', 'random2', 'random3', 'worst'",
     ),
-    ({"noise_seed": -1}, "noise_seed=-1: allowed is a whole number with 0 <= noise_seed"),
-    ({"model": "resnet50"}, "model='resnet50': allowed is one of small_resnet, resnet18, resnet34"),
-    ({"width": 7}, "width=7: allowed is a whole number with 8 <= width <= 1024"),
-    ({"width": 2000, "model": "resnet18"}, "width=2000: allowed is a whole number with 8 <= width <= 1024"),
-    ({"stem_stride": 3}, "stem_stride=3: allowed is a whole number with 1 <= stem_stride <= 2"),
-    ({"loss": "mse"}, "loss='mse': allowed is one of ce, elr, sce, nce_rce, gce"),
-    ({"loss": {}}, "loss={}: allowed is one of ce, elr, sce, nce_rce, gce"),
-    ({"loss": "elr", "beta": 1.0}, "beta=1.0: allowed is a finite number with 0 <= beta < 1"),
-    ({"beta": -0.1}, "beta=-0.1: allowed is a finite number with 0 <= beta < 1"),
-    ({"beta": "high"}, "beta='high': allowed is a finite number with 0 <= beta < 1"),
-    ({"lam": -1}, "lam=-1: allowed is a finite number with 0 <= lam"),
-    ({"loss_alpha": -1}, "loss_alpha=-1: allowed is a finite number with 0 <= loss_alpha"),
-    ({"loss": "gce", "loss_q": 0}, "loss_q=0: allowed is a finite number with 0 < loss_q <= 1"),
-    ({"loss_beta": -1}, "loss_beta=-1: allowed is a finite number with 0 <= loss_beta"),
-    ({"optimizer": "lion"}, "optimizer='lion': allowed is one of sgd, adam"),
-    ({"lr": 0}, "lr=0: allowed is a finite number with 0 < lr"),
-    ({"lr": float("inf")}, "lr=inf: allowed is a finite number with 0 < lr"),
-    ({"lr": None}, None),  # none means: the default
-    ({"momentum": 1}, "momentum=1: allowed is a finite number with 0 <= momentum < 1"),
-    ({"weight_decay": -1e-4}, "weight_decay=-0.0001: allowed is a finite number with 0 <= weight_decay"),
-    ({"sam_rho": -1}, "sam_rho=-1: allowed is a finite number with 0 <= sam_rho"),
-    ({"sam_adaptive": "perhaps"}, "sam_adaptive='perhaps': allowed is true or false"),
-    ({"sam_rho": 0.1, "sam_double_update": 3}, "sam_double_update=3: allowed is true or false"),
-    ({"weight_average": 1}, "weight_average=1: allowed is a finite number with 0 <= weight_average < 1"),
+    ({"noise_seed": -1}, "noise_seed=-1: should be greater than or equal to 0"),
+    ({"model": "resnet50"}, "model='resnet50': should be 'small_resnet', 'resnet18' or 'resnet34'"),
+    ({"width": 7}, "width=7: should be greater than or equal to 8"),
+    ({"width": 2000, "model": "resnet18"}, "width=2000: should be less than or equal to 1024"),
+    ({"stem_stride": 3}, "stem_stride=3: should be less than or equal to 2"),
+    ({"loss": "mse"}, "loss='mse': should be 'ce', 'elr', 'sce', 'nce_rce' or 'gce'"),
+    ({"loss": "elr", "beta": 1.0}, "beta=1.0: should be less than 1"),
+    ({"beta": "high"}, "beta='high': should be a valid number"),
+    ({"lam": -1}, "lam=-1: should be greater than or equal to 0"),
+    ({"loss_alpha": -1}, "loss_alpha=-1: should be greater than or equal to 0"),
+    ({"loss": "gce", "loss_q": 0}, "loss_q=0: should be greater than 0"),
+    ({"loss_beta": -1}, "loss_beta=-1: should be greater than or equal to 0"),
+    ({"optimizer": "lion"}, "optimizer='lion': should be 'sgd' or 'adam'"),
+    ({"lr": 0}, "lr=0: should be greater than 0"),
+    ({"lr": -1, "epochs": 0}, "lr=-1: should be greater than 0; epochs=0: should be greater than or equal to 1"),
+    ({"momentum": 1}, "momentum=1: should be less than 1"),
+    ({"weight_decay": -1e-4}, "weight_decay=-0.0001: should be greater than or equal to 0"),
+    ({"sam_rho": -1}, "sam_rho=-1: should be greater than or equal to 0"),
+    ({"sam_adaptive": "perhaps"}, "sam_adaptive='perhaps': should be a valid boolean"),
+    ({"sam_rho": 0.1, "sam_double_update": 3}, "sam_double_update=3: should be a valid boolean"),
+    ({"weight_average": 1}, "weight_average=1: should be less than 1"),
     (
         {"sam_rho": 0.1, "sam_double_update": True, "sam_double_update_of": "targets"},
         "sam_double_update_of='targets' with loss='ce': allowed is loss='elr' alone",
     ),
-    ({"schedule": "linear"}, "schedule='linear': allowed is one of multistep, cosine, constant"),
     (
-        {"schedule": "multistep", "milestones": (4, 2)},
-        "milestones=(4, 2): allowed are epochs from 0, each larger than the one before",
+        {"sam_rho": 0.05, "sam_double_update": True, "precision": "float16_fresh_scaler"},
+        "sam_double_update=True with precision='float16_fresh_scaler': allowed is another precision",
     ),
-    (
-        {"schedule": "multistep", "milestones": (-1, 2)},
-        "milestones=(-1, 2): allowed are epochs from 0, each larger than the one before",
-    ),
-    ({"schedule": "multistep", "milestones": ["a"]}, "milestones='a': allowed is a list of whole numbers"),
-    ({"schedule": "multistep", "gamma": 0}, "gamma=0: allowed is a finite number with 0 < gamma <= 1"),
-    ({"schedule": "cosine", "restart_epochs": 0}, "restart_epochs=0: allowed is a whole number with 1 <= restart"),
+    ({"schedule": "linear"}, "schedule='linear': should be 'multistep', 'cosine' or 'constant'"),
+    ({"schedule": "multistep", "milestones": (4, 2)}, "milestones=(4, 2): allowed are epochs from 0, each larger than"),
+    ({"schedule": "multistep", "milestones": (-1, 2)}, "milestones=(-1, 2): allowed are epochs from 0, each larger"),
+    ({"schedule": "multistep", "milestones": ["a"]}, "milestones.0='a': should be a valid integer"),
+    ({"schedule": "multistep", "gamma": 0}, "gamma=0: should be greater than 0"),
+    ({"schedule": "cosine", "restart_epochs": 0}, "restart_epochs=0: should be greater than or equal to 1"),
     ({"schedule": "cosine", "eta_min": 0.5}, "eta_min=0.5: allowed is at most lr=0.02"),
-    ({"epochs": 0}, "epochs=0: allowed is a whole number with 1 <= epochs <= 10000"),
-    ({"epochs": "120", "schedule": "multistep"}, "epochs='120': allowed is a whole number with 1 <= epochs <= 10000"),
-    ({"epochs": True}, "epochs=True: allowed is a whole number with 1 <= epochs <= 10000"),
-    ({"batch_size": 0}, "batch_size=0: allowed is a whole number with 1 <= batch_size"),
-    ({"augmentation": "mixup"}, "augmentation='mixup': allowed is one of fresh, frozen, flip, none"),
-    ({"precision": "int8"}, "precision='int8': allowed is one of float32, bfloat16, float16_fresh_scaler"),
-    ({"eval_every": 0}, "eval_every=0: allowed is a whole number with 1 <= eval_every"),
-    ({"test_every": 0}, "test_every=0: allowed is a whole number with 1 <= test_every"),
-    ({"seed": 1.5}, "seed=1.5: allowed is a whole number with 0 <= seed"),
-    ({"learning_rate": 0.1}, "learning_rate: unknown field; allowed are beta, lam"),
-    ({"dataset": "a\nb"}, "dataset='a\\nb': allowed are digits"),
+    ({"epochs": "120", "schedule": "multistep"}, "epochs='120': should be a valid integer"),
+    ({"epochs": True}, "epochs=True: should be a valid integer"),
+    ({"batch_size": 0}, "batch_size=0: should be greater than or equal to 1"),
+    ({"augmentation": "mixup"}, "augmentation='mixup': should be 'fresh', 'frozen', 'flip' or 'none'"),
+    ({"precision": "int8"}, "precision='int8': should be 'float32', 'bfloat16' or 'float16_fresh_scaler'"),
+    ({"eval_every": 0}, "eval_every=0: should be greater than or equal to 1"),
+    ({"test_every": 0}, "test_every=0: should be greater than or equal to 1"),
+    ({"seed": 1.5}, "seed=1.5: should be a valid integer"),
+    ({"learning_rate": 0.1}, "learning_rate: unknown field; allowed are dataset, train_size"),
+    ("{", "config: not valid JSON"),
+    ("[1, 2]", "config='[1, 2]': allowed is one JSON object"),
+    ('{"lr": NaN}', "lr=nan: should be a finite number"),
+    ('{"epochs": 5, "colour": "red"}', "colour: unknown field"),
+    ("[" * 100_000, "config: not valid JSON"),
 ]
 
 
 @pytest.mark.parametrize(("fields", "message"), ERRORS)
 def test_errors_name_field_value_and_what_is_allowed(fields, message):
-    if message is None:
-        assert RunConfig(**fields) == RunConfig()
-        return
     with pytest.raises(ConfigError) as caught:
-        RunConfig(**fields)
+        RunConfig.from_json(fields) if isinstance(fields, str) else RunConfig(**fields)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_every_field_has_an_error_above():
-    assert {name for fields, message in ERRORS if message for name in fields} >= RunConfig.model_fields.keys()
-
-
-def test_two_errors_are_still_one_line():
-    with pytest.raises(ConfigError) as caught:
-        RunConfig(lr=-1, epochs=0)
-    assert "lr=-1: " in str(caught.value)
-    assert "epochs=0: " in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "config: not valid JSON"),
-        ("[1, 2]", "config='[1, 2]': allowed is one JSON object"),
-        ('{"lr": NaN}', "lr=nan: allowed is a finite number"),
-        ('{"epochs": 5, "colour": "red"}', "colour: unknown field"),
-        ("[" * 100_000, "config: not valid JSON"),
-    ],
-)
-def test_json_that_is_no_config(text, message):
-    with pytest.raises(ConfigError) as caught:
-        RunConfig.from_json(text)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_numbers_of_numpy_are_numbers():
-    rates = np.linspace(0, 0.4, 3)
-    assert RunConfig(noise_rate=rates[1]) == RunConfig(noise_rate=0.2)
-    assert RunConfig(seed=np.int64(3)) == RunConfig(seed=3)
+    assert {
+        name for fields, _ in ERRORS if isinstance(fields, dict) for name in fields
+    } >= RunConfig.model_fields.keys()
 
 
 @pytest.mark.parametrize("schedule", ["multistep", "cosine"])
@@ -349,16 +285,3 @@ def test_numbers_within_their_range_pass():
 
 def test_a_grid_holds_each_combination_once():
     assert [c.seed for c in grid([0.2], ["ce"], [0, 1, 0])] == [0, 1]
-
-
-def test_all_images_are_no_part_of_them():
-    assert RunConfig(dataset="cifar10", train_size=50_000) == RunConfig(dataset="cifar10")
-    assert RunConfig(train_size=1347).train_size is None
-    assert RunConfig(train_size=1346).train_size == 1346
-
-
-def test_two_updates_a_step_want_gradients_that_do_not_overflow():
-    twice = dict(sam_rho=0.05, sam_double_update=True)
-    with pytest.raises(ConfigError, match="sam_double_update=True with precision='float16_fresh_scaler'"):
-        RunConfig(**twice, precision="float16_fresh_scaler")
-    assert RunConfig(**twice, precision="bfloat16").sam_double_update

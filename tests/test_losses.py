@@ -84,22 +84,6 @@ def test_elr_is_the_published_formula_over_several_updates(beta, lam, scale, see
         assert loss.item() == pytest.approx(theirs.loss(z.astype(np.float64), labels, index), rel=1e-4, abs=1e-3 * lam)
 
 
-def test_update_is_a_convex_step_towards_the_normalized_clamped_softmax():
-    elr, z = moved(beta=0.6), torch.tensor([[9.0, 1.0, 0.0, -30.0]])
-    index, before = torch.tensor([3]), elr.targets.clone()
-    p = numpy_softmax(z.numpy().astype(np.float64))[0].clip(1e-4, 0.9999)
-    p /= p.sum()
-    assert p.min() == pytest.approx(1e-4, rel=1e-3)  # the clamp is at work
-    elr.update(index, z)
-    np.testing.assert_allclose(elr.targets[3].numpy(), 0.6 * before[3].numpy() + 0.4 * p, atol=1e-7)
-    untouched = torch.arange(N) != 3
-    assert elr.targets[untouched].equal(before[untouched])
-    for _ in range(60):
-        elr.update(index, z)
-    np.testing.assert_allclose(elr.targets[3].numpy(), p, atol=1e-6)
-    assert elr.targets[3].sum().item() == pytest.approx(1, abs=1e-6)
-
-
 def test_gradient_is_liu_et_al_s_lemma():
     elr, z = moved(beta=0.5), logits(1, scale=1.5).requires_grad_()
     elr(z, LABELS, INDEX).backward()
@@ -113,29 +97,6 @@ def test_gradient_is_liu_et_al_s_lemma():
             g = p[b, c] / (1 - p[b] @ t) * sum((t[k] - t[c]) * p[b, k] for k in range(CLASSES))
             expected[b, c] = (p[b, c] - (LABELS[b] == c).item() + elr.lam * g) / BATCH
     np.testing.assert_allclose(z.grad.numpy(), expected, atol=1e-6)
-
-
-def test_the_target_s_class_is_pulled_up_even_where_the_label_says_otherwise():
-    elr, index, labels = ELRLoss(1, 3, beta=0.0, lam=3.0), torch.tensor([0]), torch.tensor([2])
-    elr.update(index, torch.tensor([[3.0, 0.0, 0.0]]))
-    z = torch.tensor([[1.5, 0.0, 1.0]], requires_grad=True)
-    losses.cross_entropy(z, labels).backward()
-    assert z.grad[0, 0] > 0  # cross-entropy alone gives the early class up for the label
-    z.grad = None
-    elr(z, labels, index).backward()
-    assert z.grad[0, 0] < 0
-
-
-def test_no_gradient_flows_through_the_targets():
-    elr, z = moved(), logits(2).requires_grad_()
-    elr.update(INDEX, z)
-    assert not elr.targets.requires_grad
-    fixed = elr.targets[INDEX].clone()
-    elr(z, LABELS, INDEX).backward()
-    again = z.detach().clone().requires_grad_()
-    agreement = (again.softmax(dim=1).clamp(1e-4, 1 - 1e-4) * fixed).sum(dim=1)
-    (torch.nn.functional.cross_entropy(again, LABELS) + elr.lam * (1 - agreement).log().mean()).backward()
-    torch.testing.assert_close(z.grad, again.grad)
 
 
 @pytest.mark.parametrize("scale", [1.0, 6.0, 25.0])
@@ -165,7 +126,7 @@ def test_half_precision_logits_are_computed_in_float32(dtype):
     pairs = [(elr(z, LABELS, INDEX), elr(z.float(), LABELS, INDEX))]
     for row in losses.LOSSES.values():
         if row.function:
-            values = [p.default for p in row.parameters.values()]
+            values = row.parameters.values()
             pairs.append(tuple(row.function(logits, LABELS, *values) for logits in (z, z.float())))
     for half, full in pairs:
         assert half.dtype == torch.float32
@@ -199,6 +160,7 @@ def test_update_returns_nothing_and_forward_changes_nothing():
     assert elr(z, LABELS, INDEX).equal(first)
     assert elr.targets.equal(before)
     assert elr.update(INDEX, z) is None
+    assert not elr.targets.requires_grad
     assert not elr.targets.equal(before)
     assert z.grad is None
 
@@ -250,11 +212,6 @@ def test_targets_travel_in_the_state_dict():
     assert fresh(z, LABELS, INDEX).equal(elr(z, LABELS, INDEX))
     with pytest.raises(RuntimeError, match="size mismatch"):
         ELRLoss(N + 1, CLASSES).load_state_dict(elr.state_dict())
-
-
-def test_lambda_0_is_cross_entropy():
-    elr = moved(lam=0.0)
-    assert elr(logits(7), LABELS, INDEX).equal(losses.cross_entropy(logits(7), LABELS))
 
 
 @settings(max_examples=30, deadline=None)

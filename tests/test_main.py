@@ -6,30 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+from small_dataset import write_dataset
 
 from elrkit import __main__, commands, records, runner, train
 from elrkit.__main__ import main
 from elrkit.config import RunConfig
 
-RNG = np.random.default_rng(0)
-IMAGES, LABELS = RNG.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8), np.arange(60) % 3
 FLAGS = ["--epochs", "1", "--width", "8", "--batch-size", "20"]
 
 
-def write_dataset(path):
-    np.savez(
-        path, train_images=IMAGES, train_labels=LABELS, test_images=IMAGES[:9], test_labels=LABELS[:9],
-        class_names=np.array(["a", "b", "c"]),
-    )  # fmt: skip
-    return str(path)
-
-
-@pytest.fixture(autouse=True)
-def no_evidence(tmp_path, monkeypatch):
-    """Out of the checkout, whose records are evidence."""
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("no_evidence")
 
 
 # train

@@ -37,7 +37,7 @@ def test_small_resnet_has_0_31_million_parameters_on_cifar():
 
     blocks = conv(32, 32, 3) * 2 + conv(32, 64, 3) + conv(64, 64, 3) + conv(64, 128, 3) + conv(128, 128, 3)
     shortcuts = conv(32, 64, 1) + conv(64, 128, 1)
-    model = models.small_resnet(10, in_channels=3, width=32, stem_stride=2)
+    model = models.SmallResNet(10, in_channels=3, width=32, stem_stride=2)
     assert parameters(model) == conv(3, 32, 3) + blocks + shortcuts + 128 * 10 + 10
     assert round(parameters(model) / 1e6, 2) == 0.31
 

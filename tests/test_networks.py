@@ -54,7 +54,7 @@ def test_resnet34_against_its_table_of_layers():
 
 
 def test_model_stays_as_it_is():
-    net = models.small_resnet(10, 3, 8, 1).train()
+    net = models.SmallResNet(10, 3, 8, 1).train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     flops.count(net, (3, 16, 16))
     assert net.training
@@ -64,7 +64,7 @@ def test_model_stays_as_it_is():
 
 def test_image_that_does_not_fit_is_one_line():
     with pytest.raises(ValueError, match=r"image_shape=\(1, 32, 32\): the model does not accept it") as error:
-        flops.count(models.small_resnet(10, 3, 8, 1), (1, 32, 32))
+        flops.count(models.SmallResNet(10, 3, 8, 1), (1, 32, 32))
     assert "\n" not in str(error.value)
 
 

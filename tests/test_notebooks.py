@@ -88,12 +88,8 @@ def test_readmes_papermill_command_takes_lists(tmp_path):
 @pytest.mark.parametrize(
     ("name", "parameters", "line"),
     [
-        (
-            "early_learning",
-            {"noise_rates": [1.5]},
-            "noise_rate=1.5: allowed is a finite number with 0 <= noise_rate <= 1",
-        ),
-        ("early_learning", {"losses": ["elrr"]}, "loss='elrr': allowed is one of ce, elr, sce, nce_rce"),
+        ("early_learning", {"noise_rates": [1.5]}, "noise_rate=1.5: should be less than or equal to 1"),
+        ("early_learning", {"losses": ["elrr"]}, "loss='elrr': should be 'ce', 'elr', 'sce', 'nce_rce'"),
         ("early_learning", {"seeds": []}, "seeds=[]: allowed is a list with at least one value"),
         ("early_learning", {"dataset": "mnist"}, "dataset='mnist': allowed are digits, cifar10, cifar100"),
         ("early_learning", {"dataset": "./gone.npz"}, "dataset './gone.npz': no such file or folder"),
@@ -104,12 +100,12 @@ def test_readmes_papermill_command_takes_lists(tmp_path):
         ("sam", {"train": "false"}, "train='false': allowed are True and False"),
         ("audit", {"train": 1}, "train=1: allowed are True and False"),
         ("early_learning", {"jobs": -1}, "jobs=-1: allowed are whole numbers from 1"),
-        ("table1", {"noise_rates": [1.5]}, "noise_rate=1.5: allowed is"),
+        ("table1", {"noise_rates": [1.5]}, "noise_rate=1.5: should be"),
         ("sam", {"seeds": []}, "seeds=[]: allowed is a list with at least one value"),
         ("people", {"levels": ["awful"]}, "levels=['awful']: allowed are aggregate"),
         ("audit", {"seeds": [-1]}, "seeds=[-1]: allowed are whole numbers from 0"),
         ("audit", {"images": "x"}, "images='x': allowed are whole numbers"),
-        ("shop", {"epochs": 0}, "epochs=0: allowed is"),
+        ("shop", {"epochs": 0}, "epochs=0: should be"),
         ("claims", {"claim": "nothing"}, "claim='nothing': allowed are elr-cifar10"),
         ("theory", {"lam": -1}, "lam=-1: allowed are numbers from 0.001"),
         ("theory", {"n": 50.5}, "n=50.5: allowed are whole numbers from 20"),
@@ -133,7 +129,7 @@ def test_parameters_that_cannot_be_honoured_are_named_in_the_first_cell(name, pa
 
 
 def test_a_parameter_that_cannot_be_honoured_stops_papermill_before_training(tmp_path):
-    with pytest.raises(papermill.PapermillExecutionError, match=r"noise_rate=1\.5: allowed is"):
+    with pytest.raises(papermill.PapermillExecutionError, match=r"noise_rate=1\.5: should be"):
         run("early_learning", tmp_path, TINY | {"noise_rates": [1.5]})
     assert not list(tmp_path.rglob("*.json"))
 

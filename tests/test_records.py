@@ -1,24 +1,23 @@
 """The stores keep what is valid and name what is not; their tables; records from another machine."""
 
 import copy
+import functools
 import io
 import json
 import logging
 import math
+import operator
 import os
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from small_dataset import tiny
 
 from elrkit import records, runner, train
 from elrkit.config import RunConfig, cifar10_recipe
 from elrkit.records import comparable
-
-
-def tiny(**changes):
-    return RunConfig(**{"train_size": 190, "width": 8, "epochs": 2, "noise_rate": 0.4, "lr": 0.05, **changes})
 
 
 @pytest.fixture(scope="session")
@@ -41,10 +40,7 @@ def record(trained):
     return copy.deepcopy(trained)
 
 
-@pytest.fixture(autouse=True)
-def no_evidence(tmp_path, monkeypatch):
-    """Out of the checkout, whose records are evidence."""
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("no_evidence")
 
 
 @pytest.fixture
@@ -113,47 +109,50 @@ def test_where_records_go_by_default(monkeypatch):
     assert records.record_path(tiny(dataset="shop/photos")).parent.name == "other"
 
 
-def set_in(record, *path, to):
-    for key in path[:-1]:
-        record = record[key]
-    record[path[-1]] = to
-
-
+# What is put where in a record; GONE: the entry is taken out.
+GONE = object()
 SPOILED = {
-    "schema 2, this version reads 1": lambda r: set_in(r, "schema", to=2),
-    "'schema' is missing or not of type int": lambda r: r.pop("schema"),
-    "'run_id' is missing or not of type str": lambda r: set_in(r, "run_id", to=5),
-    "run_id 0123456789ab is not the hash": lambda r: set_in(r, "run_id", to="0123456789ab"),
-    "is not the hash": lambda r: set_in(r, "config", "seed", to=9),
-    "status 'done' is neither finished nor diverged": lambda r: set_in(r, "status", to="done"),
-    "config not valid (lr=-1": lambda r: set_in(r, "config", "lr", to=-1),
-    "config not valid (colour: unknown field": lambda r: set_in(r, "config", "colour", to="red"),
-    "config not valid (noise=[]": lambda r: set_in(r, "config", "noise", to=[]),
-    "curves of lengths [2, 3] for 3 epochs": lambda r: r["curves"]["test_top1"].pop(),
-    "curves of lengths [-1, 3] for 3 epochs": lambda r: set_in(r, "curves", "test_top1", to=0.5),
-    "curves lack epoch, test_top1 or train_loss": lambda r: r["curves"].pop("train_loss"),
-    "the curve 'test_top1' holds something that is no number": lambda r: set_in(r, "curves", "test_top1", 1, to=None),
-    "the curve 'test_loss' holds something that is no number": lambda r: set_in(r, "curves", "test_loss", 0, to="low"),
-    "the curve 'test_top5' holds something that is": lambda r: set_in(r, "curves", "test_top5", 0, to=10**400),
-    "the curve 'lr' holds something that is no number": lambda r: set_in(r, "curves", "lr", 0, to=math.nan),
-    "the curve 'test_top1' holds something that is no share of 1": lambda r: set_in(
-        r, "curves", "test_top1", 1, to=99.0
-    ),
-    "the curve 'wrong_memorized' holds something that is no share": lambda r: set_in(
-        r, "curves", "wrong_memorized", 2, to=-0.1
-    ),
-    "the epochs do not ascend from 1": lambda r: set_in(r, "curves", "epoch", to=[1, 3, 2]),
-    "realized_noise_rate 1.5 is no share of 1": lambda r: set_in(r, "data", "realized_noise_rate", to=1.5),
-    "'timing' is missing or not of type dict": lambda r: set_in(r, "timing", to=[]),
-    "'versions' is missing or not of type dict": lambda r: r.pop("versions"),
+    "schema=2: should be 1": {"schema": 2},
+    "schema: field required": {"schema": GONE},
+    "run_id=5: should be a valid string": {"run_id": 5},
+    "run_id 0123456789ab is not the hash": {"run_id": "0123456789ab"},
+    "is not the hash": {"config.seed": 9},
+    "status='done': should be 'finished' or 'diverged'": {"status": "done"},
+    "config not valid (lr=-1": {"config.lr": -1},
+    "config not valid (colour: unknown field": {"config.colour": "red"},
+    "config not valid (noise=[]": {"config.noise": []},
+    "curves of lengths [1, 3] for 3 epochs": {"curves.test_top1": [0.5]},
+    "curves.test_top1=0.5: should be a valid list": {"curves.test_top1": 0.5},
+    "curves lack epoch, test_top1 or train_loss": {"curves.train_loss": GONE},
+    "a curve of the test lacks an epoch": {"curves.test_top1": [0.5, None, 0.5]},
+    "curves.test_loss.0='low': should be a valid number": {"curves.test_loss": ["low", 1.0, 1.0]},
+    "curves.test_top5.0=10000": {"curves.test_top5": [10**400, 1.0, 1.0]},
+    "curves.lr.0=nan: should be a finite number": {"curves.lr": [math.nan, 1.0, 1.0]},
+    "the curve 'test_top1' holds something that is no share of 1": {"curves.test_top1": [0.5, 99.0, 0.5]},
+    "the curve 'wrong_memorized' holds something that is no share": {"curves.wrong_memorized": [None, None, -0.1]},
+    "the epochs do not ascend from 1": {"curves.epoch": [1, 3, 2]},
+    "data.realized_noise_rate=1.5: should be less than or equal to 1": {"data.realized_noise_rate": 1.5},
+    "data lack the number of classes": {"data.classes": GONE},
+    "timing.images_per_second=3: should be a valid list": {"timing.images_per_second": 3},
+    "timing.images_per_second.0='3': should be a valid number": {"timing.images_per_second": ["3"]},
+    "timing=[]: should be a valid dictionary": {"timing": []},
+    "versions: field required": {"versions": GONE},
 }
+
+
+def spoil(record, changes):
+    for path, value in changes.items():
+        *keys, last = path.split(".")
+        part = functools.reduce(operator.getitem, keys, record)
+        part.pop(last) if value is GONE else part.update({last: value})
+
 
 BROKEN = {
     "not readable as JSON": [
         b"", b"{", b'{"schema": 1,', b"\0" * 100, b"[" * 100_000, b"9" * 5000, b"\xff\xfe\x00"
     ],
     "not a JSON object": [b"[]", b"5", b"null", b'"record"'],
-    "'schema' is missing": [b"{}", b'{"name": "a package", "version": 1}'],
+    "schema: field required": [b"{}", b'{"name": "a package", "version": 1}'],
     "not a regular file": [Path.mkdir, os.mkfifo],
 }  # fmt: skip
 
@@ -175,7 +174,7 @@ def assert_named_and_skipped(config, path, message, caplog):
 def test_a_record_that_is_not_valid_is_named_and_skipped(record, caplog, message):
     config = RunConfig(**record["config"])
     path = records.save(record)
-    SPOILED[message](record)
+    spoil(record, SPOILED[message])
     path.write_text(json.dumps(record))
     assert_named_and_skipped(config, path, message, caplog)
     with pytest.raises(records.RecordError):
@@ -306,42 +305,29 @@ def tar_of(path, files, mode="w:gz"):
 
 
 def test_import_adds_what_is_new_and_names_what_is_refused(record, tmp_path):
-    def as_bytes(r):
-        return json.dumps(r).encode()
-
-    spoiled, classless, slow, unknown = (copy.deepcopy(record) for _ in range(4))
-    spoiled["config"]["seed"] = 9
-    classless["data"] = {}  # what every table of records asks for
-    slow["timing"]["images_per_second"] = 3
-    unknown["curves"]["held_out_top1_noisy"] = [None] * len(record["curves"]["test_top1"])
-    other_result, elsewhere = copy.deepcopy(record), copy.deepcopy(record)
-    other_result["curves"]["test_top1"][0] = 0.123
-    elsewhere["curves"]["test_top1"][0] = 0.123
-    elsewhere["device"]["name"] = "another processor"
-    path = tar_of(
-        tmp_path / "home.tar.gz",
-        {
-            "../../outside.json": as_bytes(record),
-            "again.json": as_bytes(record),
-            "spoiled.json": as_bytes(spoiled),
-            "classless.json": as_bytes(classless),
-            "slow.json": as_bytes(slow),
-            "unknown.json": as_bytes(unknown),
-            "torn.json": b"{",
-            "foreign.json": b"{}",
-            "deep.json": b"[" * 100_000,
-            "other-result.json": as_bytes(other_result),
-            "elsewhere.json": as_bytes(elsewhere),
-            "notes.txt": b"no record",
-        },
-    )
-    added, known, refused = records.import_tar(path)
+    refused_changes = {
+        "spoiled": {"config.seed": 9},
+        "classless": {"data": {}},  # what every table of records asks for
+        "unknown": {"curves.held_out_top1_noisy": [None] * 3},
+        "unnamed": {"versions": {}},
+        "other-result": {"curves.test_top1": [0.123, 0.5, 0.5]},
+    }
+    taken_changes = {
+        "../../outside": {},
+        "again": {},
+        "elsewhere": {"curves.test_top1": [0.123, 0.5, 0.5], "device.name": "another processor"},
+    }
+    files = {"torn.json": b"{", "foreign.json": b"{}", "deep.json": b"[" * 100_000, "notes.txt": b"no record"}
+    for name, changes in {**taken_changes, **refused_changes}.items():
+        changed = copy.deepcopy(record)
+        spoil(changed, changes)
+        files[f"{name}.json"] = json.dumps(changed).encode()
+    added, known, refused = records.import_tar(tar_of(tmp_path / "home.tar.gz", files))
     assert added == [record["run_id"]]
     assert known == [record["run_id"]] * 2
-    assert [message.split(": ")[0] for message in refused] == [
-        f"home.tar.gz:{name}.json"
-        for name in ("spoiled", "classless", "slow", "unknown", "torn", "foreign", "deep", "other-result")
-    ]
+    assert {message.split(": ")[0] for message in refused} == {
+        f"home.tar.gz:{name}.json" for name in ("torn", "foreign", "deep", *refused_changes)
+    }
     assert "is here with other results of the same device" in refused[-1]
     assert comparable(records.find(RunConfig(**record["config"]))) == comparable(record)
     assert [p.name for p in records.results_root().rglob("*.json")] == [f"{record['run_id']}.json"]

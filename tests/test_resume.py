@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from processes import end, start, wait_until
+from small_dataset import tiny
 
 from elrkit import checkpoints, data, train
 from elrkit.config import RunConfig
@@ -32,8 +33,7 @@ RECIPES = {
 
 
 def recipe(name, **changes):
-    fields = {"train_size": 190, "width": 8, "epochs": EPOCHS, "noise_rate": 0.4, "lr": 0.05}
-    return RunConfig(**fields | RECIPES[name] | changes)
+    return tiny(**{"epochs": EPOCHS, **RECIPES[name], **changes})
 
 
 def after(steps):
@@ -66,16 +66,6 @@ def test_stopped_before_every_step_and_resumed(digits, tmp_path, steps_taken, na
     assert steps_taken == [0, 1, 2] * EPOCHS  # none twice
     assert comparable(record) == comparable(expected)
     assert len(record["timing"]["train_seconds"]) == EPOCHS
-
-
-@pytest.mark.parametrize("steps", [0, 2, 3, 4])
-def test_stopped_once_and_resumed(digits, tmp_path, steps_taken, steps):
-    config = recipe("elr+sam")
-    expected = comparable(fit(config, dataset=digits))
-    steps_taken.clear()
-    stopped(config, digits, tmp_path, steps)
-    assert comparable(fit(config, dataset=digits, state_dir=tmp_path)) == expected
-    assert len(steps_taken) == EPOCHS * STEPS
 
 
 def test_finished_but_not_recorded_needs_only_the_last_stretch(digits, tmp_path, steps_taken):
@@ -159,12 +149,21 @@ def two_checkpoints(config, dataset, folder):
     assert position(folder) == (1, 1)
 
 
-DAMAGES = {
-    "cut": lambda content: content[: len(content) // 2],
-    "one bit": lambda content: content[:5000] + bytes([content[5000] ^ 1]) + content[5001:],
-    "zeros": lambda content: bytes(len(content)),
-    "empty": lambda content: b"",
-    "foreign": lambda content: b"not a checkpoint",
+def spoil(change):
+    return lambda current, previous: current.write_bytes(change(current.read_bytes()))
+
+
+DAMAGES = {  # what is done to the two files, and how many are set aside
+    "cut": (spoil(lambda content: content[: len(content) // 2]), 1),
+    "one bit": (spoil(lambda content: content[:5000] + bytes([content[5000] ^ 1]) + content[5001:]), 1),
+    "zeros": (spoil(lambda content: bytes(len(content))), 1),
+    "empty": (spoil(lambda content: b""), 1),
+    "foreign": (spoil(lambda content: b"not a checkpoint"), 1),
+    "both": (lambda current, previous: [path.write_bytes(b"torn") for path in (current, previous)], 2),
+    "killed between two renames": (
+        lambda current, previous: current.replace(current.with_name("checkpoint-new.pt")),
+        0,
+    ),
 }
 
 
@@ -172,43 +171,22 @@ DAMAGES = {
 def test_a_damaged_checkpoint_is_set_aside_by_name_and_the_one_before_used(
     digits, tmp_path, steps_taken, caplog, damage
 ):
-    config = recipe("elr")
+    config, (change, aside) = recipe("elr"), DAMAGES[damage]
     expected = comparable(fit(config, dataset=digits))
     two_checkpoints(config, digits, tmp_path)
-    current = tmp_path / "checkpoint.pt"
-    current.write_bytes(DAMAGES[damage](current.read_bytes()))
-    spoiled = current.read_bytes()
+    files = [tmp_path / name for name in ("checkpoint.pt", "checkpoint-previous.pt")]
+    change(*files)
+    spoiled = [path.read_bytes() for path in files[:aside]]
     steps_taken.clear()
     assert comparable(fit(config, dataset=digits, state_dir=tmp_path)) == expected
-    assert len(steps_taken) == EPOCHS * STEPS - 2
-    assert (tmp_path / "checkpoint.damaged").read_bytes() == spoiled
-    (message,) = [r.getMessage() for r in caplog.records]
-    assert str(current) in message
-    assert "set aside as checkpoint.damaged" in message
-    assert "\n" not in message
-
-
-def test_with_both_damaged_it_begins_again(digits, tmp_path, steps_taken, caplog):
-    config = recipe("elr")
-    expected = comparable(fit(config, dataset=digits))
-    two_checkpoints(config, digits, tmp_path)
-    for name in ("checkpoint.pt", "checkpoint-previous.pt"):
-        (tmp_path / name).write_bytes(b"torn")
-    steps_taken.clear()
-    assert comparable(fit(config, dataset=digits, state_dir=tmp_path)) == expected
-    assert len(steps_taken) == EPOCHS * STEPS
-    assert {path.name for path in tmp_path.glob("*.damaged")} == {"checkpoint.damaged", "checkpoint-previous.damaged"}
-    assert len(caplog.records) == 2
-
-
-def test_killed_between_the_two_renames_the_one_before_is_used(digits, tmp_path, steps_taken):
-    config = recipe("elr")
-    expected = comparable(fit(config, dataset=digits))
-    two_checkpoints(config, digits, tmp_path)
-    (tmp_path / "checkpoint.pt").replace(tmp_path / "checkpoint-new.pt")
-    steps_taken.clear()
-    assert comparable(fit(config, dataset=digits, state_dir=tmp_path)) == expected
-    assert len(steps_taken) == EPOCHS * STEPS - 2
+    assert len(steps_taken) == EPOCHS * STEPS - (0 if aside == 2 else 2)
+    assert [path.with_suffix(".damaged").read_bytes() for path in files[:aside]] == spoiled
+    messages = [r.getMessage() for r in caplog.records]
+    assert len(messages) == aside
+    for path, message in zip(files, messages, strict=False):
+        assert str(path) in message
+        assert f"set aside as {path.with_suffix('.damaged').name}" in message
+        assert "\n" not in message
 
 
 def rewrite(path, change):

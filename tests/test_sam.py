@@ -161,7 +161,7 @@ def test_batch_norm_and_targets_move_once_from_the_unperturbed_pass():
     assert not any(a.equal(b) for a, b in zip(means, double_means, strict=True))
     assert climbing.elr.targets.equal(plain.elr.targets)
     # Each move of a row that was zero leaves a share of beta of what is missing to 1: once 0.7, twice 0.49.
-    batch = plain.draws().order[:64]
+    batch = plain.draws.order[:64]
     for one, rest in ((climbing, 0.7), (double, 0.49)):
         sums = one.elr.targets.sum(dim=1)
         torch.testing.assert_close(sums[batch], torch.full((64,), 1 - rest))
@@ -175,7 +175,7 @@ def test_batch_norm_and_targets_can_be_moved_twice_one_at_a_time(of, norms, rest
     one = trainer(sam_rho=0.5, sam_double_update=True, sam_double_update_of=of)
     one.step()
     assert set(norm_state(one.model)[1]) == {norms}
-    batch = one.draws().order[:64]
+    batch = one.draws.order[:64]
     torch.testing.assert_close(one.elr.targets.sum(dim=1)[batch], torch.full((64,), 1 - rest))
 
 

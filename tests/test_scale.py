@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from elrkit import records, runner, scale, train
 from elrkit.config import ConfigError, RunConfig
@@ -21,13 +20,6 @@ if importlib.util.find_spec("ray") is None:  # not imported here: Ray reads its 
     pytest.skip("Ray is not installed (extra `scale`)", allow_module_level=True)
 # Of Ray's own making: it leaves sockets and files to the garbage collector, and warns of its own future defaults.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning:ray")
-
-
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    monkeypatch.setenv("ELRKIT_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("ELRKIT_STATE", str(tmp_path / "state"))
-    return tmp_path
 
 
 @pytest.fixture
@@ -52,14 +44,6 @@ def cluster(monkeypatch):
             cluster.shutdown()
 
 
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def plan(count: int, epochs: int) -> list[RunConfig]:
     losses, small = ("ce", "elr"), dict(noise_rate=0.2, train_size=500, width=8)
     return [RunConfig(loss=losses[i % 2], epochs=epochs, seed=i // 2, **small) for i in range(count)]
@@ -75,7 +59,7 @@ def lose(cluster, node) -> None:
             os.kill(int(worker), signal.SIGKILL)
 
 
-def test_a_lost_node_loses_no_run(store, cluster, one_thread):
+def test_a_lost_node_loses_no_run(cluster):
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -90,10 +74,9 @@ def test_a_lost_node_loses_no_run(store, cluster, one_thread):
     warm_up = ray.remote(scale._train)  # with a deadline in the past
     strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes()]
     tasks = [
-        warm_up.options(scheduling_strategy=strategy).remote(configs[0].to_json(), {}, 1, 0.0, {})
-        for strategy in strategies
+        warm_up.options(scheduling_strategy=strategy).remote(configs[0], {}, 1, 0.0, {}) for strategy in strategies
     ]
-    assert ray.get(tasks) == [("stopped", None)] * 2
+    assert [ended.kind for ended in ray.get(tasks)] == ["stopped"] * 2
     lost = []
 
     def lose_a_node() -> None:
@@ -123,27 +106,25 @@ def test_a_lost_node_loses_no_run(store, cluster, one_thread):
         assert records.comparable(records.find(config)) == records.comparable(train.fit(config, device="cpu"))
 
 
-def test_nothing_missing_starts_nothing(store, monkeypatch):
+def test_nothing_missing_starts_nothing(monkeypatch):
     monkeypatch.setattr(scale, "_connected", lambda address: pytest.fail("connected to Ray"))
     assert runner.train_missing([], cluster=scale.Cluster()) == []
 
 
-def test_a_task_says_why_it_has_no_record(store, one_thread):
-    absent = RunConfig(dataset="absent.npz").to_json()
-    kind, reason = scale._train(absent, {}, 1, None, {})
-    assert kind == "failed"
-    assert "no such file" in reason
-    assert scale._train(plan(1, epochs=1)[0].to_json(), {}, 1, time.time() - 1, {}) == ("stopped", None)
+def test_a_task_says_why_it_has_no_record():
+    failed = scale._train(RunConfig(dataset="absent.npz"), {}, 1, None, {})
+    assert failed.kind == "failed"
+    assert "no such file" in failed.detail
+    assert scale._train(plan(1, epochs=1)[0], {}, 1, time.time() - 1, {}).kind == "stopped"
 
 
-def test_a_stopped_task_goes_on_from_its_checkpoint(store, monkeypatch, one_thread):
+def test_a_stopped_task_goes_on_from_its_checkpoint(monkeypatch):
     config = plan(1, epochs=3)[0]
     whole = train.fit(config, device="cpu")
     clock = itertools.count()  # one tick each time it is read, which is once a step of 24
     with monkeypatch.context() as patched:
         patched.setattr(scale, "time", SimpleNamespace(time=lambda: next(clock), monotonic=time.monotonic))
-        assert scale._train(config.to_json(), {}, 1, 12, {"device": "cpu"}) == ("stopped", None)
+        assert scale._train(config, {}, 1, 12, {"device": "cpu"}).kind == "stopped"
     assert (records.state_dir(config) / "checkpoint.pt").exists()
-    kind, record = scale._train(config.to_json(), {}, 1, None, {"device": "cpu"})
-    assert kind == "record"
-    assert records.comparable(record) == records.comparable(whole)
+    ended = scale._train(config, {}, 1, None, {"device": "cpu"})
+    assert records.comparable(ended.detail) == records.comparable(whole)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from elrkit.config import ConfigError
-from elrkit.precision import has_bfloat16
+from elrkit.precision import rounds
 
 BATCH = 32  # photos at a time
 SHARD = 16  # batches to a file of the store: what a stop may cost
@@ -145,7 +145,7 @@ def _computed(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = eye.network.to(device)
     mean, std = (torch.tensor(each, device=device).view(1, 3, 1, 1) for each in (eye.mean, eye.std))
-    half = device.type == "cuda" or has_bfloat16()
+    half = not rounds("bfloat16", device)
     batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
 
     def decoded(places: Sequence[int]) -> dict[int, NDArray[np.uint8]]:

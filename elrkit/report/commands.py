@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from elrkit import progress, records, runner
-from elrkit.commands import budget_seconds, noting, still_missing, train_all
+from elrkit.commands import budget_seconds, train_all
 from elrkit.config import RunConfig
 from elrkit.report import plans
 
@@ -157,9 +157,8 @@ def shop_command(
 
     chosen = shop.shops(scale, seeds, leaks)
     with progress.display(len(shop.ARMS) * len(chosen)) as show:
-        on_event, last = noting(show)
-        left = shop.run(chosen, jobs=jobs, budget_seconds=budget_seconds(budget), on_event=on_event)
-    failed, missing = still_missing(left, last)
+        left = shop.run(chosen, jobs=jobs, budget_seconds=budget_seconds(budget), on_event=show)
+    failed, missing = show.still_missing(left)
     print(f"of {len(shop.ARMS) * len(chosen)} runs {missing}; summaries in {shop.folder()}")
     return 1 if failed else 0
 
