@@ -1,13 +1,13 @@
 """The feed importer: every kind of bad input by a file made here, groups against brute force, exact resume."""
 
 import csv
+import errno
 import gzip
 import http.server
 import io
 import json
 import logging
 import os
-import sqlite3
 import struct
 import subprocess
 import sys
@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from elrkit import data
-from elrkit.catalogue import images, work, written
+from elrkit.catalogue import draw, images, written
 from elrkit.catalogue import importer as catalogue
 from elrkit.catalogue import rules as product_rules
 from elrkit.catalogue.images import read_thumbnail
@@ -744,17 +744,12 @@ def test_a_picture_shared_by_many_subcategories_is_told_and_dropped_on_demand(sh
     assert run(shop, xml(products), rules=FeedRules(placeholder_labels=5))["counts"]["dropped"] == {}
 
 
-def test_a_placeholder_is_found_once_whatever_decisions_and_kills_follow(shop):
-    """Shared by three subcategories as the feed has it, by two after a decision; the second call goes on where the
-    first was killed, after the decisions."""
+def test_a_placeholder_is_found_whatever_decisions_follow(shop):
+    """Shared by three subcategories as the feed has it, by two after a decision."""
     products = [product(k, catid=f"kind {k % 3}", category="", thumbnail="9.jpg") for k in range(3)]
     products += [product(3 + k, catid=f"kind {k % 3}", category="") for k in range(6)]
     (shop / "d.csv").write_text(f"id,decision,label,suggested_label\n{product(2)['link']},confirm,kind 2,kind 1\n")
     options = {"rules": FeedRules(placeholder_labels=2), "decisions": shop / "d.csv"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(catalogue, "decode_needed", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run(shop, xml(products), **options)
     manifest = run(shop, xml(products), **options)
     assert manifest["counts"]["dropped"] == {"image": {"placeholder, shared by more than 2 subcategories": 3}}
 
@@ -1046,46 +1041,27 @@ def test_a_dataset_is_rebuilt_from_its_manifest(made, tmp_path):
 
 KILLED = """
 import os, sys
-from elrkit.catalogue import images, work, written
-from elrkit.catalogue.importer import FeedRules, import_feed
-out, feed, module, where, limit = sys.argv[1:]
-work.CHUNK = 20
-module = globals()[module]
-real, seen = getattr(module, where), []
-def counted(*arguments):
-    seen.append(1)
-    if len(seen) > int(limit):
-        os._exit(9)
-    return real(*arguments)
-setattr(module, where, counted)
-import_feed([feed + "/feed"], out, images=feed, rules=FeedRules(per_class=25), workers=1)
+from elrkit.catalogue import importer, products, written
+out, feed, module, where = sys.argv[1:]
+setattr(globals()[module], where, lambda *_: os._exit(9))
+importer.import_feed([feed + "/feed"], out, images=feed, rules=importer.FeedRules(per_class=25), workers=1)
 """
 
 
-def test_a_killed_import_goes_on_and_ends_with_the_same_bytes(made, tmp_path):
-    """Killed in the second feed file, after some batches of images, and while writing; then left to end."""
+def test_a_killed_import_leaves_nothing_but_work_that_the_next_one_takes_over(made, tmp_path):
+    """Killed while reading, while decoding and while writing; then left to end."""
     out, _, _ = made
     rules = FeedRules(per_class=25)
     import_feed([out / "feed"], tmp_path / "whole.npz", images=out, rules=rules)
-    for module, where, limit in (
-        ("work", "title_stem", 150),
-        ("images", "read_file", 90),
-        ("written", "_write_npz", 0),
-    ):
-        command = [sys.executable, "-c", KILLED, str(tmp_path / "part.npz"), str(out), module, where, str(limit)]
+    for where in (("products", "title_stem"), ("importer", "choose"), ("written", "_write_npz")):
+        command = [sys.executable, "-c", KILLED, str(tmp_path / "part.npz"), str(out), *where]
         assert subprocess.run(command, cwd=Path(__file__).parents[1], timeout=120).returncode == 9
-        assert not (tmp_path / "part.npz").exists()
-    looked = []
-    with pytest.MonkeyPatch.context() as patch:
-        real = images.read_file
-        patch.setattr(images, "read_file", lambda *a: (looked.append(a), real(*a))[1])
-        import_feed([out / "feed"], tmp_path / "part.npz", images=out, rules=rules)
-    # The third try had decoded everything; only what was missing is looked for again.
-    assert looked
-    assert not [path for _, path, _ in looked if (out / path).exists()]
+        assert {path.name for path in tmp_path.glob("part*")} == {"part.work"}
+    import_feed([out / "feed"], tmp_path / "part.npz", images=out, rules=rules)
     for suffix in (".npz", ".manifest.json", ".dropped.csv"):
         whole, part = (tmp_path / f"{name}{suffix}" for name in ("whole", "part"))
         assert whole.read_bytes() == part.read_bytes()
+    assert not (tmp_path / "part.work").exists()
 
 
 def test_images_that_were_missing_are_looked_for_again(shop):
@@ -1105,20 +1081,6 @@ def test_images_that_were_missing_are_looked_for_again(shop):
     one = (shop / "out.npz").read_bytes()
     run(shop, feed)
     assert (shop / "out.npz").read_bytes() == one  # as an import that found everything at once
-
-
-@pytest.mark.parametrize("damage", [lambda data: b"garbage" * 1000, lambda data: data[: len(data) // 2]])
-def test_a_damaged_work_file_is_named(shop, damage):
-    feed, work = xml([product(k) for k in range(10)]), shop / "out.work" / "import.sqlite"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(written, "_write_npz", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run(shop, feed)
-    work.write_bytes(damage(work.read_bytes()))
-    with pytest.raises(OSError, match=r"work file .*import.sqlite is damaged \(.*\); remove it"):
-        run(shop, feed)
-    work.unlink()
-    assert run(shop, feed)["counts"]["kept"] == 10
 
 
 def test_a_dataset_that_nothing_can_load_is_no_result(shop, monkeypatch):
@@ -1141,36 +1103,45 @@ def test_a_dataset_that_nothing_can_load_is_no_result(shop, monkeypatch):
     assert run(shop, xml(products), rules=FeedRules(test_share=0.2))["split"]["test"] == 2
 
 
-def test_work_left_by_another_import_is_not_used(made, tmp_path):
-    out, _, _ = made
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(written, "_write_npz", lambda *a: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            import_feed([out / "feed"], tmp_path / "a.npz", images=out, rules=FeedRules(fit="pad", per_class=9))
-    assert (tmp_path / "a.work" / "import.sqlite").exists()
-    import_feed([out / "feed"], tmp_path / "a.npz", images=out)
-    import_feed([out / "feed"], tmp_path / "b.npz", images=out)
-    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+def test_two_imports_do_not_write_one_file(shop, monkeypatch):
+    feed = xml([product(k) for k in range(4)])
+
+    def second(*_):
+        with pytest.raises(
+            BlockingIOError, match=r"another import is writing .*out\.npz; let it end or choose another"
+        ):
+            run(shop, feed)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(catalogue, "choose", second)
+    with pytest.raises(ZeroDivisionError):
+        run(shop, feed)
 
 
-def test_two_imports_do_not_write_one_file(made, tmp_path):
-    out, _, _ = made
-    with pytest.MonkeyPatch.context() as patch:
+@pytest.mark.parametrize("where", ["decode_needed", "choose", "write_dropped", "write_dataset"])
+def test_an_import_that_fails_leaves_the_last_result(shop, where, monkeypatch):
+    """And a line where there is no room; what somebody else put into the folder of its work stays."""
+    run(shop, xml([product(0), product(1), product(2, catid="")]))
+    before = {path.name: path.read_bytes() for path in shop.glob("out*")}
 
-        def second(*arguments):
-            with pytest.raises(BlockingIOError, match="another import is writing"):
-                import_feed([out / "feed"], tmp_path / "a.npz", images=out)
-            raise ZeroDivisionError
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-        patch.setattr(catalogue, "write", second)
-        with pytest.raises(ZeroDivisionError):
-            import_feed([out / "feed"], tmp_path / "a.npz", images=out)
+    monkeypatch.setattr(catalogue, where, full)
+    (shop / "out.work").mkdir()
+    (shop / "out.work" / "mine.txt").touch()
+    with pytest.raises(OSError, match=r"^import_feed: no room in .* make some and start again, downloads are kept$"):
+        run(shop, xml([product(k) for k in range(4)]))
+    assert [path.name for path in (shop / "out.work").iterdir()] == ["mine.txt"]
+    (shop / "out.work" / "mine.txt").unlink()
+    (shop / "out.work").rmdir()
+    assert {path.name: path.read_bytes() for path in shop.glob("out*")} == before
 
 
 def test_several_processes_give_the_same_bytes(made, tmp_path, monkeypatch):
     out, _, _ = made
     import_feed([out / "feed"], tmp_path / "a.npz", images=out, workers=1)
-    monkeypatch.setattr(work, "CHUNK", 8)
+    monkeypatch.setattr(draw, "CHUNK", 8)
     import_feed([out / "feed"], tmp_path / "b.npz", images=out, workers=2)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
@@ -1515,9 +1486,3 @@ def test_subcategories_that_are_dropped_are_named(shop):
     assert manifest["counts"]["small_subcategories"] == {"count": 2, "named": [["Sock", 1], ["Tie", 1]]}
     assert manifest["counts"]["examples"]["fewer than 3 usable images"] == ["Sock (1 usable)"]
     assert "subcategories dropped, with their usable images: Sock (1), Tie (1)" in catalogue.summary(manifest)
-
-
-def test_a_work_file_that_cannot_be_written_is_told_in_a_line(tmp_path):
-    told = pytest.raises(OSError, match=r"the work file .*import.sqlite cannot be written \(database or disk is full\)")
-    with told, catalogue.damage_named(tmp_path / "import.sqlite"):
-        raise sqlite3.OperationalError("database or disk is full")

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import os
 import threading
 from collections.abc import Iterable
@@ -120,13 +121,13 @@ class Fetcher:
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, _Adapter(pool_maxsize=rules.connections, max_retries=retry))
 
-    def fetch_all(self, root: Path, jobs: list[tuple[int, str]]) -> list[tuple[int, Path | None, str]]:
-        """(key, folder, path) of images given as (key, path or address); no folder but a reason where it fails. An
-        address on another host than those named stays what it is: the root may have a file of its name."""
-        may = {path: may_be_fetched(path, self.hosts) for _, path in jobs}
+    def fetch_all(self, root: Path, paths: list[str]) -> list[tuple[Path | None, str]]:
+        """(folder, path) of images given as paths or addresses; no folder but a reason where it fails. An address on
+        another host than those named stays what it is: the root may have a file of its name."""
+        may = [may_be_fetched(path, self.hosts) for path in paths]
         with ThreadPoolExecutor(self.rules.connections) as pool:
-            fetched = pool.map(self._fetch_one, (path for _, path in jobs if may[path]))
-            return [(k, *next(fetched)) if may[path] else (k, root, path) for k, path in jobs]
+            fetched = pool.map(self._fetch_one, itertools.compress(paths, may))
+            return [next(fetched) if fetch else (root, path) for path, fetch in zip(paths, may, strict=True)]
 
     def forget(self, paths: Iterable[str]) -> None:
         """Remove what was fetched from those of these that are addresses: it was no image, and may be one next time."""

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import hashlib
 import io
-import json
 import os
 import re
 import stat
@@ -193,22 +192,22 @@ def forget_folders() -> None:
     _names.cache_clear()
 
 
-def decode(part: tuple[FeedRules, list[tuple[int, Path | None, str]]]) -> list[tuple]:
-    """Rows (reason, sha256, hash, notes, key, pixels) of images given as (key, folder, path), or as (key, None, why it
-    is not there); the reason is empty where an image can be used."""
+def decode(part: tuple[FeedRules, list[tuple[Path | None, str]]]) -> list[tuple]:
+    """(reason, sha256, hash, notes, pixels) of images given as (folder, path), or as (None, why it is not there); the
+    reason is empty where an image can be used, the pixels are empty where it cannot."""
     rules, images = part
-    rows = []
+    found = []
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for k, folder, path in images:
-            sha = None
+        for folder, path in images:
+            sha256 = None
             try:
                 if folder is None:
                     raise Rejected(path)
                 data, notes = read_file(folder, path, rules.max_bytes)
-                sha = hashlib.sha256(data).digest()
+                sha256 = hashlib.sha256(data).digest()
                 pixels, bits, converted = read_thumbnail(data, rules)
-                rows.append(("", sha, bits.tobytes(), json.dumps([*notes, *converted]), k, pixels.tobytes()))
+                found.append(("", sha256, bits.tobytes(), notes + converted, pixels.tobytes()))
             except Rejected as error:
-                rows.append((str(error), sha, None, "[]", k, None))
-    return rows
+                found.append((str(error), sha256, None, (), b""))
+    return found
