@@ -279,43 +279,33 @@ def _downloads(out: Path) -> Path:
 def summary(manifest: Mapping) -> str:
     """What an import did, as plain lines for a terminal."""
     counts, split = manifest["counts"], manifest["split"]
-    lines = [f"{counts['read']} products read from {len(manifest['source']['feeds'])} files"]
-    lines += [f"  {line}" for line in dropped_in_words(counts)]
-    if small := counts["small_subcategories"]:
+    small, lists = counts["small_subcategories"], counts["label_lists"][:1]
+    notes = [
+        *(f"the label column seems to hold lists of categories, such as {each!r}; --rules.categories deepest, or "
+          "first, takes one of each" for each in lists),
+        *(f"no product has the label {printable(label)} that is left out; there are {', '.join(there)}"
+          for label, there in counts["not_left_out"].items()),
+        *(f"subcategories that differ in case alone: {', '.join(map(printable, names))}; --rules.merge-case makes "
+          "them one" for names in counts["differ_in_case"]),
+        *(f"{images} images {note}" for note, images in counts["notes"].items()),
+        *(f"{shared['products']} products of {shared['subcategories']} subcategories share the picture "
+          f"{shared['image']}; if it is a placeholder, --rules.placeholder-labels {SHARED_BY} drops them"
+          for shared in counts["shared_pictures"]),
+    ]  # fmt: skip
+    lines = dropped_in_words(counts)
+    if small:
         named = [f"{printable(name)} ({usable})" for name, usable in small["named"][:SHOWN]]
-        more = f", and {small['count'] - SHOWN} more" if small["count"] > SHOWN else ""
-        lines.append(f"  subcategories dropped, with their usable images: {', '.join(named)}{more}")
-    if lists := counts["label_lists"]:
-        lines.append(
-            f"  note: the label column seems to hold lists of categories, such as {lists[0]!r}; --rules.categories "
-            "deepest, or first, takes one of each"
-        )
-    lines += [
-        f"  note: no product has the label {printable(label)} that is left out; there are {', '.join(there)}"
-        for label, there in counts["not_left_out"].items()
-    ]
-    lines += [
-        "  note: subcategories that differ in case alone: "
-        f"{', '.join(map(printable, names))}; --rules.merge-case makes them one"
-        for names in counts["differ_in_case"]
-    ]
-    lines += [f"  note: {images} images {note}" for note, images in counts["notes"].items()]
-    lines += [
-        f"  note: {shared['products']} products of {shared['subcategories']} subcategories share the picture "
-        f"{shared['image']}; if it is a placeholder, --rules.placeholder-labels {SHARED_BY} drops them"
-        for shared in counts["shared_pictures"]
-    ]
-    lines += [
-        f"  damaged: {name}: {found['errors']} XML errors, first at {found['first']}"
-        for name, found in counts["xml_damage"].items()
-    ]
-    lines += [f"  file refused: {name}: {reason}" for name, reason in counts["files_refused"].items()]
+        named += [f"and {small['count'] - SHOWN} more"] if small["count"] > SHOWN else []
+        lines.append(f"subcategories dropped, with their usable images: {', '.join(named)}")
+    lines += [f"note: {note}" for note in notes]
+    damaged = counts["xml_damage"].items()
+    lines += [f"damaged: {name}: {found['errors']} XML errors, first at {found['first']}" for name, found in damaged]
     for what, times in manifest["decisions"].items():
-        lines.append(f"  decisions: {times} {what}")
-        lines += [f"    {example}" for example in counts["examples"].get(what, ())]
-    lines.append(
-        f"{counts['kept']} products kept in {len(manifest['classes'])} subcategories: "
-        f"{split['train']} train, {split['test']} test, {split['groups']} groups (largest {split['largest_group']}), "
-        f"{split['test_with_near_duplicate_in_train']} test products with a near-duplicate in training"
-    )
-    return "\n".join(lines)
+        lines += [f"decisions: {times} {what}", *(f"  {example}" for example in counts["examples"].get(what, ()))]
+    return "\n".join((
+        f"{counts['read']} products read from {len(manifest['source']['feeds'])} files",
+        *(f"  {line}" for line in lines),
+        f"{counts['kept']} products kept in {len(manifest['classes'])} subcategories: {split['train']} train, "
+        f"{split['test']} test, {split['groups']} groups (largest {split['largest_group']}), "
+        f"{split['test_with_near_duplicate_in_train']} test products with a near-duplicate in training",
+    ))  # fmt: skip

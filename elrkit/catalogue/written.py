@@ -9,8 +9,9 @@ import itertools
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from elrkit.catalogue.rules import FeedRules, as_text, categories_of, one_spelli
 
 MOST_NAMED = 1_000  # subcategories named in the manifest
 SHARED_BY = 3  # subcategories; a picture that more of them share is told
-BLOCK = 10_000  # rows of an array that are written at once
+BLOCK = 256  # images that are written at once
 
 MENDS = {  # why products are dropped -> what mends it, where that is an option and not the product
     "wrong encoding": "--rules.encoding cp1252 or latin-1, if a CSV is in that; XML names it in its first line",
@@ -34,14 +35,14 @@ MENDS = {  # why products are dropped -> what mends it, where that is an option 
 
 
 def dropped_in_words(counts: Mapping) -> list[str]:
-    """A line for each reason why products were dropped: step, count, reason, and what may mend it."""
+    """A line for each reason why products were dropped, and what may mend it; and for each file that was refused."""
     lines = []
     for step, reasons in counts["dropped"].items():
         for reason, count in reasons.items():
             example = f", such as {counts['examples'][reason][0]}" if counts["examples"].get(reason) else ""
             mend = f" ({MENDS[reason]}{example})" if reason in MENDS else ""
             lines.append(f"{step}: {count} dropped, {reason}{mend}")
-    return lines
+    return lines + [f"file refused: {name}: {reason}" for name, reason in counts["files_refused"].items()]
 
 
 # ------------------------------------------------------------------------------------------------ counts
@@ -153,45 +154,51 @@ def write_dataset(
     """
     rules, counts, chosen = FeedRules(**manifest["rules"]), manifest["counts"], in_draw_order(table)
     if not len(chosen):
-        refused = [f"file refused: {name}: {reason}" for name, reason in counts["files_refused"].items()]
-        reasons = "; ".join(dropped_in_words(counts) + refused)
-        raise ValueError(f"import_feed: none of {counts['read']} products is left; {reasons}")
+        lost = "; ".join(dropped_in_words(counts))
+        raise ValueError(f"import_feed: none of {counts['read']} products is left; {lost}")
     names, label = _class_names(labels, chosen["label"])
     used = images.loc[sorted(chosen["path"].unique())]  # as the manifest lists them
     image = used.index.get_indexer(chosen["path"])
-    # Equal bytes have equal hashes, too.
-    what = used["sha256" if rules.near_distance is None else "hash"]
-    what = np.frombuffer(b"".join(what), np.uint8).reshape(len(used), -1)
-    what, same = np.unique(what, axis=0, return_inverse=True)
-    near = near_groups(what, rules.near_distance or 0)
-    groups = group_products(same[image], chosen["stem"].to_numpy(), near, rules.title_group)
-    together = groups if rules.split == "group" else np.arange(len(label))
-    test = split_by_group(label, together, rules.test_share, rules.seed)
+    groups = _groups(used, image, chosen["stem"].to_numpy(), rules)
+    alone = np.arange(len(label))
+    test = split_by_group(label, groups if rules.split == "group" else alone, rules.test_share, rules.seed)
     per_class = np.stack([np.bincount(label[part], minlength=len(names)) for part in (~test, test)], axis=1)
     _check_loadable(per_class, counts, rules)
-    columns = {"labels": label, "image": image, "ids": chosen["id"].tolist(), "titles": chosen["title"].tolist()}
-    _write_npz(folder, columns, test, names, used["row"].to_numpy(), rules.size)
-    manifest = {
-        **manifest,
+    columns = {"labels": label, "image": image, "ids": np.array(chosen["id"].tolist())}
+    if (chosen["title"] != "").any():
+        columns["titles"] = np.array(chosen["title"].tolist())
+    arrays = {
+        f"{part}_{what}": values[rows]
+        for part, rows in (("train", ~test), ("test", test))
+        for what, values in columns.items()
+    }
+    _write_npz(folder, used["row"].to_numpy(), rules.size, arrays | {"class_names": np.array(names)})
+    sizes = np.bincount(groups)
+    manifest = manifest | {
         "classes": {name: {"train": n[0], "test": n[1]} for name, n in zip(names, per_class.tolist(), strict=True)},
         "split": {
             "train": int((~test).sum()),
             "test": int(test.sum()),
-            "groups": int(groups.max()) + 1,
-            "products_in_shared_groups": int((np.bincount(groups)[groups] > 1).sum()),
-            "largest_group": int(np.bincount(groups).max()),
+            "groups": len(sizes),
+            "products_in_shared_groups": int(sizes[sizes > 1].sum()),
+            "largest_group": int(sizes.max()),
             "test_with_near_duplicate_in_train": int(np.isin(groups[test], groups[~test]).sum()),
         },
         "npz_sha256": sha256_of(folder / "npz"),
     }
     listed = used["sha256"].map(bytes.hex).to_dict()
     with (folder / "manifest").open("w", encoding="utf-8") as file:
-        # The list of images may be long: it is written one by one behind the rest, one line each.
-        file.write(json.dumps(manifest, indent=1)[:-2] + ',\n "images": {')
-        for number, (path, sha) in enumerate(listed.items()):
-            file.write(f"{',' if number else ''}\n  {json.dumps(path)}: {json.dumps(sha)}")
-        file.write("\n }\n}\n")
+        json.dump(manifest | {"images": listed}, file, indent=1)  # as a stream, however many images there are
+        file.write("\n")
     return manifest, listed
+
+
+def _groups(used: pd.DataFrame, image: np.ndarray, stem: np.ndarray, rules: FeedRules) -> np.ndarray:
+    """(n,) the group of each product; image: place of its own among those used; stem: of its title."""
+    what = used["sha256" if rules.near_distance is None else "hash"]  # equal bytes have equal hashes, too
+    what = np.frombuffer(b"".join(what), np.uint8).reshape(len(used), -1)
+    what, same = np.unique(what, axis=0, return_inverse=True)
+    return group_products(same[image], stem, near_groups(what, rules.near_distance or 0), rules.title_group)
 
 
 def _class_names(labels: pd.DataFrame, label: pd.Series) -> tuple[list[str], np.ndarray]:
@@ -206,54 +213,36 @@ def _class_names(labels: pd.DataFrame, label: pd.Series) -> tuple[list[str], np.
 def _check_loadable(per_class: np.ndarray, counts: Mapping, rules: FeedRules) -> None:
     """Raises ValueError when nothing could load the dataset; per_class: (C, 2) training and test products."""
     train, test = per_class.sum(axis=0).tolist()
-    kept = f"{train + test} products are left"
     if len(per_class) < 2:
-        raise ValueError(
-            f"import_feed: {kept}, all in one subcategory, and training needs two; lower rules.min_images "
-            f"({rules.min_images}) or check which column is the label (rules.columns); dropped: {counts['dropped']}"
-        )
-    if not train or not test:
-        enough = int(0.5 / rules.test_share) + 1  # see `split_by_group`
-        raise ValueError(
-            f"import_feed: {kept}, {test} of them to test and {train} to train, where at least one of each is needed; "
-            f"{'lower' if test else 'raise'} rules.test_share ({rules.test_share}: a subcategory of {enough} gives one "
-            f"to test, if its variants allow), or import more products (the largest has {per_class.sum(axis=1).max()}; "
-            f"rules.min_images is {rules.min_images}); dropped: {counts['dropped']}"
-        )
+        told = "all in one subcategory, and training needs two"
+        mend = f"lower rules.min_images ({rules.min_images}) or name the column of the label (rules.columns)"
+    elif not train or not test:
+        told = f"{test} of them to test and {train} to train, where at least one of each is needed"
+        enough = f"a subcategory of {int(0.5 / rules.test_share) + 1} gives one to test, if its variants allow"
+        mend = f"{'lower' if test else 'raise'} rules.test_share ({rules.test_share}: {enough})"
+    else:
+        return
+    kept = f"{train + test} products are left, {told}"
+    raise ValueError(f"import_feed: {kept}; {mend}, or import more products; dropped: {counts['dropped']}")
 
 
-def _write_npz(folder: Path, columns: dict, test: np.ndarray, names: list[str], rows: np.ndarray, size: int) -> None:
-    """The arrays as ``numpy.savez`` lays them out, streamed: neither pixels nor texts are in memory all at once.
-
-    columns: labels, image, ids, titles of each product, test or not; rows: where in the folder's pixels each image is.
-    """
+def _write_npz(folder: Path, rows: np.ndarray, size: int, arrays: Mapping[str, np.ndarray]) -> None:
+    """The images of these rows of the folder's pixels, and the arrays, as ``numpy.savez`` lays them out; the images are
+    never in memory all at once."""
     with zipfile.ZipFile(folder / "npz", "w", zipfile.ZIP_STORED) as archive:
 
-        def member(name: str, dtype: np.dtype, shape: tuple[int, ...], blocks: Iterable[np.ndarray]) -> None:
-            # A ZipInfo without a date: the same import gives the same bytes.
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
-                header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
-                for block in blocks:
-                    file.write(np.ascontiguousarray(block, dtype))
+        def member(name: str) -> IO[bytes]:  # without a date: the same import gives the same bytes
+            return archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True)
 
-        shape = (len(rows), size, size, 3)
-        stored = np.memmap(folder / "pixels", np.uint8, "r").reshape(-1, *shape[1:])
-        member("images", np.dtype(np.uint8), shape, (stored[some] for some in _blocks(rows, 256)))
-        for part, flag in (("train", False), ("test", True)):
-            places = np.nonzero(test == flag)[0]
-            for what, values in columns.items():
-                text = isinstance(values, list)
-                dtype = np.dtype(f"<U{max(map(len, values))}") if text else np.dtype("<i8")
-                if dtype.itemsize:  # else no product has a title
-                    blocks = ([values[k] for k in some.tolist()] if text else values[some] for some in _blocks(places))
-                    member(f"{part}_{what}", dtype, places.shape, blocks)
-        classes = np.array(names)
-        member("class_names", classes.dtype, classes.shape, [classes])
-
-
-def _blocks(values: np.ndarray, step: int = BLOCK) -> Iterator[np.ndarray]:
-    return (values[start : start + step] for start in range(0, len(values), step))
+        with member("images") as file:
+            shape = (len(rows), size, size, 3)
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            pixels = np.memmap(folder / "pixels", np.uint8, "r").reshape(-1, *shape[1:])
+            for start in range(0, len(rows), BLOCK):
+                file.write(pixels[rows[start : start + BLOCK]])
+        for name, values in arrays.items():
+            with member(name) as file:
+                np.lib.format.write_array(file, values)
 
 
 def sha256_of(path: Path) -> str:
