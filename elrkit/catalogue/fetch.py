@@ -96,21 +96,12 @@ class _Watched:
         return super().request(*arguments, **options)
 
 
-class _HTTP(_Watched, urllib3.connection.HTTPConnection):
-    pass
-
-
-class _HTTPS(_Watched, urllib3.connection.HTTPSConnection):
-    pass
-
-
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *arguments, **options) -> None:
         super().init_poolmanager(*arguments, **options)
-        plain, encrypted = urllib3.HTTPConnectionPool, urllib3.HTTPSConnectionPool
         self.poolmanager.pool_classes_by_scheme = {
-            "http": type("Plain", (plain,), {"ConnectionCls": _HTTP}),
-            "https": type("Encrypted", (encrypted,), {"ConnectionCls": _HTTPS}),
+            scheme: type("Pool", (pool,), {"ConnectionCls": type("Connection", (_Watched, pool.ConnectionCls), {})})
+            for scheme, pool in self.poolmanager.pool_classes_by_scheme.items()
         }
 
 

@@ -117,6 +117,7 @@ def import_feed(
         "licence": licence,
     }
     made_with = {"pillow": PIL.__version__, "imagehash": imagehash.__version__, "lxml": etree.__version__}
+    asked = {"source": source, "rules": rules.model_dump(mode="json"), "made_with": made_with}
     if same_as:
         _check_source(source, same_as)
     names, failed = [name for name, _ in files], out.with_suffix(".failed.csv")
@@ -129,8 +130,7 @@ def import_feed(
         counts = count(feed, table, images, names, rules)
         counts["examples"] |= decided["examples"]
         write_dropped(work / "dropped", table, names)
-        asked = {"source": source, "rules": rules.model_dump(mode="json"), "made_with": made_with}
-        known = {**asked, "counts": counts, "decisions": decided["counts"]}
+        known = asked | {"counts": counts, "decisions": decided["counts"]}
         try:
             manifest, listed = write_dataset(work, feed.labels, table, images, known)
         except ValueError as error:
