@@ -8,9 +8,9 @@ image, its subcategory the label (arXiv 2105.13244, Sections 3 and 5.3). The res
 `elrkit.data.load` reads, and a manifest that says what was dropped, why, and how to rebuild the file.
 
 Nothing in a feed is trusted: a product that cannot be used is counted under a named reason and never stops an
-import. Its texts are in memory, some hundred bytes a product, and its pixels in a file beside the result
-(``<name>.work``). An import that was stopped starts anew and ends with the same bytes; what it has fetched is kept and
-is not fetched again. Only the addresses of hosts that the caller names are ever fetched.
+import. Its texts are in memory, a kilobyte a product, its pixels in a file beside the result (in ``<name>.work``). An
+import that was stopped starts anew and ends with the same bytes; what it has fetched is kept and is not fetched again.
+Only the addresses of hosts that the caller names are ever fetched.
 """
 
 import contextlib

@@ -134,6 +134,8 @@ def decide(feed: Feed, decisions: Sequence[Path], rules: FeedRules) -> tuple[Fee
 
     Raises ValueError: a file is not sound.
     """
+    if not decisions:
+        return feed, {"counts": {}, "examples": {}}
     tables = [(path.name, read_decisions(path)) for path in decisions]
     meant, table = _meant(feed.labels), feed.table.copy()
     place = {id_: k for k, id_ in table["id"][table["why"] == ""].items()}

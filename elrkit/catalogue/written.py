@@ -9,7 +9,7 @@ import itertools
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -164,15 +164,7 @@ def write_dataset(
     test = split_by_group(label, groups if rules.split == "group" else alone, rules.test_share, rules.seed)
     per_class = np.stack([np.bincount(label[part], minlength=len(names)) for part in (~test, test)], axis=1)
     _check_loadable(per_class, counts, rules)
-    columns = {"labels": label, "image": image, "ids": np.array(chosen["id"].tolist())}
-    if (chosen["title"] != "").any():
-        columns["titles"] = np.array(chosen["title"].tolist())
-    arrays = {
-        f"{part}_{what}": values[rows]
-        for part, rows in (("train", ~test), ("test", test))
-        for what, values in columns.items()
-    }
-    _write_npz(folder, used["row"].to_numpy(), rules.size, arrays | {"class_names": np.array(names)})
+    _write_npz(folder, used["row"].to_numpy(), rules.size, _arrays(chosen, label, image, test, names))
     sizes = np.bincount(groups)
     manifest = manifest | {
         "classes": {name: {"train": n[0], "test": n[1]} for name, n in zip(names, per_class.tolist(), strict=True)},
@@ -226,9 +218,22 @@ def _check_loadable(per_class: np.ndarray, counts: Mapping, rules: FeedRules) ->
     raise ValueError(f"import_feed: {kept}; {mend}, or import more products; dropped: {counts['dropped']}")
 
 
-def _write_npz(folder: Path, rows: np.ndarray, size: int, arrays: Mapping[str, np.ndarray]) -> None:
-    """The images of these rows of the folder's pixels, and the arrays, as ``numpy.savez`` lays them out; the images are
-    never in memory all at once."""
+def _arrays(
+    chosen: pd.DataFrame, label: np.ndarray, image: np.ndarray, test: np.ndarray, names: list[str]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, array) of what the dataset has beside its images; titles where the feed has any."""
+    for part, rows in (("train", ~test), ("test", test)):
+        yield f"{part}_labels", label[rows]
+        yield f"{part}_image", image[rows]
+        for column in ("id", "title"):
+            if longest := chosen[column].str.len().max():
+                yield f"{part}_{column}s", chosen[column][rows].to_numpy(f"<U{longest}")
+    yield "class_names", np.array(names)
+
+
+def _write_npz(folder: Path, rows: np.ndarray, size: int, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
+    """The images of these rows of the folder's pixels, and the arrays, as ``numpy.savez`` lays them out; they never are
+    in memory all at once."""
     with zipfile.ZipFile(folder / "npz", "w", zipfile.ZIP_STORED) as archive:
 
         def member(name: str) -> IO[bytes]:  # without a date: the same import gives the same bytes
@@ -240,7 +245,7 @@ def _write_npz(folder: Path, rows: np.ndarray, size: int, arrays: Mapping[str, n
             pixels = np.memmap(folder / "pixels", np.uint8, "r").reshape(-1, *shape[1:])
             for start in range(0, len(rows), BLOCK):
                 file.write(pixels[rows[start : start + BLOCK]])
-        for name, values in arrays.items():
+        for name, values in arrays:
             with member(name) as file:
                 np.lib.format.write_array(file, values)
 
