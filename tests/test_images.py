@@ -117,6 +117,14 @@ def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
+def tiff(side: int, tile: int) -> bytes:
+    """A black TIFF file of one tile."""
+    data = zlib.compress(bytes(tile * tile))
+    tags = {256: side, 257: side, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile, 323: tile, 324: 8, 325: len(data)}
+    rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + struct.pack("<H", len(tags)) + rows + bytes(4)
+
+
 # An AVIF file whose header says 100 x 100 and whose frame has 16,000 x 16,000 pixels.
 LYING = zlib.decompress(
     base64.b85decode(
@@ -151,6 +159,8 @@ BAD_IMAGES = {
     "bomb that Pillow lets pass": (png(8_000, 8_000), BOMB),
     "bomb that says it is one": (LYING.replace(b"\0\0\0d\0\0\0d", b"\0\0\x3e\x80" * 2), BOMB),
     "bomb that says it is none": (LYING, UNREADABLE),
+    "small image in a large tile": (tiff(100, 8_000), UNREADABLE),
+    "in a tile of its size": (tiff(100, 112), "blank image (one colour)"),
     "tiny": (encode(picture(0, (15, 40)), "PNG"), "too small"),
     "ribbon": (encode(picture(0, (20, 400)), "PNG"), "absurd shape"),
     "one colour": (encode(Image.new("RGB", (40, 40), "teal"), "PNG"), "blank image (one colour)"),

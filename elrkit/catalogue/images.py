@@ -122,11 +122,11 @@ def read_thumbnail(data: bytes, rules: FeedRules = FeedRules()) -> Thumbnail:  #
 def _frame_of_the_size_told(image: Image.Image) -> Iterator[None]:
     """Decode a frame in the memory that one of the header's size needs, so that a larger one fails.
 
-    Those of AVIF and HEIC say their size themselves: a file of 3 kB whose header says 100 x 100 may hold 16,000 x
-    16,000 pixels, which the decoder would make small once it has them all.
+    In some formats a frame, or a tile of it, has a size of its own: an AVIF of 3 kB whose header says 100 x 100 may
+    hold 16,000 x 16,000 pixels, which the decoder would make small once it has them all.
     """
     memory = Path("/proc/self/statm")
-    if image.format not in ("AVIF", "HEIF") or not memory.exists():
+    if image.format not in ("AVIF", "HEIF", "TIFF") or not memory.exists():
         yield
         return
     told, before = image.size, resource.getrlimit(resource.RLIMIT_AS)
@@ -137,7 +137,7 @@ def _frame_of_the_size_told(image: Image.Image) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
-    if image.size != told:
+    if sorted(image.size) != sorted(told):  # a TIFF may be turned by now
         raise Rejected("unreadable image")
 
 
