@@ -76,7 +76,7 @@ class LastDecoded(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.at = 0.0
-        logger = logging.getLogger("elrkit.catalogue.work")
+        logger = logging.getLogger("elrkit.catalogue.draw")
         logger.setLevel(logging.INFO)
         logger.handlers = [self]
 

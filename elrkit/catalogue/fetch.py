@@ -2,12 +2,13 @@
 
 import contextlib
 import hashlib
+import itertools
 import os
+import socket
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from socket import SHUT_RDWR
 from urllib.parse import urljoin
 
 import requests
@@ -19,83 +20,88 @@ from elrkit.catalogue.rules import NOT_ALLOWED, FeedRules, Rejected, image_addre
 # What the library raises for an address, or one that it is sent on to, that is none.
 _NO_ADDRESS = (ValueError, requests.exceptions.InvalidSchema, urllib3.exceptions.LocationParseError)
 
+TOO_SLOW = "download too slow"
+
 
 def download_name(url: str) -> str:
     """The name of the file in which a fetched image is kept."""
     return hashlib.sha256(url.encode()).hexdigest()
 
 
+_this = threading.local()  # .deadline: of the download in this thread
+
+
+class _Deadline:
+    """Hangs up once the seconds of a try are over: at the connection, in the headers or in the body, however they drip.
+
+    A silent host is another matter: the library waits `timeout_s` for each of its addresses and each of its words.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.passed, self.line, self.timer = seconds, False, None, None
+
+    def begin(self) -> None:
+        self.timer = threading.Timer(self.seconds, self._hang_up)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def watch(self, line: socket.socket) -> None:
+        """This is the try's connection. The copy stays open when the library closes hers before it has read the body,
+        as it does where a host answers "Connection: close"."""
+        self._close()
+        self.line = socket.socket(fileno=os.dup(line.fileno()))
+        if self.passed:
+            self._hang_up()
+
+    def end(self) -> None:
+        self.timer.cancel()
+        self._close()
+
+    def _close(self) -> None:
+        if self.line is not None:
+            self.line.close()
+
+    def _hang_up(self) -> None:
+        self.passed = True
+        with contextlib.suppress(OSError, AttributeError):  # it has ended by itself, or not begun
+            self.line.shutdown(socket.SHUT_RDWR)
+
+
 class _PatientRetry(urllib3.Retry):
-    """Waits as long as a host asks for, but not the hours that a hostile one may ask for."""
+    """Waits as long as a host asks for, but not the hours that a hostile one may ask for; each try has its deadline."""
 
     def get_retry_after(self, response) -> float | None:
         seconds = super().get_retry_after(response)
         return None if seconds is None else min(seconds, 60.0)
 
-
-_this = threading.local()  # .deadline: of the download in this thread
-
-
-class _Deadline:
-    """Hangs up, once the seconds are over, on a host that still drips: at the handshake, in its headers or the body."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.passed, self.line, self.timer = seconds, False, None, None
-
-    def begin(self, line) -> None:
-        """A request on this socket begins, the first or, after a wait, another try."""
-        if self.passed:
-            raise Rejected("download too slow")
-        self.end()
-        self.line, self.timer = line, threading.Timer(self.seconds, self._hang_up)
-        self.timer.daemon = True
-        self.timer.start()
-
-    def end(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-
-    def _hang_up(self) -> None:
-        self.passed = True
-        with contextlib.suppress(OSError):  # it has ended by itself
-            self.line.shutdown(SHUT_RDWR)
+    def sleep(self, response=None) -> None:
+        if _this.deadline.passed:
+            raise Rejected(TOO_SLOW)
+        _this.deadline.end()
+        super().sleep(response)
+        _this.deadline.begin()
 
 
 class _Watched:
-    """A connection of urllib3 whose requests have a deadline; `_line` is its socket, whatever encrypts on top of it."""
+    """A connection of urllib3 that the deadline of its thread's download watches, new or used again."""
 
     def _new_conn(self):
-        found = super()._new_conn()
-        self._line = found.dup()
-        _this.deadline.begin(self._line)
-        return found
+        line = super()._new_conn()
+        _this.deadline.watch(line)
+        return line
 
     def request(self, *arguments, **options):
         if self.sock is not None:
-            _this.deadline.begin(self._line)
+            _this.deadline.watch(self.sock)
         return super().request(*arguments, **options)
-
-    def close(self) -> None:
-        super().close()
-        if line := self.__dict__.pop("_line", None):
-            line.close()
-
-
-class _HTTP(_Watched, urllib3.connection.HTTPConnection):
-    pass
-
-
-class _HTTPS(_Watched, urllib3.connection.HTTPSConnection):
-    pass
 
 
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *arguments, **options) -> None:
         super().init_poolmanager(*arguments, **options)
-        plain, encrypted = urllib3.HTTPConnectionPool, urllib3.HTTPSConnectionPool
         self.poolmanager.pool_classes_by_scheme = {
-            "http": type("Plain", (plain,), {"ConnectionCls": _HTTP}),
-            "https": type("Encrypted", (encrypted,), {"ConnectionCls": _HTTPS}),
+            scheme: type("Pool", (pool,), {"ConnectionCls": type("Connection", (_Watched, pool.ConnectionCls), {})})
+            for scheme, pool in self.poolmanager.pool_classes_by_scheme.items()
         }
 
 
@@ -120,13 +126,13 @@ class Fetcher:
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, _Adapter(pool_maxsize=rules.connections, max_retries=retry))
 
-    def fetch_all(self, root: Path, jobs: list[tuple[int, str]]) -> list[tuple[int, Path | None, str]]:
-        """(key, folder, path) of images given as (key, path or address); no folder but a reason where it fails. An
-        address on another host than those named stays what it is: the root may have a file of its name."""
-        may = {path: may_be_fetched(path, self.hosts) for _, path in jobs}
+    def fetch_all(self, root: Path, paths: list[str]) -> list[tuple[Path | None, str]]:
+        """(folder, path) of images given as paths or addresses; no folder but a reason where it fails. An address on
+        another host than those named stays what it is: the root may have a file of its name."""
+        may = [may_be_fetched(path, self.hosts) for path in paths]
         with ThreadPoolExecutor(self.rules.connections) as pool:
-            fetched = pool.map(self._fetch_one, (path for _, path in jobs if may[path]))
-            return [(k, *next(fetched)) if may[path] else (k, root, path) for k, path in jobs]
+            fetched = pool.map(self._fetch_one, itertools.compress(paths, may))
+            return [next(fetched) if fetch else (root, path) for path, fetch in zip(paths, may, strict=True)]
 
     def forget(self, paths: Iterable[str]) -> None:
         """Remove what was fetched from those of these that are addresses: it was no image, and may be one next time."""
@@ -169,17 +175,17 @@ class Fetcher:
     def _fetch(self, url: str) -> bytes:
         for _ in range(4):
             deadline = _this.deadline = _Deadline(3 * self.rules.timeout_s)
+            deadline.begin()
             try:
                 found = self._ask(url)
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError):
-                if deadline.passed:
-                    raise Rejected("download too slow") from None
-                raise
+                if not deadline.passed:
+                    raise
             finally:
                 deadline.end()
+            if deadline.passed:
+                raise Rejected(TOO_SLOW)
             if isinstance(found, bytes):
-                if deadline.passed:
-                    raise Rejected("download too slow")
                 return found
             # Redirects are followed by hand: each hop must be on an allowed host too.
             url = image_address(urljoin(url, found))

@@ -9,12 +9,13 @@ import contextlib
 import functools
 import hashlib
 import io
-import json
 import os
 import re
+import resource
 import stat
 import unicodedata
 import warnings
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -27,11 +28,23 @@ from PIL import Image, ImageOps
 from elrkit.catalogue.rules import NOT_ALLOWED, FeedRules, Rejected
 from elrkit.data import as_rgb
 
-# The decoders a web shop needs; every other one stays shut. AVIF's may decode a larger frame than its header says.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
-_SHUT = {b"II*\0": "TIFF", b"MM\0*": "TIFF", b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
-    (b"heic", b"heix", b"hevc", b"mif1", b"msf1"), "HEIC"
-)
+with contextlib.suppress(ImportError):  # a reader of HEIC, where somebody has installed one
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+with contextlib.suppress(ImportError):  # Pillow before 11.3
+    from PIL import AvifImagePlugin
+
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # more take memory of their own, see `_frame_of_the_size_told`
+
+# The decoders a web shop needs; every other one stays shut.
+Image.init()
+FORMATS = [name for name in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "HEIF") if name in Image.OPEN]
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys((b"heic", b"heix", b"hevc", b"mif1", b"msf1"), "HEIF")
+_NEEDED = {
+    "AVIF": "AVIF image, which Pillow reads from 11.3 on; upgrade it, or save the image as JPEG or PNG",
+    "HEIF": "HEIC image, which Pillow reads with pillow-heif; install that, or save the image as JPEG or PNG",
+}
 
 
 class Thumbnail(NamedTuple):
@@ -55,8 +68,6 @@ def read_thumbnail(data: bytes, rules: FeedRules = FeedRules()) -> Thumbnail:  #
         raise Rejected("file too large")
     if b"<svg" in data[:1024].lower():
         raise Rejected("vector image (SVG)")
-    if kind := _SHUT.get(data[:4]) or (_SHUT.get(data[8:12]) if data[4:8] == b"ftyp" else None):
-        raise Rejected(f"{kind} image, which is not read; save it as JPEG or PNG")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
@@ -73,9 +84,10 @@ def read_thumbnail(data: bytes, rules: FeedRules = FeedRules()) -> Thumbnail:  #
             notes.append("CMYK converted")
         if image.mode == "P":
             notes.append("palette converted")
-        if image.format == "PNG" and any("16" in str(tile[3]) for tile in image.tile):
+        if image.mode.startswith("I") or (image.format == "PNG" and any("16" in str(tile[3]) for tile in image.tile)):
             notes.append("16-bit reduced to 8")
-        image.load()
+        with _frame_of_the_size_told(image):
+            image.load()
         if image.getexif().get(0x0112, 1) != 1:
             notes.append("rotated by EXIF orientation")
         if image.has_transparency_data:
@@ -98,12 +110,42 @@ def read_thumbnail(data: bytes, rules: FeedRules = FeedRules()) -> Thumbnail:  #
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Rejected("too many pixels (decompression bomb)") from None
     except PIL.UnidentifiedImageError:
-        raise Rejected("not an image") from None
+        raise Rejected(_why_unidentified(data)) from None
     except Exception as error:  # a decoder fed garbage may raise anything; the product is what is wrong, not the import
         raise Rejected("truncated image" if "truncated" in str(error).lower() else "unreadable image") from None
     if (pixels == pixels[0, 0]).all():
         raise Rejected("blank image (one colour)")
     return Thumbnail(pixels, bits, tuple(notes))
+
+
+@contextlib.contextmanager
+def _frame_of_the_size_told(image: Image.Image) -> Iterator[None]:
+    """Decode a frame in the memory that one of the header's size needs, so that a larger one fails.
+
+    In some formats a frame, or a tile of it, has a size of its own: an AVIF of 3 kB whose header says 100 x 100 may
+    hold 16,000 x 16,000 pixels, which the decoder would make small once it has them all.
+    """
+    memory = Path("/proc/self/statm")
+    if image.format not in ("AVIF", "HEIF", "TIFF") or not memory.exists():
+        yield
+        return
+    told, before = image.size, resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(memory.read_text().split()[0]) * resource.getpagesize()
+    most = taken + 24 * image.width * image.height + (32 << 20)  # bytes; half of it is enough
+    resource.setrlimit(resource.RLIMIT_AS, (most if before[0] < 0 else min(most, before[0]), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    if sorted(image.size) != sorted(told):  # a TIFF may be turned by now
+        raise Rejected("unreadable image")
+
+
+def _why_unidentified(data: bytes) -> str:
+    kind = _BRANDS.get(data[8:12]) if data[4:8] == b"ftyp" else None
+    if kind is None:
+        return "not an image"
+    return "unreadable image" if kind in FORMATS else _NEEDED[kind]
 
 
 @functools.lru_cache(maxsize=10_000)  # resolving a path takes as long as reading a thumbnail; folders hold many
@@ -193,22 +235,22 @@ def forget_folders() -> None:
     _names.cache_clear()
 
 
-def decode(part: tuple[FeedRules, list[tuple[int, Path | None, str]]]) -> list[tuple]:
-    """Rows (reason, sha256, hash, notes, key, pixels) of images given as (key, folder, path), or as (key, None, why it
-    is not there); the reason is empty where an image can be used."""
+def decode(part: tuple[FeedRules, list[tuple[Path | None, str]]]) -> list[tuple]:
+    """(reason, sha256, hash, notes, pixels) of images given as (folder, path), or as (None, why it is not there); the
+    reason is empty where an image can be used, the pixels are empty where it cannot."""
     rules, images = part
-    rows = []
+    found = []
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for k, folder, path in images:
-            sha = None
+        for folder, path in images:
+            sha256 = None
             try:
                 if folder is None:
                     raise Rejected(path)
                 data, notes = read_file(folder, path, rules.max_bytes)
-                sha = hashlib.sha256(data).digest()
+                sha256 = hashlib.sha256(data).digest()
                 pixels, bits, converted = read_thumbnail(data, rules)
-                rows.append(("", sha, bits.tobytes(), json.dumps([*notes, *converted]), k, pixels.tobytes()))
+                found.append(("", sha256, bits.tobytes(), notes + converted, pixels.tobytes()))
             except Rejected as error:
-                rows.append((str(error), sha, None, "[]", k, None))
-    return rows
+                found.append((str(error), sha256, None, (), b""))
+    return found

@@ -8,18 +8,18 @@ image, its subcategory the label (arXiv 2105.13244, Sections 3 and 5.3). The res
 `elrkit.data.load` reads, and a manifest that says what was dropped, why, and how to rebuild the file.
 
 Nothing in a feed is trusted: a product that cannot be used is counted under a named reason and never stops an
-import. Products and images wait in an SQLite file beside the result (``<name>.work``), written as the work goes, so
-memory stays bounded whatever the size of the feed, and an import that was killed goes on where it stopped and ends
-with the same bytes. Only the addresses of hosts that the caller names are ever fetched.
+import. Its texts are in memory, a kilobyte a product, its pixels in a file beside the result (in ``<name>.work``). An
+import that was stopped starts anew and ends with the same bytes; what it has fetched is kept and is not fetched again.
+Only the addresses of hosts that the caller names are ever fetched.
 """
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,15 +28,26 @@ import numpy as np
 import PIL
 from lxml import etree
 
+from elrkit import records
+from elrkit.catalogue.draw import choose, decode_needed
 from elrkit.catalogue.feed_files import feed_files
 from elrkit.catalogue.feeds import READERS
 from elrkit.catalogue.fetch import Fetcher, download_name, may_be_fetched
 from elrkit.catalogue.images import read_file, read_thumbnail
+from elrkit.catalogue.products import decide, read_products
 from elrkit.catalogue.rules import FeedRules, Rejected, printable
-from elrkit.catalogue.work import SCHEMA, apply_decisions, damage_named, decode_needed, open_work, scan
-from elrkit.catalogue.written import SHARED_BY, dropped_in_words, dropped_list, manifest_path, sha256_of, write
+from elrkit.catalogue.written import SHARED_BY, count, dropped_in_words, sha256_of, write_dataset, write_dropped
 
 SHOWN = 10  # subcategories that the summary names
+
+
+def manifest_path(out: Path) -> Path:
+    return out.with_suffix(".manifest.json")
+
+
+def dropped_list(out: str | Path) -> Path:
+    """Where the import of ``out`` lists the products that it dropped; no file where there is none."""
+    return Path(out).with_suffix(".dropped.csv")
 
 
 def import_feed(
@@ -49,6 +60,7 @@ def import_feed(
     download_from: Sequence[str] = (),
     licence: str = "not stated",
     workers: int = 2,
+    same_as: str | Path | None = None,
 ) -> dict:
     """Read a shop's feed and write the dataset ``out`` (.npz), ``<out>.manifest.json`` and ``<out>.dropped.csv``.
 
@@ -72,6 +84,7 @@ def import_feed(
         licence: terms of the feed, for the manifest.
         workers: processes that decode images where there are more than 10,000 (a script that asks for more than one
             needs the usual ``if __name__ == "__main__"``).
+        same_as: manifest that this import must come to; else it writes nothing.
 
     Returns:
         The manifest, without its list of image hashes.
@@ -79,47 +92,89 @@ def import_feed(
     Raises:
         FileNotFoundError: a feed, the images folder or the decisions file does not exist.
         ValueError: no product is left, or too few for a training and a test set of two subcategories; a setting does
-            not fit the feed; a decisions file is not sound.
-        ConnectionError: a host failed ``rules.max_failures`` times in a row; the same call resumes, and reads again
-            the images that could not be read before.
-        OSError: another import is writing this file, or what one left is damaged.
+            not fit the feed; a decisions file is not sound; it is not the `same_as`.
+        ConnectionError: a host failed ``rules.max_failures`` times in a row; the same call goes on with what is left to
+            fetch.
+        OSError: another import is writing this file, or there is no room.
     """
-    out = Path(out)
+    out, root = Path(out), Path(images)
     if out.suffix != ".npz":
         raise ValueError(f"import_feed: the result {out} must end in .npz")
-    root = Path(images)
     if not root.is_dir():
         raise FileNotFoundError(
             f"import_feed: images folder {root} does not exist; name the folder the feed's paths start from"
         )
-    files = feed_files(feeds, READERS)
-    decided = [Path(path) for path in ([decisions] if isinstance(decisions, str | Path) else decisions)]
-    for path in decided:
+    files, decided_in = feed_files(feeds, READERS), _paths(decisions)
+    for path in decided_in:
         if not path.is_file():
             raise FileNotFoundError(f"import_feed: decisions file {path} does not exist; name the CSV that was saved")
     # A host, or the address of one.
     hosts = frozenset((urlsplit(host).netloc if "://" in host else host).lower() for host in download_from)
     source = {
         "feeds": [{"file": name, "bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in files],
-        "decisions": [sha256_of(path) for path in decided],
+        "decisions": [sha256_of(path) for path in decided_in],
         "download_from": sorted(hosts),
         "licence": licence,
     }
     made_with = {"pillow": PIL.__version__, "imagehash": imagehash.__version__, "lxml": etree.__version__}
     asked = {"source": source, "rules": rules.model_dump(mode="json"), "made_with": made_with}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = out.with_suffix(".work")
-    unfinished = work / "import.sqlite"
-    key = json.dumps([asked, str(root.resolve()), SCHEMA], sort_keys=True)
-    with damage_named(unfinished), closing(open_work(unfinished, key)) as db:
-        for number, (name, path) in enumerate(files):
-            scan(db, number, name, path, rules)
-        apply_decisions(db, decided, rules)
-        decode_needed(db, root.resolve(), Fetcher(_downloads(out), hosts, rules), rules, workers)
-        manifest = write(db, out, asked, rules)
-    unfinished.unlink()
-    work.rmdir()
+    if same_as:
+        _check_source(source, same_as)
+    names, failed = [name for name, _ in files], out.with_suffix(".failed.csv")
+    with _work_folder(out) as work:
+        feed, decided = decide(read_products(files, rules), decided_in, rules)
+        with (work / "pixels").open("wb") as pixels:
+            fetcher = Fetcher(_downloads(out), hosts, rules)
+            images = decode_needed(feed.table, pixels, root.resolve(), fetcher, rules, workers)
+        table = choose(feed.table, images, rules)
+        counts = count(feed, table, images, names, rules)
+        counts["examples"] |= decided["examples"]
+        write_dropped(work / "dropped", table, names)
+        known = asked | {"counts": counts, "decisions": decided["counts"]}
+        try:
+            manifest, listed = write_dataset(work, feed.labels, table, images, known)
+        except ValueError as error:
+            if not (work / "dropped").exists():
+                raise
+            (work / "dropped").replace(failed)
+            raise ValueError(f"{error}; every dropped product is listed in {failed}") from None
+        if same_as:
+            _check_result(manifest, listed, same_as)
+        (work / "npz").replace(out)
+        (work / "manifest").replace(manifest_path(out))
+        for earlier in (dropped_list(out), failed):
+            earlier.unlink(missing_ok=True)
+        if (work / "dropped").exists():
+            (work / "dropped").replace(dropped_list(out))
     return manifest
+
+
+def _paths(given: str | Path | Sequence[str | Path]) -> list[Path]:
+    return [Path(path) for path in ([given] if isinstance(given, str | Path) else given)]
+
+
+@contextlib.contextmanager
+def _work_folder(out: Path) -> Iterator[Path]:
+    """A folder beside the result for what is not whole yet: of one import at a time, and gone when that ends."""
+    work = out.with_suffix(".work")
+    try:
+        with records.lock(work) as held:
+            if not held:
+                raise BlockingIOError(
+                    f"import_feed: another import is writing {out}; let it end or choose another name"
+                )
+            try:
+                yield work
+            finally:
+                for name in ("pixels", "npz", "manifest", "dropped", "lock"):
+                    (work / name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # somebody has put something else there
+                    work.rmdir()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            told = f"no room in {out.parent} ({error.strerror}); make some and start again, downloads are kept"
+            raise OSError(f"import_feed: {told}") from None
+        raise
 
 
 def rebuild_feed(
@@ -138,46 +193,32 @@ def rebuild_feed(
     Raises:
         ValueError: the feed, the decisions, an image, or the resulting file differs from what the manifest lists.
     """
-    out = Path(out)
     old = json.loads(Path(manifest).read_text(encoding="utf-8"))
-    for (name, path), wanted in itertools.zip_longest(
-        feed_files(feeds, READERS), old["source"]["feeds"], fillvalue=(None, None)
-    ):
-        if name is None or not isinstance(wanted, dict) or sha256_of(path) != wanted["sha256"]:
-            raise ValueError(f"rebuild_feed: {name or wanted['file']} is not the feed that {manifest} was made from")
-    decided = [decisions] if isinstance(decisions, str | Path) else decisions
-    if [sha256_of(Path(path)) for path in decided] != old["source"]["decisions"]:
+    return import_feed(
+        feeds, out, images=images, rules=FeedRules(**old["rules"]), decisions=decisions, workers=workers,
+        download_from=old["source"]["download_from"], licence=old["source"]["licence"], same_as=manifest,
+    )  # fmt: skip
+
+
+def _check_source(source: dict, manifest: str | Path) -> None:
+    """Raises ValueError when these are other feeds or decisions than the manifest's."""
+    old = json.loads(Path(manifest).read_text(encoding="utf-8"))["source"]
+    for mine, its in itertools.zip_longest(source["feeds"], old["feeds"], fillvalue={}):
+        if mine.get("sha256") != its.get("sha256"):
+            name = mine.get("file") or its["file"]
+            raise ValueError(f"rebuild_feed: {name} is not the feed that {manifest} was made from")
+    if source["decisions"] != old["decisions"]:
         raise ValueError(f"rebuild_feed: these are not the decisions that {manifest} was made with")
-    rebuilt = out.with_name(f"{out.stem}.rebuilt.npz")
-    new = import_feed(
-        feeds,
-        rebuilt,
-        images=images,
-        rules=FeedRules(**old["rules"]),
-        decisions=decisions,
-        download_from=old["source"]["download_from"],
-        licence=old["source"]["licence"],
-        workers=workers,
-    )
-    hashes = json.loads(manifest_path(rebuilt).read_text(encoding="utf-8"))["images"]
-    made = {of(rebuilt): of(out) for of in (Path, manifest_path, dropped_list)}
-    try:
-        if hashes != old["images"]:
-            differing = sum(hashes.get(path) != sha for path, sha in old["images"].items())
-            raise ValueError(
-                f"rebuild_feed: {differing} of {len(old['images'])} images differ from those {manifest} lists"
-            )
-        if new["npz_sha256"] != old["npz_sha256"]:
-            raise ValueError(
-                f"rebuild_feed: the file differs from {manifest}'s, which was made with {old['made_with']}"
-            )
-        for path, final in made.items():
-            if path.exists():
-                path.replace(final)
-    finally:
-        for path in made:
-            path.unlink(missing_ok=True)
-    return new
+
+
+def _check_result(new: dict, listed: dict[str, str], manifest: str | Path) -> None:
+    """Raises ValueError when images or file differ from the manifest's."""
+    old = json.loads(Path(manifest).read_text(encoding="utf-8"))
+    if listed != old["images"]:
+        differing = sum(listed.get(path) != sha for path, sha in old["images"].items())
+        raise ValueError(f"rebuild_feed: {differing} of {len(old['images'])} images differ from those {manifest} lists")
+    if new["npz_sha256"] != old["npz_sha256"]:
+        raise ValueError(f"rebuild_feed: the file differs from {manifest}'s, which was made with {old['made_with']}")
 
 
 def originals(
@@ -238,43 +279,33 @@ def _downloads(out: Path) -> Path:
 def summary(manifest: Mapping) -> str:
     """What an import did, as plain lines for a terminal."""
     counts, split = manifest["counts"], manifest["split"]
-    lines = [f"{counts['read']} products read from {len(manifest['source']['feeds'])} files"]
-    lines += [f"  {line}" for line in dropped_in_words(counts)]
-    if small := counts["small_subcategories"]:
-        named = [f"{printable(name)} ({count})" for name, count in small["named"][:SHOWN]]
-        more = f", and {small['count'] - SHOWN} more" if small["count"] > SHOWN else ""
-        lines.append(f"  subcategories dropped, with their usable images: {', '.join(named)}{more}")
-    if lists := counts["label_lists"]:
-        lines.append(
-            f"  note: the label column seems to hold lists of categories, such as {lists[0]!r}; --rules.categories "
-            "deepest, or first, takes one of each"
-        )
-    lines += [
-        f"  note: no product has the label {printable(label)} that is left out; there are {', '.join(there)}"
-        for label, there in counts["not_left_out"].items()
-    ]
-    lines += [
-        "  note: subcategories that differ in case alone: "
-        f"{', '.join(map(printable, names))}; --rules.merge-case makes them one"
-        for names in counts["differ_in_case"]
-    ]
-    lines += [f"  note: {count} images {note}" for note, count in counts["notes"].items()]
-    lines += [
-        f"  note: {shared['products']} products of {shared['subcategories']} subcategories share the picture "
-        f"{shared['image']}; if it is a placeholder, --rules.placeholder-labels {SHARED_BY} drops them"
-        for shared in counts["shared_pictures"]
-    ]
-    lines += [
-        f"  damaged: {name}: {found['errors']} XML errors, first at {found['first']}"
-        for name, found in counts["xml_damage"].items()
-    ]
-    lines += [f"  file refused: {name}: {reason}" for name, reason in counts["files_refused"].items()]
-    for what, count in manifest["decisions"].items():
-        lines.append(f"  decisions: {count} {what}")
-        lines += [f"    {example}" for example in counts["examples"].get(what, ())]
-    lines.append(
-        f"{counts['kept']} products kept in {len(manifest['classes'])} subcategories: "
-        f"{split['train']} train, {split['test']} test, {split['groups']} groups (largest {split['largest_group']}), "
-        f"{split['test_with_near_duplicate_in_train']} test products with a near-duplicate in training"
-    )
-    return "\n".join(lines)
+    small, lists = counts["small_subcategories"], counts["label_lists"][:1]
+    notes = [
+        *(f"the label column seems to hold lists of categories, such as {each!r}; --rules.categories deepest, or "
+          "first, takes one of each" for each in lists),
+        *(f"no product has the label {printable(label)} that is left out; there are {', '.join(there)}"
+          for label, there in counts["not_left_out"].items()),
+        *(f"subcategories that differ in case alone: {', '.join(map(printable, names))}; --rules.merge-case makes "
+          "them one" for names in counts["differ_in_case"]),
+        *(f"{images} images {note}" for note, images in counts["notes"].items()),
+        *(f"{shared['products']} products of {shared['subcategories']} subcategories share the picture "
+          f"{shared['image']}; if it is a placeholder, --rules.placeholder-labels {SHARED_BY} drops them"
+          for shared in counts["shared_pictures"]),
+    ]  # fmt: skip
+    lines = dropped_in_words(counts)
+    if small:
+        named = [f"{printable(name)} ({usable})" for name, usable in small["named"][:SHOWN]]
+        named += [f"and {small['count'] - SHOWN} more"] if small["count"] > SHOWN else []
+        lines.append(f"subcategories dropped, with their usable images: {', '.join(named)}")
+    lines += [f"note: {note}" for note in notes]
+    damaged = counts["xml_damage"].items()
+    lines += [f"damaged: {name}: {found['errors']} XML errors, first at {found['first']}" for name, found in damaged]
+    for what, times in manifest["decisions"].items():
+        lines += [f"decisions: {times} {what}", *(f"  {example}" for example in counts["examples"].get(what, ()))]
+    return "\n".join((
+        f"{counts['read']} products read from {len(manifest['source']['feeds'])} files",
+        *(f"  {line}" for line in lines),
+        f"{counts['kept']} products kept in {len(manifest['classes'])} subcategories: {split['train']} train, "
+        f"{split['test']} test, {split['groups']} groups (largest {split['largest_group']}), "
+        f"{split['test_with_near_duplicate_in_train']} test products with a near-duplicate in training",
+    ))  # fmt: skip

@@ -8,17 +8,16 @@ what it shows, whether it is misfiled, and which products are variants of one ar
 the training claim about a feed can be checked.
 """
 
-import csv
 import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 from xml.sax.saxutils import escape
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from elrkit import data
@@ -107,13 +106,8 @@ def make_feed(
     """
     out = Path(out)
     labels = np.asarray(labels)
-    shares = {
-        "misfiled": misfiled,
-        "siblings": siblings,
-        "near_duplicates": near_duplicates,
-        "shared": shared,
-        "unusable": unusable,
-    }
+    shares = {"misfiled": misfiled, "siblings": siblings, "near_duplicates": near_duplicates}
+    shares |= {"shared": shared, "unusable": unusable}
     _check(images, labels, class_names, main_categories, shares, format)
     require("make_feed: products_per_class", products_per_class, 1, whole=True, optional=True)
     require("make_feed: seed", seed, 0, whole=True)
@@ -144,29 +138,31 @@ def make_feed(
 
     style = rng.integers(len(SIZES) * len(COLOURS), size=n + bad)
     year, month = rng.integers(2011, 2021, size=n + bad), rng.integers(1, 13, size=n + bad)
-    with ExitStack() as stack:
-        partial = out / "truth.csv.partial"  # the name that says that a feed is there comes last
-        truth_file = stack.enter_context(partial.open("w", encoding="utf-8", newline=""))
-        truth_rows = csv.writer(truth_file)
-        truth_rows.writerow(["id", "label", "true_label", "article", "kind", "image", "thumbnail"])
-        write = (_xml_writer if format == "xml" else _csv_writer)(stack, out / "feed", class_names, main)
-        for i in position.tolist():
-            name = class_names[truth[i]].replace("_", " ")
-            link = f"{SHOP}p/{i:07d}"
-            size, colour = SIZES[style[i] % len(SIZES)], COLOURS[style[i] // len(SIZES)]
-            product = {
-                "title": f"{name.capitalize()} no. {article[i]}, {colour}, size {size}",
-                "thumbnail": "" if kind[i] == "no image" else thumbnail[i],
-                "release_date": f"{2005 + i % 6 if kind[i] == 'old' else year[i]}-{month[i]:02d}-01",
-                "big_image": "",
-                "catid": str(1000 + filed[i]),
-                "category": class_names[filed[i]],
-                "link": SHOP if kind[i] == "front page" else link,
-            }
-            write(int(filed[i]), product)
-            label, true_label = class_names[filed[i]], class_names[truth[i]]
-            truth_rows.writerow([link, label, true_label, article[i], kind[i], image[i], thumbnail[i]])
-
+    year = np.where(kind == "old", 2005 + np.arange(n + bad) % 6, year)
+    names, link = np.array(class_names, object), [f"{SHOP}p/{i:07d}" for i in range(n + bad)]
+    told = (
+        f"{names[truth[i]].replace('_', ' ').capitalize()} no. {article[i]}, {COLOURS[style[i] // len(SIZES)]}, size "
+        f"{SIZES[style[i] % len(SIZES)]}" for i in range(n + bad)
+    )  # fmt: skip
+    products = pd.DataFrame({
+        "title": list(told),
+        "thumbnail": np.where(kind == "no image", "", thumbnail),
+        "release_date": [f"{y}-{m:02d}-01" for y, m in zip(year, month, strict=True)],
+        "big_image": "",
+        "catid": (1000 + filed).astype(str),
+        "category": names[filed],
+        "link": np.where(kind == "front page", SHOP, link),
+    }).iloc[position]  # fmt: skip
+    categories, category = np.unique(main, return_inverse=True)
+    file, files = (category[filed[position]], categories) if format == "xml" else (filed[position], class_names)
+    for k, name in enumerate(files):
+        bare = "".join(c if c.isalnum() else "-" for c in name)
+        text = FORMATS[format](products[file == k])
+        (out / "feed" / f"{k:03d}-{bare}.{format}").write_text(text, encoding="utf-8", newline="")
+    columns = {"label": names[filed], "true_label": names[truth], "article": article, "kind": kind, "image": image}
+    table = pd.DataFrame({"id": link, **columns, "thumbnail": thumbnail}).iloc[position]
+    partial = out / "truth.csv.partial"  # the name that says that a feed is there comes last
+    table.to_csv(partial, index=False, lineterminator="\r\n")
     partial.replace(out / "truth.csv")
     wrong = np.nonzero(filed[:n] != truth[:n])[0]
     report = {
@@ -177,13 +173,7 @@ def make_feed(
         "misfiled": len(wrong) / n,
         "misfiled_among_siblings": float((main[filed] == main[truth])[wrong].mean()) if len(wrong) else None,
         "subcategories": len(np.unique(truth)),
-        "settings": {
-            "products_per_class": products_per_class,
-            **shares,
-            "format": format,
-            "side": SIDE,
-            "seed": seed,
-        },
+        "settings": {"products_per_class": products_per_class, **shares, "format": format, "side": SIDE, "seed": seed},
         "images_sha256": hashlib.sha256(np.ascontiguousarray(images)).hexdigest(),
     }
     (out / "truth.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -252,7 +242,7 @@ def _check(images, labels, class_names, main_categories, shares: dict[str, float
         raise ValueError(f"make_feed: {len(class_names)} classes but {len(main_categories)} main categories")
     for name, share in shares.items():
         require(f"make_feed: {name}", share, 0, 1)
-    if format not in ("xml", "csv"):
+    if format not in FORMATS:
         raise ValueError(f"make_feed: format {format!r} is neither xml nor csv")
 
 
@@ -321,39 +311,15 @@ def _photo(pixels: np.ndarray, variant: bool, rng: np.random.Generator) -> bytes
     return file.getvalue()
 
 
-def _xml_writer(stack: ExitStack, out: Path, class_names: Sequence[str], main: np.ndarray):
-    """Function that writes a product into the XML file of its label's main category."""
-    categories, category = np.unique(main, return_inverse=True)
-    files = [
-        stack.enter_context((out / _file_name(k, name, "xml")).open("w", encoding="utf-8"))
-        for k, name in enumerate(categories)
-    ]
-    for file in files:
-        file.write('<?xml version="1.0" encoding="utf-8"?>\n<products>\n')
-        stack.callback(file.write, "</products>\n")
-
-    def write(label: int, product: dict[str, str]) -> None:
-        fields = "".join(f"<{tag}>{escape(text)}</{tag}>" for tag, text in product.items())
-        files[category[label]].write(f"<product>{fields}</product>\n")
-
-    return write
+def _as_xml(products: pd.DataFrame) -> str:
+    fields = products.apply(lambda column: f"<{column.name}>" + column.map(escape) + f"</{column.name}>")
+    items = "".join(f"<product>{''.join(row)}</product>\n" for row in fields.itertuples(index=False))
+    return f'<?xml version="1.0" encoding="utf-8"?>\n<products>\n{items}</products>\n'
 
 
-def _csv_writer(stack: ExitStack, out: Path, class_names: Sequence[str], main: np.ndarray):
-    """Function that writes a product into the CSV file of its label."""
-    paths = [out / _file_name(k, name, "csv") for k, name in enumerate(class_names)]
-    files = [
-        csv.DictWriter(stack.enter_context(path.open("w", encoding="utf-8", newline="")), list(XML_COLUMNS))
-        for path in paths
-    ]
-    for file in files:
-        file.writeheader()
-
-    def write(label: int, product: dict[str, str]) -> None:
-        files[label].writerow({part: product[tag] for part, tag in XML_COLUMNS.items()})
-
-    return write
+def _as_csv(products: pd.DataFrame) -> str:
+    columns = products[list(XML_COLUMNS.values())]
+    return columns.to_csv(index=False, header=list(XML_COLUMNS), lineterminator="\r\n")
 
 
-def _file_name(number: int, name: str, suffix: str) -> str:
-    return f"{number:03d}-{''.join(c if c.isalnum() else '-' for c in name)}.{suffix}"
+FORMATS = {"xml": _as_xml, "csv": _as_csv}

@@ -1,0 +1,345 @@
+"""Whole imports: the draw, groups and the split, pictures that products share, and imports that end early."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shops import (
+    CHECK_LOADABLE,
+    checked,
+    dropped,
+    encode,
+    good,
+    labels_by_id,
+    make_shop,
+    open_shop,
+    picture,
+    product,
+    xml,
+)
+
+from elrkit import data
+from elrkit.catalogue import draw, images, importer, written
+from elrkit.catalogue.images import read_thumbnail
+from elrkit.catalogue.importer import import_feed, rebuild_feed, summary
+from elrkit.catalogue.rules import FeedRules
+
+shop = pytest.fixture(open_shop)
+made = pytest.fixture(make_shop, scope="module")
+
+
+def files_of(folder: Path, pattern: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob(pattern)}
+
+
+# ------------------------------------------------------------------------------------------------ made shops
+
+
+def test_a_feed_whose_truth_is_known_comes_back_with_the_rates_put_in(made, tmp_path):
+    out, report, truth = made
+    assert (report["products"], report["unusable"], report["misfiled"]) == (240, 24, 0.2)
+    assert report["near_duplicates"] == pytest.approx(1 / 3, abs=0.02)
+    assert sorted(path.name for path in (out / "feed").iterdir()) == ["000-left.xml", "001-right.xml"]
+    manifest = checked(import_feed([out / "feed"], tmp_path / "a.npz", images=out))
+    assert dropped(manifest) == {  # 24 products in turn
+        "product: invalid: link is the shop's front page": 6,
+        "product: no image": 6,
+        "product: old: released before 2011": 6,
+        "image: image file missing": 6,
+    }
+    found = labels_by_id(tmp_path / "a.npz")
+    true = {id_.rpartition("/")[2]: row["true_label"] for id_, row in truth.items()}
+    wrong = [id_ for id_, label in found.items() if true[id_] != label]
+    assert (len(found), len(wrong)) == (240, 0.2 * 240)
+    main = {f"kind_{k}": k // 3 for k in range(6)}
+    assert all(main[found[id_]] == main[true[id_]] for id_ in wrong)
+
+
+def test_near_duplicates_never_straddle_the_split(made, tmp_path):
+    """Brute force over all pairs of training and test products: one file, hashes closer than the rule, one article."""
+    out, _, truth = made
+    for titles, distance in ((50, 22), (0, 22)):
+        rules = FeedRules(title_group=titles, near_distance=distance, test_share=0.2)
+        manifest = import_feed([out / "feed"], tmp_path / "a.npz", images=out, rules=rules)
+        with np.load(tmp_path / "a.npz") as z:
+            train, test = z["train_ids"].tolist(), z["test_ids"].tolist()
+        assert len(test) >= 0.15 * 240
+        hashes = {id_: read_thumbnail((out / truth[id_]["thumbnail"]).read_bytes()).hash for id_ in train + test}
+        for a in test:
+            for b in train:
+                assert truth[a]["thumbnail"] != truth[b]["thumbnail"]
+                assert np.bitwise_count(hashes[a] ^ hashes[b]).sum() > distance
+                assert not titles or truth[a]["article"] != truth[b]["article"]
+        assert manifest["split"]["test_with_near_duplicate_in_train"] == 0
+    manifest = import_feed([out / "feed"], tmp_path / "a.npz", images=out, rules=FeedRules(split="product"))
+    with np.load(tmp_path / "a.npz") as z:
+        articles = {truth[id_]["article"] for id_ in z["train_ids"].tolist()}
+        leaked = sum(truth[id_]["article"] in articles for id_ in z["test_ids"].tolist())
+    assert manifest["split"]["test_with_near_duplicate_in_train"] == leaked > 0
+
+
+def test_variants_are_found_by_their_picture_alone(made, tmp_path):
+    out, _, truth = made
+    manifest = import_feed([out / "feed"], tmp_path / "a.npz", images=out, rules=FeedRules(title_group=0))
+    sharing = Counter(row["article"] for row in truth.values() if row["kind"] in ("article", "size", "colour"))
+    in_articles = sum(n for n in sharing.values() if n > 1)
+    # recoloured, cropped and recompressed: at least 95 of 100 are recognized, and nothing else is
+    assert 0.95 * in_articles <= manifest["split"]["products_in_shared_groups"] <= in_articles
+
+
+def test_the_draw_does_not_depend_on_the_order_of_the_feed(made, tmp_path):
+    out, _, _ = made
+    feeds, found = sorted((out / "feed").iterdir()), []
+    for order, seed in ((feeds, 5), (feeds[::-1], 5), (feeds, 6)):
+        rules = FeedRules(min_images=30, per_class=12, seed=seed)
+        manifest = checked(import_feed(order, tmp_path / "a.npz", images=out, rules=rules))
+        found.append(labels_by_id(tmp_path / "a.npz"))
+        assert set(Counter(found[-1].values()).items()) == {(name, 12) for name in manifest["classes"]}
+        assert dropped(manifest)["draw: not drawn"] > 0
+    assert set(found[0]) == set(found[1]) != set(found[2])
+
+
+def test_several_processes_give_the_same_bytes(made, tmp_path, monkeypatch):
+    out, _, _ = made
+    import_feed([out / "feed"], tmp_path / "a.npz", images=out, workers=1)
+    monkeypatch.setattr(draw, "CHUNK", 8)
+    import_feed([out / "feed"], tmp_path / "b.npz", images=out, workers=2)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_a_dataset_is_rebuilt_from_its_manifest(made, tmp_path):
+    out, _, _ = made
+    feed, manifest = [out / "feed"], tmp_path / "a.manifest.json"
+    import_feed(feed, tmp_path / "a.npz", images=out, rules=FeedRules(per_class=10, fit="pad", seed=4))
+    rebuild_feed(manifest, feed, tmp_path / "b.npz", images=out)
+    for suffix in (".npz", ".manifest.json", ".dropped.csv"):
+        assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+    with pytest.raises(ValueError, match="is not the feed"):
+        rebuild_feed(manifest, [next((out / "feed").iterdir())], tmp_path / "c.npz", images=out)
+    (tmp_path / "d.csv").write_text("id,decision,label,suggested_label\n")
+    with pytest.raises(ValueError, match="not the decisions"):
+        rebuild_feed(manifest, feed, tmp_path / "c.npz", images=out, decisions=tmp_path / "d.csv")
+    whole = json.loads(manifest.read_text())
+    image = next(iter(whole["images"]))
+    for change, message in (
+        ({"images": whole["images"] | {image: "0" * 64}}, r"1 of \d+ images differ"),
+        ({"npz_sha256": "0" * 64}, "the file differs from"),
+    ):
+        manifest.write_text(json.dumps(whole | change))
+        before = files_of(tmp_path, "*")
+        for name in ("c.npz", "a.npz"):  # the second is the dataset that is checked, which stays
+            with pytest.raises(ValueError, match=message):
+                rebuild_feed(manifest, feed, tmp_path / name, images=out)
+        assert files_of(tmp_path, "*") == before
+
+
+# ------------------------------------------------------------------------------------------------ pictures shared
+
+
+SHARED = [product(k, catid=str(k // 2)) for k in range(10)]
+SHARED += [product(10 + k, catid=str(k), thumbnail="9.jpg") for k in range(4)]
+
+
+def test_a_picture_shared_by_many_subcategories_is_told_and_dropped_on_demand(shop):
+    manifest = shop.run(xml(*SHARED))
+    assert manifest["counts"]["shared_pictures"] == [{"image": "9.jpg", "products": 5, "subcategories": 5}]
+    assert "5 products of 5 subcategories share the picture 9.jpg; if it is a placeholder" in summary(manifest)
+    manifest = shop.run(xml(*SHARED), rules=FeedRules(placeholder_labels=3))
+    assert dropped(manifest) == {"image: placeholder, shared by more than 3 subcategories": 5}
+    assert manifest["counts"]["shared_pictures"] == []
+    assert {row[3] for row in shop.listed()} == {"9.jpg"}
+    assert dropped(shop.run(xml(*SHARED), rules=FeedRules(placeholder_labels=5))) == {}
+
+
+def test_one_placeholder_under_many_names_is_known_by_its_bytes(shop):
+    for k in range(5):
+        shop.put(f"{k}.jpg", (shop.folder / "9.jpg").read_bytes())
+    feed = xml(*(product(k, catid=str(k % 5)) for k in range(9)))
+    manifest = shop.run(feed)
+    assert manifest["counts"]["shared_pictures"] == [{"image": "0.jpg", "products": 5, "subcategories": 5}]
+    for drawn in (None, 1):  # whatever the draw
+        manifest = shop.run(feed, rules=FeedRules(placeholder_labels=3, per_class=drawn))
+        assert "image: placeholder, shared by more than 3 subcategories" in dropped(manifest)
+        assert set(shop.labels()) == set("5678")
+
+
+def test_a_placeholder_is_found_whatever_decisions_follow(shop):
+    """Shared by three subcategories as the feed has it, by two after a decision."""
+    products = [product(k, catid=f"kind {k % 3}", category="", thumbnail="9.jpg") for k in range(3)]
+    products += [product(3 + k, catid=f"kind {k % 3}", category="") for k in range(6)]
+    row = f"{product(2)['link']},confirm,kind 2,kind 1"
+    decisions = shop.put("d.csv", f"id,decision,label,suggested_label\n{row}\n")
+    manifest = shop.run(xml(*products), rules=FeedRules(placeholder_labels=2), decisions=decisions)
+    assert dropped(manifest) == {"image: placeholder, shared by more than 2 subcategories": 3}
+
+
+def test_a_picture_that_products_share_is_stored_once(shop):
+    shop.run(xml(*(product(k, thumbnail=f"{k % 2}.jpg") for k in range(500))), rules=FeedRules(split="product"))
+    loaded = data.load(str(shop.out))
+    assert (len(loaded.train_images), len(loaded.test_images)) == (450, 50)
+    one = {label: read_thumbnail((shop.folder / f"{label}.jpg").read_bytes()).pixels for label in (0, 1)}
+    for pixels, label in zip(loaded.test_images, loaded.test_labels.tolist(), strict=True):
+        assert (pixels.numpy() == one[label]).all()
+    with np.load(shop.out) as z:
+        arrays = dict(z)
+    assert len(arrays["images"]) == 2
+    np.savez(shop.folder / "bad.npz", **arrays | {"train_image": arrays["train_image"] + 1})
+    with pytest.raises(data.DataError, match="do not say which of its images are whose"):
+        data.load(str(shop.folder / "bad.npz"))
+
+
+def test_many_products_of_one_label_and_one_image(shop):
+    manifest = shop.run(xml(*(product(k, thumbnail="0.jpg", catid="one") for k in range(3000))))
+    assert manifest["split"] == {
+        "train": 3000,
+        "test": 0,  # one picture: it cannot be on both sides
+        "groups": 1,
+        "products_in_shared_groups": 3000,
+        "largest_group": 3000,
+        "test_with_near_duplicate_in_train": 0,
+    }
+    assert len(json.loads((shop.folder / "out.manifest.json").read_text())["images"]) == 1
+
+
+def test_a_draw_looks_past_bad_images_but_not_at_the_whole_feed(shop, monkeypatch):
+    """Half of 400 products have no file: 10 are found in a few rounds, and most of the files are never looked at."""
+    looked, real = [], images.read_file
+    monkeypatch.setattr(images, "read_file", lambda *a: (looked.append(a[1]), real(*a))[1])
+    for k in range(400):
+        (shop.folder / f"{k}.jpg").unlink(missing_ok=True)
+        if k % 2:
+            shop.put(f"{k}.jpg", encode(picture(k, (20, 20)), "JPEG"))
+    manifest = shop.run(
+        xml(*(product(k, catid="one") for k in range(400))), rules=FeedRules(per_class=10, min_images=5)
+    )
+    assert manifest["counts"]["kept"] == 10
+    assert len(looked) == len(set(looked)) < 100
+
+
+# ------------------------------------------------------------------------------------------------ what ends early
+
+
+KILLED = """
+import os, sys
+from elrkit.catalogue import importer, products, written
+out, feed, module, where = sys.argv[1:]
+setattr(globals()[module], where, lambda *_: os._exit(9))
+importer.import_feed([feed + "/feed"], out, images=feed, rules=importer.FeedRules(per_class=25), workers=1)
+"""
+
+
+def test_a_killed_import_leaves_nothing_but_work_that_the_next_one_takes_over(made, tmp_path):
+    """Killed while reading, and while writing; then left to end."""
+    out, _, _ = made
+    rules = FeedRules(per_class=25)
+    import_feed([out / "feed"], tmp_path / "whole.npz", images=out, rules=rules)
+    for where in (("products", "title_stem"), ("written", "_write_npz")):
+        command = [sys.executable, "-c", KILLED, str(tmp_path / "part.npz"), str(out), *where]
+        assert subprocess.run(command, cwd=Path(__file__).parents[1], timeout=120).returncode == 9
+        assert {path.name for path in tmp_path.glob("part*")} == {"part.work"}
+    import_feed([out / "feed"], tmp_path / "part.npz", images=out, rules=rules)
+    whole = {name.replace("whole", "part"): content for name, content in files_of(tmp_path, "whole*").items()}
+    assert files_of(tmp_path, "part*") == whole
+
+
+def test_two_imports_do_not_write_one_file(shop, monkeypatch):
+    def second(*_):
+        with pytest.raises(BlockingIOError, match=r"another import is writing .*out\.npz; let it end or"):
+            shop.run(good(4))
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(importer, "choose", second)
+    with pytest.raises(ZeroDivisionError):
+        shop.run(good(4))
+
+
+@pytest.mark.parametrize("where", ["decode_needed", "choose", "write_dropped", "write_dataset"])
+def test_an_import_that_fails_leaves_the_last_result(shop, where, monkeypatch):
+    """And a line where there is no room; what somebody else put into the folder of its work stays."""
+    shop.run(xml(product(0), product(1), product(2, catid="")))
+    before = files_of(shop.folder, "out*")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(importer, where, full)
+    mine = shop.put("out.work/mine.txt", "")
+    with pytest.raises(OSError, match=r"^import_feed: no room in .* make some and start again, downloads are kept$"):
+        shop.run(good(4))
+    assert list(mine.parent.iterdir()) == [mine]
+    mine.unlink()
+    mine.parent.rmdir()
+    assert files_of(shop.folder, "out*") == before
+
+
+def test_images_that_were_missing_are_looked_for_again(shop):
+    (shop.folder / "2.jpg").rename(shop.folder / "2.gone")
+    shop.put("4.jpg", b"not an image")
+    assert dropped(shop.run(good(6))) == {"image: image file missing": 1, "image: not an image": 1}
+    (shop.folder / "2.gone").rename(shop.folder / "2.jpg")
+    shop.put("4.jpg", encode(picture(4), "JPEG"))
+    assert dropped(shop.run(good(6))) == {}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "rules", "message"),
+    [
+        (range(8), {}, r"8 products are left, 0 of them to test .* raise rules.test_share \(0.1: .* of 6 "),
+        (range(2), {"test_share": 0.9}, "2 of them to test and 0 to train.* lower rules.test_share"),
+        (range(0, 10, 2), {}, r"5 products are left, all in one subcategory.* rules.min_images \(1\)"),
+        (range(9), {"min_images": 5}, r"rules.min_images \(5\).*'fewer than 5 usable images': 4"),
+        (range(10), {"test_share": 0.2}, None),
+    ],
+)
+def test_a_dataset_that_nothing_can_load_is_no_result(numbers, rules, message, shop, monkeypatch):
+    monkeypatch.setattr(written, "_check_loadable", CHECK_LOADABLE)
+    feed = xml(*map(product, numbers))
+    if message is None:
+        assert shop.run(feed, rules=FeedRules(**rules))["split"]["test"] == 2
+        return
+    with pytest.raises(ValueError, match=message) as error:
+        shop.run(feed, rules=FeedRules(**rules))
+    assert len(str(error.value).splitlines()) == 1
+    assert not list(shop.folder.glob("out.*npz"))
+
+
+def test_what_is_missing_is_named(tmp_path):
+    feed = tmp_path / "f.csv"
+    for given, changes, error, message in (
+        ([tmp_path], {"images": tmp_path / "none"}, FileNotFoundError, "images folder"),
+        ([tmp_path], {"decisions": tmp_path}, FileNotFoundError, "decisions file .* does not exist"),
+        ([tmp_path / "none.xml"], {}, FileNotFoundError, r"feed .*none\.xml does not exist"),
+        ([tmp_path], {}, ValueError, r"no feed file \(\.xml, \.csv"),
+        (str(tmp_path), {}, ValueError, f"in {tmp_path}; give the feed first"),
+        ([], {}, ValueError, "in an empty list; give the feed first"),
+        ([feed], {}, ValueError, r"none of 1 products is left; image: 1 dropped, image file missing .*folder that the "
+         r"feed's paths start from, such as 1: none\.jpg\); every dropped product"),
+    ):  # fmt: skip
+        if "decisions" in changes or given == [feed]:
+            feed.write_text("id,label,image\n1,2,none.jpg\n")
+        with pytest.raises(error, match=message):
+            import_feed(given, tmp_path / "a.npz", **{"images": tmp_path} | changes)
+        feed.unlink(missing_ok=True)
+    with pytest.raises(ValueError, match=r"must end in \.npz"):
+        import_feed([tmp_path], tmp_path / "a.zip", images=tmp_path)
+
+
+CLOTHING = Path(os.environ.get("ELRKIT_DATA", "")) / "clothing"
+
+
+@pytest.mark.skipif(
+    "ELRKIT_DATA" not in os.environ or not CLOTHING.is_dir(), reason="ELRKIT_DATA names no folder with clothing/ in it"
+)
+def test_the_open_clothing_feed(tmp_path):
+    rules = FeedRules(columns={"id": "product_id", "label": "subcategory", "image": "thumbnail"}, min_images=20)
+    manifest = checked(import_feed([CLOTHING / "feeds"], tmp_path / "c.npz", images=CLOTHING, rules=rules))
+    assert manifest["counts"]["read"] == 5403
+    assert dropped(manifest) == {"image: image file missing": 5, "subcategory: fewer than 20 usable images": 7}
+    assert len(manifest["classes"]) == 19
+    assert manifest["split"]["test"] == pytest.approx(539, abs=10)
