@@ -5,9 +5,9 @@ products that come later.
     found.suspicion, found.confidence, found.wrong
     judged = check(found.model, new_rows, new_labels)
 
-The layer is trained in `ROUNDS`, each without a fold of the products and with some labels made wrong on purpose. Those
-are the yardstick: how high they score says how many of the shop's own labels are wrong, what a score means, and what
-the check will let through.
+One training on all products orders the list. `ROUNDS` further ones, each without a fold of the products and with some
+labels made wrong on purpose, are the yardstick: how high the made ones score says how many of the shop's own labels are
+wrong, what a score means, and what the check will let through.
 """
 
 import json
@@ -28,11 +28,11 @@ from elrkit.config import ConfigError
 from elrkit.losses import ELRLoss
 
 # Chosen on labels made wrong (benchmarks/head.md), not on any that people got wrong.
-TRAINING = dict(dropout=0.7, weight_decay=0.02, lr=0.02, epochs=60, batch=256)
-ELR = dict(beta=0.97, lam=3.0)
+TRAINING = dict(lr=0.002, momentum=0.9, weight_decay=0.01, epochs=40, batch=256)
+ELR = dict(beta=0.9, lam=3.0)
 ROUNDS = 5
 MADE_WRONG = 0.1  # of the labels, in each round
-NEAR = 3  # half of the made errors are to one of so many categories that look alike, the others to any
+SUSPECT = 2.0  # another class is so many times as probable as the label: taken for an error when errors are copied
 BOOTSTRAPS = 200
 CURVE = 401  # points of a score's distribution that a model keeps
 LEAST_LIKE = 0.01  # share of a shop's own products that count as unlike anything known
@@ -74,9 +74,8 @@ class Share(NamedTuple):
 class Found(NamedTuple):
     """What an audit finds of n products.
 
-    probabilities (n, C): ELR's targets, the mean over the rounds in which the product was trained with its own label;
-    suspicion (n,) in [0, 1]: 1 less what they grant the label, the order of the list; confidence (n,): the chance that
-    the label is wrong; wrong: the share of all labels that are.
+    probabilities (n, C): ELR's targets; suspicion (n,) in [0, 1]: 1 less what they grant the label, the order of the
+    list; confidence (n,): the chance that the label is wrong; wrong: the share of all labels that are.
     """
 
     probabilities: NDArray[np.float64]
@@ -99,70 +98,82 @@ def audit(
     on_progress  epochs done and to do. Raises ConfigError when there are fewer than two categories or fewer than ten
                  products.
     """
-    n = len(labels)
+    n, count = len(labels), len(classes)
     if n < 2 * ROUNDS or len(np.unique(labels)) < 2:
         raise ConfigError(f"{n} products of {len(np.unique(labels))} categories: at least ten of two are needed")
     draw = np.random.default_rng(seed)
     mean, scale = rows.mean(0), np.maximum(rows.std(0), 1e-6)
     x = torch.from_numpy((rows - mean) / scale)
-    made = _make_wrong(x.numpy(), labels, len(classes), draw)
+    trainings = iter(range(ROUNDS + 1))
+
+    def trained(inside: Labels, given: Labels) -> tuple[NDArray[np.float64], nn.Linear]:
+        number, epochs = next(trainings), TRAINING["epochs"]
+        told = lambda epoch: on_progress(number * epochs + epoch, (ROUNDS + 1) * epochs)  # noqa: E731
+        return _train(x[inside], torch.from_numpy(given[inside]), count, seed * (ROUNDS + 1) + number, told)
+
+    probabilities, _ = trained(np.arange(n), labels)
+    suspicion = _suspicion(probabilities, labels)
+    made, likely_right = _like_the_errors(probabilities, labels, draw)
+
     folds, turns = draw.permutation(n) % ROUNDS, draw.permutation(n)
     per_round = max(1, int(MADE_WRONG * n))
-
-    sums, counts = np.zeros((n, len(classes))), np.zeros(n)
-    trained_own: list[NDArray] = []  # scores in single rounds, of own labels and of made ones
-    trained_made: list[NDArray] = []
-    unseen_own, unseen_made = np.empty(n), np.empty(n)
+    seen: dict[str, list[NDArray]] = {"own": [], "made": []}  # scores of products that the round was trained on
+    unseen = {"own": np.empty(n), "made": np.empty(n)}  # and of those that it was not
     layers = []
     for turn in range(ROUNDS):
         inside, outside = np.flatnonzero(folds != turn), np.flatnonzero(folds == turn)
         spoilt = np.zeros(n, bool)
         spoilt[turns[turn * per_round : (turn + 1) * per_round]] = True
         given = np.where(spoilt, made, labels)
-        targets, layer = _train(
-            x[inside], torch.from_numpy(given[inside]), len(classes), seed * ROUNDS + turn,
-            lambda epoch, turn=turn: on_progress(turn * TRAINING["epochs"] + epoch, ROUNDS * TRAINING["epochs"]),
-        )  # fmt: skip
-        scores = 1 - targets[np.arange(len(inside)), given[inside]]
-        own = ~spoilt[inside]
-        trained_own.append(scores[own])
-        trained_made.append(scores[~own])
-        sums[inside[own]] += targets[own]
-        counts[inside[own]] += 1
+        targets, layer = trained(inside, given)
+        scores = _suspicion(targets, given[inside])
+        seen["own"].append(scores[~spoilt[inside]])
+        seen["made"].append(scores[(spoilt & likely_right)[inside]])
         with torch.inference_mode():
-            guess = layer(x[outside]).softmax(dim=1).numpy()
-        unseen_own[outside] = 1 - guess[np.arange(len(outside)), labels[outside]]
-        unseen_made[outside] = 1 - guess[np.arange(len(outside)), made[outside]]
+            guess = layer(x[outside]).softmax(dim=1).double().numpy()
+        unseen["own"][outside] = _suspicion(guess, labels[outside])
+        unseen["made"][outside] = _suspicion(guess, made[outside])
         layers.append(layer)
 
-    probabilities = sums / counts[:, None]
-    suspicion = np.clip(1 - probabilities[np.arange(n), labels], 0, 1)
-    own_scores, made_scores = np.concatenate(trained_own), np.concatenate(trained_made)
-    wrong = estimated_share(unseen_own, unseen_made, draw)
-    confidence = _confidence(own_scores, made_scores, wrong.mean)(suspicion)
-    centres = torch.stack([x[torch.from_numpy(labels == k)].mean(0) for k in range(len(classes))]).nan_to_num()
-    quantiles = np.linspace(0, 1, CURVE)
+    own, made_wrong = unseen["own"], unseen["made"][likely_right]
+    wrong = estimated_share(own, made_wrong, draw)
+    centres = torch.stack([x[torch.from_numpy(labels == k)].mean(0) for k in range(count)]).nan_to_num()
+    points = np.linspace(0, 1, CURVE)
     model = Model(
         torch.stack([layer.weight.detach() for layer in layers]),
         torch.stack([layer.bias.detach() for layer in layers]),
         torch.from_numpy(mean), torch.from_numpy(scale), centres,
-        torch.from_numpy(np.quantile(unseen_own, quantiles)), torch.from_numpy(np.quantile(unseen_made, quantiles)),
+        torch.from_numpy(np.quantile(own, points)), torch.from_numpy(np.quantile(made_wrong, points)),
         wrong.mean, float(np.quantile(_likeness(x, centres), LEAST_LIKE)), classes, backbone,
     )  # fmt: skip
-    return Found(probabilities, suspicion, confidence, wrong, model)
+    confidence = _confidence(np.concatenate(seen["own"]), np.concatenate(seen["made"]), wrong.mean)
+    return Found(probabilities, suspicion, confidence(suspicion), wrong, model)
 
 
-def _make_wrong(x: Rows, labels: Labels, classes: int, draw: np.random.Generator) -> Labels:
-    """A wrong label for each product: half of them any other, half one of the categories that look most alike."""
-    there = np.unique(labels)
-    centres = np.stack([x[labels == k].mean(0) for k in there])
-    apart = ((centres[:, None] - centres[None]) ** 2).sum(-1)
-    np.fill_diagonal(apart, np.inf)
-    near = there[apart.argsort(1)[:, : min(NEAR, len(there) - 1)]]  # of each category that is there
-    place = np.searchsorted(there, labels)
-    alike = near[place, draw.integers(near.shape[1], size=len(labels))]
-    other = there[(place + draw.integers(1, len(there), size=len(labels))) % len(there)]
-    return np.where(draw.random(len(labels)) < 0.5, alike, other)
+def _suspicion(probabilities: NDArray[np.float64], labels: Labels) -> NDArray[np.float64]:
+    return np.clip(1 - probabilities[np.arange(len(labels)), labels], 0, 1)
+
+
+def _like_the_errors(
+    probabilities: NDArray[np.float64], labels: Labels, draw: np.random.Generator
+) -> tuple[Labels, NDArray[np.bool_]]:
+    """(a wrong label for each product, which products are likely right).
+
+    The shop's own errors are copied: a product of category k gets label j as often as suspects that look like k bear
+    the label j, and, one time in the number of those and one more, any label as often as it is there. Errors between
+    siblings are harder to see than errors at random, so a yardstick of another kind would be a wrong one.
+    """
+    n, count = probabilities.shape
+    others = probabilities.copy()
+    others[np.arange(n), labels] = -1
+    suspect = others.max(1) > SUSPECT * probabilities[np.arange(n), labels]
+    pairs = np.zeros((count, count))
+    np.add.at(pairs, (others.argmax(1)[suspect], labels[suspect]), 1)
+    pairs += (pairs.sum(0) + 1) / (pairs.sum() + count)
+    np.fill_diagonal(pairs, 0)
+    upto = (pairs / pairs.sum(1, keepdims=True)).cumsum(1)
+    made = np.minimum((upto[labels] < draw.random(n)[:, None]).sum(1), count - 1)
+    return np.where(made == labels, (labels + 1) % count, made), ~suspect
 
 
 def _train(
@@ -173,16 +184,14 @@ def _train(
     layer = nn.Linear(x.shape[1], classes)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
-    optimizer = torch.optim.AdamW(layer.parameters(), lr=TRAINING["lr"], weight_decay=TRAINING["weight_decay"])
+    rates = {name: TRAINING[name] for name in ("lr", "momentum", "weight_decay")}
+    optimizer = torch.optim.SGD(layer.parameters(), **rates)
     elr = ELRLoss(len(x), classes, **ELR)
     steps = TRAINING["epochs"] * -(-len(x) // TRAINING["batch"])
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    keep = 1 - TRAINING["dropout"]
     for epoch in range(TRAINING["epochs"]):
         for index in torch.randperm(len(x), generator=draw).split(TRAINING["batch"]):
-            seen = x[index]
-            seen = seen * (torch.rand(seen.shape, generator=draw) < keep) / keep  # dropout, from this training's draws
-            logits = layer(seen)
+            logits = layer(x[index])
             elr.update(index, logits)
             optimizer.zero_grad()
             elr(logits, labels[index], index).backward()

@@ -21,6 +21,7 @@ import json
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import imagehash
@@ -221,54 +222,74 @@ def _check_result(new: dict, listed: dict[str, str], manifest: str | Path) -> No
         raise ValueError(f"rebuild_feed: the file differs from {manifest}'s, which was made with {old['made_with']}")
 
 
-def originals(
-    dataset: str | Path, ids: Iterable[str], images: str | Path = ".", side: int = 160
-) -> dict[str, np.ndarray]:
-    """Products' pictures as the shop has them, for people to look at, by id: nothing cut off, (side, side, 3) uint8.
+class Place(NamedTuple):
+    """Where a product's picture lies: a file below a folder, and its SHA-256 where the import has written it down."""
+
+    folder: Path
+    name: str
+    sha256: str | None
+
+
+def places(dataset: str | Path, ids: Iterable[str], images: str | Path = ".") -> tuple[dict[str, Place], FeedRules]:
+    """Where the pictures of these products of a dataset lie, by id, and the rules that they were imported by.
 
     Args:
         dataset: what `import_feed` wrote, with its manifest beside it; or a folder of class folders, whose ids are the
             paths of its files.
-        ids: of its products. Left out are those whose picture is not there any more, or another one by now.
+        ids: of its products; left out are those that it does not have.
         images: the folder that was given to the import.
 
     Raises:
         ValueError: the dataset does not say which images it was made of.
         FileNotFoundError: there is no such folder of images.
     """
-    path, root, rules = Path(dataset), Path(images), {}
+    path, root = Path(dataset), Path(images)
     if path.is_dir():
-        where = {id_: (path.resolve(), id_, None) for id_ in ids}
-    else:
-        if not root.is_dir():
-            raise FileNotFoundError(f"images folder {root} does not exist; name the one that was given to import-feed")
-        wanted = set(ids)
-        try:
-            manifest = json.loads(manifest_path(path).read_text(encoding="utf-8"))
-            if manifest["npz_sha256"] != sha256_of(path):
-                raise ValueError("the manifest is of another file")
-            with np.load(path) as arrays:
-                rows = [arrays[f"{part}_{what}"] for what in ("ids", "image") for part in ("train", "test")]
-            places = zip(np.concatenate(rows[:2]).tolist(), np.concatenate(rows[2:]).tolist(), strict=True)
-            listed, rules = list(manifest["images"].items()), manifest["rules"]
-            image_of = {id_: listed[place] for id_, place in places if id_ in wanted}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile):
-            raise ValueError(
-                f"{path}: does not say which images it was made of, or lacks its own {manifest_path(path).name} "
-                "beside it; import the feed again"
-            ) from None
-        downloads, hosts, root = _downloads(path).resolve(), manifest["source"]["download_from"], root.resolve()
-        where = {
-            id_: (downloads, download_name(name), sha) if may_be_fetched(name, hosts) else (root, name, sha)
-            for id_, (name, sha) in image_of.items()
-        }
-    full, found = FeedRules(**rules | {"size": side, "fit": "pad"}), {}
-    for id_, (folder, name, sha) in where.items():
-        with contextlib.suppress(Rejected):
-            data, _ = read_file(folder, name, full.max_bytes)
-            if sha in (None, hashlib.sha256(data).hexdigest()):
-                found[id_] = read_thumbnail(data, full).pixels
-    return found
+        return {id_: Place(path.resolve(), id_, None) for id_ in ids}, FeedRules()
+    if not root.is_dir():
+        raise FileNotFoundError(f"images folder {root} does not exist; name the one that was given to import-feed")
+    try:
+        manifest = json.loads(manifest_path(path).read_text(encoding="utf-8"))
+        if manifest["npz_sha256"] != sha256_of(path):
+            raise ValueError("the manifest is of another file")
+        with np.load(path) as arrays:
+            rows = [arrays[f"{part}_{what}"] for what in ("ids", "image") for part in ("train", "test")]
+        listed, rules = list(manifest["images"].items()), FeedRules(**manifest["rules"])
+        pairs = zip(np.concatenate(rows[:2]).tolist(), np.concatenate(rows[2:]).tolist(), strict=True)
+        image_of, wanted = dict(pairs), set(ids)
+        hosts = manifest["source"]["download_from"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile):
+        raise ValueError(
+            f"{path}: does not say which images it was made of, or lacks its own {manifest_path(path).name} "
+            "beside it; import the feed again"
+        ) from None
+    downloads, root = _downloads(path).resolve(), root.resolve()
+    where = {}
+    for id_ in wanted & image_of.keys():
+        name, sha = listed[image_of[id_]]
+        where[id_] = (
+            Place(downloads, download_name(name), sha) if may_be_fetched(name, hosts) else Place(root, name, sha)
+        )
+    return where, rules
+
+
+def picture(place: Place, rules: FeedRules, side: int) -> np.ndarray | None:
+    """A product's picture as the shop has it, nothing cut off, (side, side, 3) uint8; None where it is not there any
+    more, is another one by now, or cannot be read."""
+    with contextlib.suppress(Rejected):
+        data, _ = read_file(place.folder, place.name, rules.max_bytes)
+        if place.sha256 in (None, hashlib.sha256(data).hexdigest()):
+            return read_thumbnail(data, rules.model_copy(update={"size": side, "fit": "pad"})).pixels
+    return None
+
+
+def originals(
+    dataset: str | Path, ids: Iterable[str], images: str | Path = ".", side: int = 160
+) -> dict[str, np.ndarray]:
+    """`picture` of each of these products that has one, by id; dataset, images and errors as of `places`."""
+    where, rules = places(dataset, ids, images)
+    found = {id_: picture(place, rules, side) for id_, place in where.items()}
+    return {id_: pixels for id_, pixels in found.items() if pixels is not None}
 
 
 def _downloads(out: Path) -> Path:

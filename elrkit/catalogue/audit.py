@@ -1,0 +1,170 @@
+"""A dataset's labels judged by what a pretrained network sees in its photos: features, head, ranked table."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from elrkit.catalogue import importer
+from elrkit.catalogue.feed_files import feed_files
+from elrkit.catalogue.features import Backbone, features
+from elrkit.catalogue.feeds import READERS
+from elrkit.catalogue.head import Found, Model, check
+from elrkit.catalogue.images import read_file
+from elrkit.catalogue.products import read_products
+from elrkit.catalogue.rules import Rejected
+from elrkit.catalogue.scores import rank
+from elrkit.config import ConfigError
+from elrkit.data import Dataset, as_rgb, own_path
+
+Progress = Callable[[int, int], None]
+
+
+def photo_rows(dataset: Dataset, images: Path | None, eye: Backbone, store: Path, on_progress: Progress) -> NDArray:
+    """`features` of a dataset's photos, training images first, then test images, (n, width) float32.
+
+    images  the folder that was given to the import: the photos are taken as the shop has them. Without it, and for a
+            dataset whose products have no photos of their own, the dataset's own small pictures are enlarged, which
+            tells categories apart less well; so is one photo that is not there any more.
+    """
+    ids = [*(dataset.train_ids or ()), *(dataset.test_ids or ())]
+    pixels = [part[i] for part in (dataset.train_images, dataset.test_images) for i in range(len(part))]
+    where, rules = {}, importer.FeedRules()
+    if ids and (images is not None or own_path(dataset.name).is_dir()):
+        where, rules = importer.places(own_path(dataset.name), ids, images or ".")
+
+    def key(number: int) -> str:
+        if ids and (place := where.get(ids[number])) is not None:
+            return place.sha256 or _sha256(place.folder / place.name)
+        return hashlib.sha256(np.ascontiguousarray(pixels[number].numpy()).data).hexdigest()
+
+    def read(number: int) -> NDArray[np.uint8]:
+        if ids and (place := where.get(ids[number])) is not None:
+            found = importer.picture(place, rules, eye.side)
+            if found is not None:
+                return found
+        small = as_rgb(Image.fromarray(pixels[number].numpy().squeeze()))
+        return np.asarray(small.resize((eye.side, eye.side), Image.Resampling.BILINEAR))
+
+    return features([key(number) for number in range(len(pixels))], read, eye, store, on_progress)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def given_rows(path: Path, dataset: Dataset) -> NDArray[np.float32]:
+    """A user's own features, an .npy with a row for each training image and then each test image. Raises ConfigError
+    when they are not."""
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise ConfigError(f"features={path}: no such file; an .npy, efficientnet-lite0, NAME:FILE or none") from None
+    except Exception:  # numpy raises many kinds for what is no array
+        raise ConfigError(f"features={path}: not an .npy file of numpy") from None
+    n = len(dataset.train_images) + len(dataset.test_images)
+    if rows.ndim != 2 or len(rows) != n or not np.issubdtype(rows.dtype, np.floating) or not np.isfinite(rows).all():
+        raise ConfigError(
+            f"features={path}: {rows.dtype} of shape {rows.shape}; expected finite numbers, a row for each of the "
+            f"{len(dataset.train_images)} training images and then each of the {len(dataset.test_images)} test images"
+        )
+    return rows.astype(np.float32)
+
+
+def ranked(found: Found, dataset: Dataset) -> pd.DataFrame:
+    """All products, the most suspicious first: the columns of `rank` with the chance that the label is wrong as
+    confidence, title where there are any, and the three most probable other categories (suggested_label, alternative_2
+    and alternative_3, with chance_1 to chance_3). The index is a product's place, training images first."""
+    labels = np.concatenate([dataset.train_labels.numpy(), dataset.test_labels.numpy()])
+    ids = [*dataset.train_ids, *dataset.test_ids] if dataset.train_ids else None
+    table = rank(found.probabilities, labels, ids, dataset.class_names, scores=found.suspicion)
+    table["confidence"] = found.confidence[table.index]
+    others = found.probabilities.copy()
+    others[np.arange(len(labels)), labels] = -1
+    best = np.argsort(-others, axis=1, kind="stable")[table.index, :3]
+    names = np.array(dataset.class_names, dtype=object)
+    for place in range(min(3, len(names) - 1)):
+        if place:
+            table[f"alternative_{place + 1}"] = names[best[:, place]]
+        table[f"chance_{place + 1}"] = np.maximum(others[table.index, best[:, place]], 0).round(4)
+    titles = [*(dataset.train_titles or ()), *(dataset.test_titles or ())]
+    if any(titles):
+        table.insert(1, "title", [titles[row] for row in table.index])
+    return table
+
+
+def typical(found: Found, dataset: Dataset, each: int = 3) -> dict[str, list[str]]:
+    """Per category the ids of products that are surely of it: the least suspicious ones, one of equal photos."""
+    labels = np.concatenate([dataset.train_labels.numpy(), dataset.test_labels.numpy()])
+    ids = [*(dataset.train_ids or map(str, range(len(dataset.train_labels)))), *(dataset.test_ids or ())]
+    if len(ids) < len(labels):
+        labels = labels[: len(ids)]
+    order = np.argsort(found.suspicion[: len(labels)], kind="stable")
+    return {name: [ids[i] for i in order[labels[order] == k][:each]] for k, name in enumerate(dataset.class_names)}
+
+
+def check_feed(
+    feeds: Sequence[Path],
+    model: Model,
+    images: Path,
+    eye: Backbone,
+    store: Path,
+    rules: importer.FeedRules,
+    let_through: float,
+    on_progress: Progress = lambda done, of: None,
+) -> pd.DataFrame:
+    """`check` of a feed's products, a row each in the feed's order: id, title, label, verdict (fits, look, unlike, or
+    unread where product or photo cannot be used), suspicion in [0, 1], why, and suggested_label, alternative_2 and
+    alternative_3 with chance_1 to chance_3 where there is something to look at.
+
+    Raises ConfigError when the model was made with another backbone, FileNotFoundError for a feed or folder that is
+    not there.
+    """
+    if eye.name != model.backbone:
+        raise ConfigError(f"backbone {eye.name}: the model was made with {model.backbone}; give the same --features")
+    if not images.is_dir():
+        raise FileNotFoundError(f"images folder {images} does not exist; name the folder the feed's paths start from")
+    feed = read_products(feed_files(feeds, READERS), rules)
+    table, root = feed.table, images.resolve()
+    readable = np.flatnonzero(table["why"] == "")
+    paths, why = table["path"].tolist(), table["why"].tolist()
+    keys = []
+    for row in readable:
+        try:
+            keys.append(hashlib.sha256(read_file(root, paths[row], rules.max_bytes)[0]).hexdigest())
+        except Rejected as error:
+            why[row] = str(error)
+    readable = np.array([row for row in readable if not why[row]], dtype=int)
+
+    def read(number: int) -> NDArray[np.uint8] | None:
+        return importer.picture(importer.Place(root, paths[readable[number]], None), rules, eye.side)
+
+    rows = features(keys, read, eye, store, on_progress)
+    place = {name: k for k, name in enumerate(model.classes)}
+    names = feed.labels["name"].tolist()
+    labels = [names[k] if k >= 0 else "" for k in table["label"]]
+    found = check(model, rows, np.array([place.get(labels[row], -1) for row in readable], np.int64), let_through)
+    result = pd.DataFrame(
+        {"id": table["id"], "title": table["title"], "label": labels, "verdict": "unread", "why": why}
+    )
+    result["suspicion"] = np.nan
+    unseen = ~np.isfinite(rows).all(axis=1)
+    verdict = np.where(unseen, "unread", found.verdict)
+    result.loc[readable, "verdict"] = verdict
+    result.loc[readable, "suspicion"] = np.where(unseen, np.nan, found.suspicion.round(4))
+    result.loc[readable[unseen], "why"] = "photo cannot be read"
+    strange = np.array([labels[row] not in place for row in readable], bool)
+    result.loc[readable[strange & ~unseen], "why"] = "a category that the model does not know"
+    asked = readable[np.isin(verdict, ("look", "unlike"))]
+    classes = np.array(model.classes, dtype=object)
+    chosen = np.isin(verdict, ("look", "unlike"))
+    for number, column in enumerate(("suggested_label", "alternative_2", "alternative_3")[: len(classes) - 1]):
+        result[column], result[f"chance_{number + 1}"] = "", np.nan
+        result.loc[asked, column] = classes[found.alternatives[chosen, number]]
+        result.loc[asked, f"chance_{number + 1}"] = found.chance[chosen, number].round(4)
+    return result
