@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,27 @@ def display(total: int) -> Iterator[Display]:
     live = console.is_terminal and not console.is_jupyter
     with Progress(*COLUMNS, console=console, disable=not live) as bars:
         yield Display(bars, total)
+
+
+@contextmanager
+def counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields what takes (done, of): a bar on a terminal, elsewhere a line now and then, both with an estimate."""
+    started = said = time.monotonic()
+    console = Console(stderr=True)
+    live = console.is_terminal and not console.is_jupyter
+    with Progress(*COLUMNS, console=console, disable=not live) as bars:
+        task = bars.add_task(what, total=None, note="")
+
+        def show(done: int, of: int) -> None:
+            nonlocal said
+            now = time.monotonic()
+            left = f"{duration((now - started) * (of - done) / max(done, 1))} left"
+            bars.update(task, total=of, completed=done, note=left)
+            if bars.disable and now - said > SECONDS_BETWEEN_LINES:
+                said = now
+                print(f"{what}: {done:,} of {of:,}, {left}", file=sys.stderr, flush=True)
+
+        yield show
 
 
 class Display:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elrkit.catalogue import importer
-from elrkit.catalogue.feed_files import feed_files
 from elrkit.catalogue.features import Backbone, features
+from elrkit.catalogue.feed_files import feed_files
 from elrkit.catalogue.feeds import READERS
 from elrkit.catalogue.head import Found, Model, check
 from elrkit.catalogue.images import read_file
@@ -24,7 +24,12 @@ from elrkit.data import Dataset, as_rgb, own_path
 Progress = Callable[[int, int], None]
 
 
-def photo_rows(dataset: Dataset, images: Path | None, eye: Backbone, store: Path, on_progress: Progress) -> NDArray:
+def _silent(done: int, of: int) -> None: ...
+
+
+def photo_rows(
+    dataset: Dataset, images: Path | None, eye: Backbone, store: Path, on_progress: Progress = _silent
+) -> NDArray:
     """`features` of a dataset's photos, training images first, then test images, (n, width) float32.
 
     images  the folder that was given to the import: the photos are taken as the shop has them. Without it, and for a
@@ -76,11 +81,16 @@ def given_rows(path: Path, dataset: Dataset) -> NDArray[np.float32]:
     return rows.astype(np.float32)
 
 
+def labels_of(dataset: Dataset) -> NDArray[np.int64]:
+    """The labels of all products, training images first."""
+    return np.concatenate([dataset.train_labels.numpy(), dataset.test_labels.numpy()])
+
+
 def ranked(found: Found, dataset: Dataset) -> pd.DataFrame:
     """All products, the most suspicious first: the columns of `rank` with the chance that the label is wrong as
     confidence, title where there are any, and the three most probable other categories (suggested_label, alternative_2
     and alternative_3, with chance_1 to chance_3). The index is a product's place, training images first."""
-    labels = np.concatenate([dataset.train_labels.numpy(), dataset.test_labels.numpy()])
+    labels = labels_of(dataset)
     ids = [*dataset.train_ids, *dataset.test_ids] if dataset.train_ids else None
     table = rank(found.probabilities, labels, ids, dataset.class_names, scores=found.suspicion)
     table["confidence"] = found.confidence[table.index]
@@ -100,7 +110,7 @@ def ranked(found: Found, dataset: Dataset) -> pd.DataFrame:
 
 def typical(found: Found, dataset: Dataset, each: int = 3) -> dict[str, list[str]]:
     """Per category the ids of products that are surely of it: the least suspicious ones, one of equal photos."""
-    labels = np.concatenate([dataset.train_labels.numpy(), dataset.test_labels.numpy()])
+    labels = labels_of(dataset)
     ids = [*(dataset.train_ids or map(str, range(len(dataset.train_labels)))), *(dataset.test_ids or ())]
     if len(ids) < len(labels):
         labels = labels[: len(ids)]
@@ -116,7 +126,7 @@ def check_feed(
     store: Path,
     rules: importer.FeedRules,
     let_through: float,
-    on_progress: Progress = lambda done, of: None,
+    on_progress: Progress = _silent,
 ) -> pd.DataFrame:
     """`check` of a feed's products, a row each in the feed's order: id, title, label, verdict (fits, look, unlike, or
     unread where product or photo cannot be used), suspicion in [0, 1], why, and suggested_label, alternative_2 and

@@ -16,9 +16,11 @@ from elrkit.catalogue.rules import FeedRules
 from elrkit.config import BUILT_IN_TRAIN_SIZES, ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig
 
 if TYPE_CHECKING:
+    from elrkit.catalogue.review import Written
     from elrkit.data import Dataset
 
 Positional = tyro.conf.Positional
+DEFAULT_FEATURES = "efficientnet-lite0"
 
 
 def audit(
@@ -29,23 +31,28 @@ def audit(
     probabilities: Path | None = None,
     decisions: tuple[Path, ...] = (),
     images: Path | None = None,
+    features: str = DEFAULT_FEATURES,
 ) -> int:
     """Write the list of labels to look at: labels.csv, and review.html to go through with the keyboard.
 
-    Given a dataset (an .npz of import-feed, a folder of class folders), trains ELR with a small net on it first. Its
-    test images are listed with the others, by what the network, which has not seen them, makes of them.
+    Given a dataset (an .npz of import-feed, a folder of class folders), a pretrained network looks at its photos, and
+    ELR is trained on what it sees: minutes for 10,000 products, what was seen is kept. The list then tells how many
+    labels are probably wrong, and `model.safetensors` in the folder is what `check` judges new products by.
 
     Args:
         run_or_feed: id of a finished run on this machine, or a dataset file or folder
         out: folder to write
         top: products in the page, the most suspicious first
-        epochs: of the training, when a dataset is given
+        epochs: of the small net, with --features none
         probabilities: out-of-fold class probabilities of any model: an .npy (n, C) of the dataset's training images, or
             an .npz with arrays train and test. With a dataset nothing is trained; with a run both are put together
         decisions: CSV files saved by the page, in the order of the reviews. Products that were confirmed or kept, and
             are filed as was decided, are not listed again
         images: the folder that was given to import-feed: the page then shows the products' pictures as the shop has
-            them, not as small as the network sees them
+            them, and so does the pretrained network
+        features: the pretrained network: efficientnet-lite0; a name of torchvision.models and a file of its weights,
+            such as resnet50:resnet50.pth; an .npy of your own, a row for each training and then each test image; or
+            none, to train a small net on the dataset's pictures instead
     """
     from elrkit import data, records, runner
     from elrkit.catalogue import review
@@ -60,12 +67,14 @@ def audit(
         dataset = data.load(config.dataset)
     else:
         dataset = _dataset_to_audit(run_or_feed)
-        config = None if given else _audit_config(run_or_feed, dataset, epochs)
+        config = None if given or features != "none" else _audit_config(run_or_feed, dataset, epochs)
     review.check_listable(dataset, top)  # now, and not after minutes of training
     if out.exists() and not out.is_dir():
         raise ConfigError(f"out={out}: a file; allowed is a folder, there or not")
     originals = _originals(dataset, images)
-    if config is None:
+    if not is_run and given is None and features != "none":
+        written = _audit_by_features(dataset, images, features, out, top, decided, originals)
+    elif config is None:
         written = review.audit_probabilities(given[0], dataset, out, top, given[1], decided, originals)
     else:
         if not is_run:
@@ -91,6 +100,96 @@ def audit(
     shown = f", which has the first {top} of them" if len(written.listed) > top else ""
     applied = "import-feed --decisions applies" if dataset.name.endswith(".npz") else "its decisions.csv lists"
     print(f"open {written.page} in a browser{shown}; {applied} what you decide there")
+    return 0
+
+
+def _audit_by_features(
+    dataset: "Dataset",
+    images: Path | None,
+    features: str,
+    out: Path,
+    top: int,
+    decided: list,
+    originals: Callable | None,
+) -> "Written":
+    from elrkit import progress, records
+    from elrkit.catalogue import audit, head, review
+    from elrkit.catalogue.features import backbone
+
+    if features.endswith(".npy"):
+        rows, name = audit.given_rows(Path(features), dataset), features
+    else:
+        eye = backbone(features)
+        with progress.counted("photos") as on_progress:
+            rows = audit.photo_rows(dataset, images, eye, records.state_root() / "features", on_progress)
+        name = eye.name
+    labels = audit.labels_of(dataset)
+    with progress.counted("epochs") as on_progress:
+        found = head.audit(rows, labels, dataset.class_names, name, on_progress=on_progress)
+    n = len(labels)
+    low, high = (round(n * share) for share in (found.wrong.low, found.wrong.high))
+    print(f"about {round(n * found.wrong.mean):,} of {n:,} labels are probably wrong ({low:,} to {high:,})")
+    written = review.write_table(
+        audit.ranked(found, dataset), high, dataset, out, top, decided, originals, audit.typical(found, dataset)
+    )
+    head.save_model(found.model, out / "model.safetensors")
+    return written
+
+
+def check(
+    model: Positional[Path],
+    feeds: Positional[tuple[Path, ...]],
+    images: Path = Path(),
+    out: Path = Path("checked.csv"),
+    let_through: float = 0.95,
+    features: str = DEFAULT_FEATURES,
+    rules: FeedRules = FeedRules(),  # noqa: B008  (frozen)
+) -> int:
+    """Check a feed's new products against what an audit has learnt: fits, look, or unlike anything known.
+
+    Args:
+        model: model.safetensors of an audit
+        feeds: XML and CSV files, or folders of them
+        images: folder below which the feed's image paths lie
+        out: the CSV to write: a row for each product, with three categories that fit better where it should be looked at
+        let_through: share of the rightly filed products that pass
+        features: the pretrained network that the audit was made with
+        rules: how to read the feed
+    """
+    from elrkit import progress, records
+    from elrkit.catalogue import audit, decisions, head
+    from elrkit.catalogue.features import backbone
+
+    known = head.load_model(model)
+    passing = head.passing(known, let_through)
+    with progress.counted("photos") as on_progress:
+        table = audit.check_feed(
+            feeds, known, images, backbone(features), records.state_root() / "features", rules, let_through, on_progress
+        )
+    decisions.write_csv(table, out)
+    counts = table["verdict"].value_counts()
+    print(", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in ("fits", "look", "unlike", "unread")))
+    print(
+        f"of rightly filed products {100 * let_through:g} % pass; of wrongly filed ones like the audit's, "
+        f"{100 * passing.caught:.0f} % are caught; {out}"
+    )
+    return 0
+
+
+def corrections(
+    dataset: Positional[str], decisions: Positional[tuple[Path, ...]], out: Path = Path("corrections")
+) -> int:
+    """Make what goes back to the shop of one or several reviewers' decisions: id, old category, new category.
+
+    Args:
+        dataset: the .npz, or the folder of class folders, that was audited, or a newer import of it
+        decisions: CSV files saved by the page
+        out: folder to write: corrections.csv, and what reviewers disagree on, to be asked again
+    """
+    from elrkit import data
+    from elrkit.catalogue.corrections import corrections as made
+
+    print(made(data.load(dataset), decisions, out).told())
     return 0
 
 
@@ -286,4 +385,10 @@ def make_feed(
     return 0
 
 
-COMMANDS = {"import-feed": import_feed, "audit": audit, "make-feed": make_feed}
+COMMANDS = {
+    "import-feed": import_feed,
+    "audit": audit,
+    "corrections": corrections,
+    "check": check,
+    "make-feed": make_feed,
+}

@@ -102,6 +102,10 @@ def _without_last_layer(network: nn.Module, weights: dict[str, torch.Tensor], fi
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def features(
     keys: Sequence[str],
     read: Read,
@@ -118,7 +122,7 @@ def features(
 
     Photos are decoded beside the computing, which is in bfloat16 where the processor has it.
     """
-    store = folder / eye.name
+    store = folder / f"{eye.name}-{eye.side}"
     known = _kept(store)
     todo = sorted({key: place for place, key in reversed(list(enumerate(keys))) if key not in known}.values())
     fresh: dict[str, NDArray[np.float16]] = {}
@@ -142,10 +146,10 @@ def _computed(
     todo: Sequence[int], read: Read, eye: Backbone
 ) -> Iterator[tuple[Sequence[int], dict[int, NDArray[np.float16]]]]:
     """(places, the rows of those that could be read), a batch at a time, two batches being decoded meanwhile."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = eye.network.to(device)
-    mean, std = (torch.tensor(each, device=device).view(1, 3, 1, 1) for each in (eye.mean, eye.std))
-    half = not rounds("bfloat16", device)
+    on = device()
+    network = eye.network.to(on)
+    mean, std = (torch.tensor(each, device=on).view(1, 3, 1, 1) for each in (eye.mean, eye.std))
+    half = not rounds("bfloat16", on)
     batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
 
     def decoded(places: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
@@ -159,8 +163,8 @@ def _computed(
                 waiting.append(pool.submit(decoded, batches[number + 2]))
             rows = []
             if pictures:
-                pixels = torch.from_numpy(np.stack(list(pictures.values()))).to(device).permute(0, 3, 1, 2)
-                with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+                pixels = torch.from_numpy(np.stack(list(pictures.values()))).to(on).permute(0, 3, 1, 2)
+                with torch.inference_mode(), torch.autocast(on.type, torch.bfloat16, enabled=half):
                     rows = network((pixels.float() - mean) / std).half().cpu().numpy()
             yield places, dict(zip(pictures, rows, strict=True))
 

@@ -1,0 +1,180 @@
+"""How well the list by a pretrained network's features finds wrong labels, beside cleanlab and neighbours on the same
+features: a study a dataset, kind of errors and seed, one JSON file each in `results/audit`.
+
+    python -m elrkit feature-study                                   labels by people on CIFAR-10, three levels
+    python -m elrkit feature-study shop.npz --images photos          errors made in a shop's own labels
+
+Nothing in them chose a parameter of `elrkit.catalogue.head`.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.neighbors import NearestNeighbors
+
+from elrkit import data, precision, records
+from elrkit.catalogue import audit, features, head, scores
+from elrkit.report import effects, list_study, plans
+
+SCHEMA = 1
+LOOKS = list_study.LOOKS
+FINDERS = {"head": "ELR on features", "cleanlab": "cleanlab on features", "neighbours": "15 neighbours"}
+SIDE = {"cifar10": 128}  # pixels to which a dataset's small pictures are enlarged; others: the backbone's own
+IMAGES = 5_000  # of CIFAR-10 in a study
+BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # of confidence
+SIBLINGS = 3  # made errors between siblings go to one of so many categories that look alike
+
+
+class Study(NamedTuple):
+    """A dataset's labels: as people gave them (a level of CIFAR-10N), or with a share `rate` made wrong."""
+
+    dataset: str
+    errors: str  # a level of people's labels, uniform or siblings
+    seed: int
+    rate: float | None = None
+
+    @property
+    def name(self) -> str:
+        rate = "" if self.rate is None else f"-{100 * self.rate:g}"
+        return f"features-{Path(self.dataset).stem}-{self.errors}{rate}-seed{self.seed}"
+
+
+PEOPLE = [Study("cifar10", level, seed) for seed in plans.SEEDS for level in plans.LEVELS]
+
+
+def made_wrong(rows: NDArray, labels: NDArray, kind: str, rate: float, seed: int) -> NDArray:
+    """Labels (n,) of which a share is moved: uniform, to any other category; siblings, to one of the three whose
+    products look most alike by rows (n, d)."""
+    draw = np.random.default_rng([seed, 7])
+    count = int(labels.max()) + 1
+    moved, result = draw.permutation(len(labels))[: round(rate * len(labels))], labels.copy()
+    if kind == "uniform":
+        result[moved] = (labels[moved] + draw.integers(1, count, len(moved))) % count
+        return result
+    scaled = (rows - rows.mean(0)) / np.maximum(rows.std(0), 1e-6)
+    centres = np.stack([scaled[labels == k].mean(0) for k in range(count)])
+    apart = ((centres[:, None] - centres[None]) ** 2).sum(-1)
+    np.fill_diagonal(apart, np.inf)
+    near = apart.argsort(1)[:, :SIBLINGS]
+    result[moved] = near[labels[moved], draw.integers(near.shape[1], size=len(moved))]
+    return result
+
+
+def problem(study: Study, images: Path | None, store: Path) -> tuple[NDArray, NDArray, NDArray, tuple[str, ...]]:
+    """(features, given labels, true labels, class names) of a study."""
+    eye = features.backbone()
+    eye = eye._replace(side=SIDE.get(study.dataset, eye.side))
+    if study.rate is None:
+        chosen = list_study.problem(list_study.Study(study.errors, study.seed, study.dataset, IMAGES))
+        chosen = replace(chosen, test_images=chosen.test_images[:0], test_labels=chosen.test_labels[:0])
+        rows = audit.photo_rows(chosen, None, eye, store)
+        return rows, chosen.train_labels.numpy(), chosen.train_truth.numpy(), chosen.class_names
+    shop = data.load(study.dataset)
+    rows = audit.photo_rows(shop, images, eye, store)
+    truth = np.concatenate([shop.train_labels.numpy(), shop.test_labels.numpy()])
+    return rows, made_wrong(rows, truth, study.errors, study.rate, study.seed), truth, shop.class_names
+
+
+def run(study: Study, rows: NDArray, labels: NDArray, truth: NDArray, classes: tuple[str, ...]) -> dict[str, Any]:
+    """The record of a study: how each finder orders the labels, what the head says of their number and its confidence,
+    and what its check lets through and catches."""
+    wrong = labels != truth
+    kept: dict[str, Any] = {}
+
+    def by_head() -> NDArray:
+        kept["found"] = head.audit(rows, labels, classes, seed=study.seed)
+        return kept["found"].suspicion
+
+    def by_cleanlab() -> NDArray:
+        scaled = (rows - rows.mean(0)) / np.maximum(rows.std(0), 1e-6)
+        folds = StratifiedKFold(5, shuffle=True, random_state=study.seed)
+        regression = LogisticRegression(C=0.003, max_iter=300)
+        guess = cross_val_predict(regression, scaled, labels, cv=folds, method="predict_proba")
+        return scores.cleanlab_baseline(guess, labels)[0]
+
+    def by_neighbours() -> NDArray:
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        near = NearestNeighbors(n_neighbors=16).fit(unit).kneighbors(unit, return_distance=False)[:, 1:]
+        return (labels[near] != labels[:, None]).mean(1)
+
+    finders = []
+    for name, find in (("head", by_head), ("cleanlab", by_cleanlab), ("neighbours", by_neighbours)):
+        started = time.perf_counter()
+        order = find()
+        seconds = round(time.perf_counter() - started, 1)
+        hits = [scores.precision_at(wrong, order, share) * max(1, round(share * len(wrong))) for share in LOOKS[1:]]
+        found = [0.0, *(round(float(each / wrong.sum()), 4) for each in hits)]
+        measured = {key: round(value, 4) for key, value in scores.measure(wrong, order).items()}
+        finders.append({"finder": name, "seconds": seconds, "found": found, **measured})
+    judged: head.Found = kept["found"]
+    bins = np.digitize(judged.confidence, BINS[1:-1])
+    passing = head.passing(judged.model)
+    return {
+        "schema": SCHEMA, "study": study._asdict(), "images": len(labels), "wrong": int(wrong.sum()),
+        "estimated": [round(each, 4) for each in judged.wrong], "finders": finders,
+        "confidence": [
+            {"said": round(float(judged.confidence[bins == k].mean()), 4),
+             "wrong": round(float(wrong[bins == k].mean()), 4), "labels": int((bins == k).sum())}
+            for k in range(len(BINS) - 1) if (bins == k).any()
+        ],
+        "check": {"let_through": 0.95, "catches": round(passing.caught, 4)},
+        "training": {**head.TRAINING, **head.ELR, "rounds": head.ROUNDS},
+        "versions": precision.versions() | {"cleanlab": version("cleanlab")},
+        "device": precision.describe_device(features.device()),
+    }  # fmt: skip
+
+
+def path_of(study: Study) -> Path:
+    return records.beside("audit", f"{study.name}.json")
+
+
+def make(study: Study, images: Path | None = None) -> Path:
+    """Make a study and write its record into one's own store; returns its path."""
+    record = run(study, *problem(study, images, records.state_root() / "features"))
+    path = records.results_root().parent / "audit" / f"{study.name}.json"
+    records.write_text(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def all_records() -> list[dict[str, Any]]:
+    """The studies that are there, those of the evidence's folder and one's own."""
+    folders = {path_of(study).parent for study in PEOPLE} | {records.evidence_root().parent / "audit"}
+    found = sorted({path.name: path for folder in folders for path in folder.glob("features-*.json")}.values())
+    return [json.loads(path.read_text("utf-8")) for path in found]
+
+
+def rows(found: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """A row a study and finder: dataset, errors, rate, seed, images, wrong, and what was measured of the finder."""
+    return pd.DataFrame(
+        [{**each["study"], "images": each["images"], "wrong": each["wrong"], **finder, "estimated": each["estimated"]}
+         for each in found for finder in each["finders"]]
+    )  # fmt: skip
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Per kind of errors and finder: average precision, precision of the first tenth, looks for half of looks in any
+    order, all in percent, and seconds; means over seeds with 95 % intervals."""
+    lines = []
+    for (dataset, errors, rate, finder), part in table.groupby(
+        ["dataset", "errors", "rate", "finder"], dropna=False, sort=False
+    ):
+        kind = errors if rate != rate else f"{errors}, made"
+        wrong = f"{100 * (part['wrong'] / part['images']).mean():.0f}"
+        said = {"labels": Path(dataset).stem, "errors": kind, "wrong, %": wrong, "finder": FINDERS[finder]}
+        for name, value in {
+            "average precision": part["average_precision"], "of the first tenth": part["precision_at_10"],
+            "looks for half": part["effort_half"] / part["effort_half_random"],
+        }.items():  # fmt: skip
+            said[name] = effects.text(effects.interval(100 * value))
+        lines.append(said | {"seconds": f"{part['seconds'].mean():.0f}"})
+    return pd.DataFrame(lines)
