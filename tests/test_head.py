@@ -1,4 +1,4 @@
-"""The dense layer over features: what it finds of wrong labels whose truth is known, and what its check lets through."""
+"""The layer over features: what it finds of wrong labels whose truth is known, and what its check lets through."""
 
 import numpy as np
 import pytest

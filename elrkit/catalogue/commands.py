@@ -151,9 +151,9 @@ def check(
         model: model.safetensors of an audit
         feeds: XML and CSV files, or folders of them
         images: folder below which the feed's image paths lie
-        out: the CSV to write: a row for each product, with three categories that fit better where it should be looked at
+        out: the CSV to write: a row for each product, with three categories that fit better where there is doubt
         let_through: share of the rightly filed products that pass
-        features: the pretrained network that the audit was made with
+        features: the network of the audit
         rules: how to read the feed
     """
     from elrkit import progress, records

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from elrkit.catalogue.images import MEMORY_WALL
 from elrkit.config import ConfigError
 from elrkit.precision import rounds
 
@@ -155,7 +156,7 @@ def _computed(
     def decoded(places: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
         return {place: pixels for place in places if (pixels := read(place)) is not None}
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(1) as pool:
         waiting = [pool.submit(decoded, places) for places in batches[:2]]
         for number, places in enumerate(batches):
             pictures = waiting.pop(0).result()
@@ -164,7 +165,7 @@ def _computed(
             rows = []
             if pictures:
                 pixels = torch.from_numpy(np.stack(list(pictures.values()))).to(on).permute(0, 3, 1, 2)
-                with torch.inference_mode(), torch.autocast(on.type, torch.bfloat16, enabled=half):
+                with MEMORY_WALL, torch.inference_mode(), torch.autocast(on.type, torch.bfloat16, enabled=half):
                     rows = network((pixels.float() - mean) / std).half().cpu().numpy()
             yield places, dict(zip(pictures, rows, strict=True))
 
@@ -174,7 +175,7 @@ def _kept(store: Path) -> dict[str, NDArray[np.float16]]:
     known: dict[str, NDArray[np.float16]] = {}
     for file in sorted(store.glob("*.npz")):
         try:
-            with np.load(file, allow_pickle=False) as part:
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as part:
                 known.update(zip(part["keys"].tolist(), part["rows"], strict=True))
         except Exception:  # numpy raises many kinds
             file.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ import os
 import re
 import resource
 import stat
+import threading
 import unicodedata
 import warnings
 from collections.abc import Iterator
@@ -118,6 +119,9 @@ def read_thumbnail(data: bytes, rules: FeedRules = FeedRules()) -> Thumbnail:  #
     return Thumbnail(pixels, bits, tuple(notes))
 
 
+MEMORY_WALL = threading.Lock()  # the limit is the process's: whatever else allocates much meanwhile has to hold it
+
+
 @contextlib.contextmanager
 def _frame_of_the_size_told(image: Image.Image) -> Iterator[None]:
     """Decode a frame in the memory that one of the header's size needs, so that a larger one fails.
@@ -129,14 +133,15 @@ def _frame_of_the_size_told(image: Image.Image) -> Iterator[None]:
     if image.format not in ("AVIF", "HEIF", "TIFF") or not memory.exists():
         yield
         return
-    told, before = image.size, resource.getrlimit(resource.RLIMIT_AS)
-    taken = int(memory.read_text().split()[0]) * resource.getpagesize()
-    most = taken + 24 * image.width * image.height + (32 << 20)  # bytes; half of it is enough
-    resource.setrlimit(resource.RLIMIT_AS, (most if before[0] < 0 else min(most, before[0]), before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
+    with MEMORY_WALL:
+        told, before = image.size, resource.getrlimit(resource.RLIMIT_AS)
+        taken = int(memory.read_text().split()[0]) * resource.getpagesize()
+        most = taken + 24 * image.width * image.height + (32 << 20)  # bytes; half of it is enough
+        resource.setrlimit(resource.RLIMIT_AS, (most if before[0] < 0 else min(most, before[0]), before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
     if sorted(image.size) != sorted(told):  # a TIFF may be turned by now
         raise Rejected("unreadable image")
 

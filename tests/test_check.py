@@ -1,0 +1,163 @@
+"""From photos to judged products: a shop of coloured pictures, audited by features and its new products checked."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch import nn
+
+from elrkit import data
+from elrkit.catalogue import audit, head, importer
+from elrkit.catalogue import commands as catalogue
+from elrkit.catalogue import features as f
+from elrkit.config import ConfigError
+
+COLOURS = {"Red > Shirts": (200, 40, 40), "Green > Shirts": (40, 180, 60), "Blue > Shirts": (40, 60, 200)}
+
+
+class Means(nn.Module):
+    """Each channel's mean over a 4 x 4 grid: what a backbone for colours sees."""
+
+    def forward(self, x):
+        return nn.functional.adaptive_avg_pool2d(x, 4).flatten(1)
+
+
+@pytest.fixture(scope="module")
+def eye():
+    return f.Backbone("means", Means(), (127.0,) * 3, (64.0,) * 3, 64)
+
+
+def draw_feed(folder: Path, n: int, seed: int, wrong: float, extra=()) -> dict[str, tuple[str, str]]:
+    """A CSV with photos; returns id -> (filed under, truth)."""
+    draw, names = np.random.default_rng(seed), list(COLOURS)
+    (folder / "photos").mkdir(parents=True)
+    truth, rows = {}, []
+    for number in range(n):
+        name = names[number % 3]
+        pixels = np.clip(np.array(COLOURS[name]) + draw.normal(0, 45, (80, 60, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "photos" / f"{number}.png")
+        filed = names[(number + 1) % 3] if draw.random() < wrong else name
+        truth[f"p{number}"] = filed, name
+        rows.append((f"p{number}", filed, f"photos/{number}.png", f"Shirt {number}"))
+    with (folder / "feed.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "category", "image", "title"), *rows, *extra])
+    return truth
+
+
+RULES = importer.FeedRules(
+    columns={"id": "id", "label": "category", "image": "image", "title": "title"}, min_images=5, size=16
+)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory, eye):
+    folder = tmp_path_factory.mktemp("shop")
+    truth = draw_feed(folder, 240, 0, wrong=0.15)
+    importer.import_feed([folder / "feed.csv"], folder / "shop.npz", images=folder, rules=RULES, workers=1)
+    dataset = data.load(str(folder / "shop.npz"))
+    rows = audit.photo_rows(dataset, folder, eye, folder / "store")
+    found = head.audit(rows, audit.labels_of(dataset), dataset.class_names, eye.name)
+    return folder, truth, dataset, rows, found
+
+
+def test_misfiled_products_head_the_list_with_their_true_category(shop):
+    _, truth, dataset, _, found = shop
+    table = audit.ranked(found, dataset)
+    wrong = {id_ for id_, (filed, real) in truth.items() if filed != real}
+    assert set(table["id"][: len(wrong)]) == wrong
+    assert all(truth[row.id][1] == row.suggested_label for row in table[: len(wrong)].itertuples())
+    assert (table["confidence"].iloc[: len(wrong)] > 0.8).all()
+    assert len(table) == 240
+    assert set(table.columns) >= {"title", "alternative_2", "chance_1", "chance_2"}
+    assert abs(len(wrong) - 240 * found.wrong.mean) < 15
+    for name, ids in audit.typical(found, dataset).items():
+        assert [truth[id_] for id_ in ids] == [(name, name)] * 3
+
+
+def test_photos_are_read_as_the_shop_has_them_and_small_ones_serve_without(shop, eye, tmp_path):
+    folder, _, dataset, rows, _ = shop
+    place = importer.places(dataset.name, [dataset.train_ids[0]], folder)[0][dataset.train_ids[0]]
+    pixels = importer.picture(place, RULES, 64).astype(np.float32)
+    seen = ((pixels - 127) / 64).reshape(4, 16, 4, 16, 3).mean(axis=(1, 3)).transpose(2, 0, 1).reshape(-1)
+    np.testing.assert_allclose(rows[0], seen, atol=0.02)
+    small = audit.photo_rows(dataset, None, eye, tmp_path)
+    assert small.shape == rows.shape
+    assert not np.allclose(small, rows, atol=0.05)
+
+
+@pytest.fixture(scope="module")
+def checked(shop, eye, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("new")
+    extra = [("q1", "Hats", "photos/0.png", "A hat"), ("q2", "Red > Shirts", "photos/none.png", ""), ("", "", "", "")]
+    truth = draw_feed(folder, 60, 1, wrong=0.3, extra=extra)
+    model = shop[4].model
+    return truth, audit.check_feed([folder / "feed.csv"], model, folder, eye, folder / "store", RULES, 0.95)
+
+
+def test_new_products_are_let_through_or_shown_with_what_fits_better(checked):
+    truth, table = checked
+    by_id = table.set_index("id")
+    for id_, (filed, real) in truth.items():
+        row = by_id.loc[id_]
+        if filed != real:
+            assert row.verdict in ("look", "unlike")
+            assert row.suggested_label == real
+            assert row.chance_1 > 0.5
+    right = [by_id.loc[id_].verdict for id_, (filed, real) in truth.items() if filed == real]
+    assert np.mean([verdict == "fits" for verdict in right]) > 0.8
+
+
+def test_what_cannot_be_judged_says_why(checked):
+    table = checked[1].set_index("id")
+    assert (table.loc["q1"].verdict, table.loc["q1"].why) == ("look", "a category that the model does not know")
+    assert table.loc["q2"].verdict == "unread"
+    assert "missing" in table.loc["q2"].why
+    assert len(table) == 63 - 0
+    assert table.loc[""].verdict == "unread"
+
+
+def test_another_backbone_is_refused(shop, eye):
+    with pytest.raises(ConfigError, match="the model was made with means"):
+        audit.check_feed([shop[0] / "feed.csv"], shop[4].model, shop[0], eye._replace(name="x"), shop[0], RULES, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (None, "no such file"),
+        (b"text", "not an .npy"),
+        (np.zeros((3, 2), np.float32), r"shape \(3, 2\); expected finite numbers, a row for each of the"),
+        (np.zeros(240, np.float32), "expected finite"),
+        (np.full((240, 2), np.nan, np.float32), "expected finite"),
+        (np.zeros((240, 2), np.int64), "int64"),
+    ],
+)
+def test_features_of_ones_own_have_to_fit(array, message, shop, tmp_path):
+    path = tmp_path / "own.npy"
+    if isinstance(array, bytes):
+        path.write_bytes(array)
+    elif array is not None:
+        np.save(path, array)
+    with pytest.raises(ConfigError, match=message):
+        audit.given_rows(path, shop[2])
+
+
+def test_the_commands_go_from_a_feed_to_a_list_and_a_check(shop, tmp_path, monkeypatch, capsys):
+    folder, truth, dataset, rows, _ = shop
+    monkeypatch.chdir(tmp_path)
+    np.save("own.npy", rows)
+    assert catalogue.audit(dataset.name, tmp_path / "audit", top=50, features="own.npy") == 0
+    said = capsys.readouterr().out
+    assert "of 240 labels are probably wrong" in said
+    listed = list(csv.DictReader((tmp_path / "audit" / "labels.csv").open(encoding="utf-8-sig")))
+    assert truth[listed[0]["id"]][0] != truth[listed[0]["id"]][1]
+    assert (tmp_path / "audit" / "review.html").exists()
+    monkeypatch.setattr(f, "backbone", lambda name: f.Backbone("own.npy", Means(), (127.0,) * 3, (64.0,) * 3, 64))
+    out = tmp_path / "checked.csv"
+    model = tmp_path / "audit" / "model.safetensors"
+    assert catalogue.check(model, (folder / "feed.csv",), folder, out, rules=RULES) == 0
+    verdicts = {row["id"]: row["verdict"] for row in csv.DictReader(out.open(encoding="utf-8-sig"))}
+    assert sum(verdicts[id_] == "look" for id_, (filed, real) in truth.items() if filed != real) > 25
+    assert "fits" in capsys.readouterr().out
