@@ -3,13 +3,13 @@
 import csv
 import dataclasses
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from elrkit.catalogue.corrections import corrections
-from elrkit.catalogue.feed_files import feed_files
+from elrkit.catalogue.decisions import SIGNED
+from elrkit.catalogue.feed_files import DECISION_COLUMNS, feed_files
 from elrkit.data import Dataset
 
 NAMES = ("Shop > Hats", "Shop > Shoes", "Shop > Bags")
@@ -18,14 +18,13 @@ HATS, SHOES, BAGS = NAMES
 
 def filed(*labels, **changes):
     """A dataset of products 00, 01, ... under these classes, the last one in the test set."""
-    given = torch.tensor([NAMES.index(each) for each in labels])
-    images = torch.from_numpy(np.zeros((len(given), 8, 8, 3), np.uint8))
-    fields = dict(
+    given, ids = torch.tensor([NAMES.index(each) for each in labels]), [f"{k:02}" for k in range(len(labels))]
+    images = torch.zeros(len(labels), 8, 8, 3, dtype=torch.uint8)
+    return Dataset(
         name="shop", train_images=images[:-1], train_labels=given[:-1], train_truth=given[:-1], class_names=NAMES,
         test_images=images[-1:], test_labels=given[-1:], test_truth=given[-1:], mean=(0.5,) * 3, std=(0.5,) * 3,
-        train_ids=tuple(f"{k:02}" for k in range(len(given) - 1)), test_ids=(f"{len(given) - 1:02}",),
+        train_ids=tuple(ids[:-1]), test_ids=tuple(ids[-1:]), **changes,
     )  # fmt: skip
-    return Dataset(**fields | changes)
 
 
 @pytest.fixture
@@ -37,8 +36,7 @@ def decide(tmp_path):
         for name, rows in files.items():
             paths.append(tmp_path / f"{name}.csv")
             with open(paths[-1], "w", newline="") as file:
-                names = ["id", "decision", "label", "suggested_label", "reviewer", "time"][: len(rows[0])]
-                csv.writer(file).writerows([names, *rows])
+                csv.writer(file).writerows([(DECISION_COLUMNS + SIGNED)[: len(rows[0])], *rows])
         return corrections(dataset, paths, tmp_path / "out")
 
     return run
