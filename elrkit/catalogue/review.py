@@ -286,24 +286,22 @@ def review_page(
     def texts(name: str) -> list[str]:
         return table[name].fillna("").astype(str).tolist() if name in table.columns else [""] * len(table)
 
-    others = {name: texts(name) for name in ("suggested_label", "alternative_2", "alternative_3")}
-    label = texts("label")
-    names = sorted({*map(str, classes), *label, *itertools.chain.from_iterable(others.values())} - {""})
+    label, suggested, *further = map(texts, ("label", "suggested_label", "alternative_2", "alternative_3"))
+    names = sorted({*map(str, classes), *label, *suggested, *({*further[0], *further[1]} - {""})})
     number = {name: k for k, name in enumerate(names)}
-    chances = [
-        [None if math.isnan(each) else round(each, 4) for each in table[name].astype(float)]
-        if (name := f"chance_{k}") in table.columns
-        else [None] * len(table)
-        for k in (1, 2, 3)
-    ]
+    none = [math.nan] * len(table)
+    chances = [[float(each) for each in table.get(f"chance_{k}", none)] for k in (1, 2, 3)]
     rows = zip(
         ids, texts("title"), (number[each] for each in label), confidence.round(4).tolist(), texts("reason"),
-        texts("link"), texts("price"), zip(*others.values(), strict=True), zip(*chances, strict=True), strict=True,
+        texts("link"), texts("price"), zip(suggested, *further, strict=True), zip(*chances, strict=True), strict=True,
     )  # fmt: skip
-    items = [
-        [*first, [[number[each], chance] for each, chance in zip(alternatives, chance, strict=True) if each]]
-        for *first, alternatives, chance in rows
-    ]
+    items = []
+    for *first, others, chance in rows:
+        known = [None if math.isnan(each) else round(each, 4) for each in chance]
+        alternatives = [
+            [number[each], p] for k, (each, p) in enumerate(zip(others, known, strict=True)) if each or not k
+        ]
+        items.append([*first, alternatives])
     data = {"dataset": dataset, "classes": names, "items": items}
     try:
         json.dumps([data, title], ensure_ascii=False).encode()
