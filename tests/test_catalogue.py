@@ -14,8 +14,8 @@ from PIL import Image
 from shops import PAGE, dropped, good, open_shop, product, xml
 
 from elrkit.catalogue import rules
+from elrkit.catalogue.decisions import read_decisions, without_zeros
 from elrkit.catalogue.importer import summary
-from elrkit.catalogue.review import read_decisions, without_zeros
 from elrkit.catalogue.rules import FeedRules
 
 shop = pytest.fixture(open_shop)

@@ -1,6 +1,5 @@
 """The catalogue's commands: what an audit refuses before it trains, what it says, and a review in several rounds."""
 
-import base64
 import csv
 import io
 import json
@@ -198,7 +197,8 @@ def test_the_page_has_the_shop_s_own_pictures(tmp_path, capsys):
     def sizes():
         page = (tmp_path / "list" / "review.html").read_text()
         items = json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.S)[1])["items"]
-        return {Image.open(io.BytesIO(base64.b64decode(item[-1]))).size for item in items}
+        photos = [tmp_path / "list" / "photos" / f"{item[-1]}.webp" for item in items]
+        return {Image.open(io.BytesIO(photo.read_bytes())).size for photo in photos}
 
     assert main(command) == 0
     assert sizes() == {(32, 32)}

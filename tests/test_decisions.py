@@ -5,8 +5,8 @@ import csv
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elrkit.catalogue.decisions import SIGNED, read_decisions
 from elrkit.catalogue.feed_files import DECISION_COLUMNS
-from elrkit.catalogue.review import read_decisions
 from elrkit.catalogue.rules import as_it_was, as_text
 
 
@@ -19,19 +19,28 @@ def test_decisions_come_back_as_text(tmp_path):
             csv.writer(file, **options).writerows([columns, *rows])
         return read_decisions(path)
 
+    def unsigned(found):
+        assert (found[SIGNED] == "").all(axis=None)
+        return found[DECISION_COLUMNS].values.tolist()
+
     found = read(rows)
-    assert found.columns.tolist() == DECISION_COLUMNS
-    assert found.values.tolist() == rows
+    assert found.columns.tolist() == DECISION_COLUMNS + SIGNED
+    assert unsigned(found) == rows
     assert found.index.tolist() == [2, 3]
-    assert read([]).columns.tolist() == DECISION_COLUMNS
+    assert read([]).columns.tolist() == DECISION_COLUMNS + SIGNED
     assert read([]).empty
     # As spreadsheets save it.
     for delimiter in ",;\t":
-        assert read(rows, encoding="utf-8-sig", delimiter=delimiter).values.tolist() == rows
-    assert read([["x", "Keep ", "a", "b"]]).values.tolist() == [["x", "keep", "a", "b"]]
+        assert unsigned(read(rows, encoding="utf-8-sig", delimiter=delimiter)) == rows
+    assert unsigned(read([["x", "Keep ", "a", "b"]])) == [["x", "keep", "a", "b"]]
     more = read([["n", "b", "a", "KEEP", "x"]], ["note", "suggested_label", "label", "decision", "id"])
-    assert more.values.tolist() == [["x", "keep", "a", "b"]]
+    assert unsigned(more) == [["x", "keep", "a", "b"]]
     assert read([["x", "keep", "a", "b", ""], [""] * 5], [*DECISION_COLUMNS, ""]).index.tolist() == [2]
+    # Who decided when, in files that say so.
+    signed = ["x", "keep", "a", "b", "'=Anna", "2026-11-29T10:00:00.000Z"]
+    assert read([signed], DECISION_COLUMNS + SIGNED).values.tolist() == [[*signed[:4], "=Anna", signed[5]]]
+    moved = read([[*signed[:4], "29.11.2026 11:00"]], [*DECISION_COLUMNS, "time"], delimiter=";")
+    assert moved[SIGNED].values.tolist() == [["", "29.11.2026 11:00"]]
 
 
 def test_decisions_in_the_list_itself_lose_the_apostrophes_of_its_cells(tmp_path):

@@ -56,10 +56,11 @@ def audit(
     """
     from elrkit import data, records, runner
     from elrkit.catalogue import review
+    from elrkit.catalogue.decisions import read_decisions
     from elrkit.commands import train_all
 
     given = None if probabilities is None else review.read_probabilities(probabilities)
-    decided = [review.read_decisions(path) for path in decisions]
+    decided = [read_decisions(path) for path in decisions]
     is_run = re.fullmatch("[0-9a-f]{12}", run_or_feed)
     if is_run:
         config = RunConfig(**records.by_id(run_or_feed)["config"])

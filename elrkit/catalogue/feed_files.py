@@ -11,10 +11,14 @@ from elrkit.data import is_hidden
 
 BLOCK = 1 << 16  # characters that are read at once
 
-# What this package writes about a feed, by columns that tell it: dropped products, a list, decisions, the truth.
+# What this package writes about a feed, by columns that tell it: dropped products, a list, the truth, decisions,
+# corrections.
 DROPPED_COLUMNS = ["file", "product", "id", "image", "step", "reason"]
 DECISION_COLUMNS = ["id", "decision", "label", "suggested_label"]
-_OURS = ({"suggested_label", "confidence", "reason"}, {"true_label", "article", "kind"})
+_OURS = (
+    {"suggested_label", "confidence", "reason"}, {"true_label", "article", "kind"}, {*DECISION_COLUMNS},
+    {"id", "old_category", "new_category"},
+)  # fmt: skip
 
 Products = Iterator[tuple[int, dict[str, str] | str]]  # line it begins in, product or why it cannot be made out
 
@@ -53,7 +57,7 @@ def feed_files(feeds: str | Path | Sequence[str | Path], suffixes: Collection[st
 def _is_ours(path: Path) -> bool:
     with path.open("rb") as file:
         columns = file.readline(500).decode("utf-8-sig", "replace").strip().split(",")
-    return columns in (DROPPED_COLUMNS, DECISION_COLUMNS) or any(known <= {*columns} for known in _OURS)
+    return columns == DROPPED_COLUMNS or any(known <= {*columns} for known in _OURS)
 
 
 def suffix(path: Path) -> str:

@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from elrkit.catalogue.decisions import read_decisions, without_zeros
 from elrkit.catalogue.feed_files import FileRefused
 from elrkit.catalogue.feeds import read_feed
 from elrkit.catalogue.groups import title_stem
-from elrkit.catalogue.review import read_decisions, without_zeros
 from elrkit.catalogue.rules import BROKEN_TEXT, MAX_FIELD, FeedRules, Rejected, check_product, printable
 
 log = logging.getLogger(__name__)

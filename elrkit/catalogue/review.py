@@ -1,21 +1,19 @@
-"""The list of labels to look at as a person gets it: labels.csv, a page to go through it, and what was decided there.
+"""The list of labels to look at as a person gets it: labels.csv, and a page to go through it.
 
     >>> written = audit_outcome(outcome, dataset, "audit")                      # doctest: +SKIP
-    >>> decided = read_decisions("decisions.csv")                               # doctest: +SKIP
 
 Ids, names and titles come from strangers: they reach a page as data only, and a spreadsheet as text.
 """
 
 import base64
-import csv
 import hashlib
 import html
-import io
 import itertools
 import json
+import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -25,8 +23,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from elrkit.catalogue.feed_files import DECISION_COLUMNS
-from elrkit.catalogue.rules import as_it_was, as_text
+from elrkit.catalogue.decisions import without_zeros, write_csv
 from elrkit.catalogue.scores import (
     COLUMNS,
     OF_TARGETS,
@@ -44,6 +41,7 @@ from elrkit.catalogue.scores import (
 from elrkit.data import Dataset
 
 Originals = Callable[[Sequence[str]], Mapping[str, NDArray[np.uint8]]]
+Pictures = Callable[[Sequence[str], int], Mapping[str, NDArray[np.uint8]]]  # of ids, and of the longer side in pixels
 
 # The list -------------------------------------------------------------------------------------------------------------
 
@@ -201,36 +199,28 @@ def _write_list(
     out.mkdir(parents=True, exist_ok=True)
     # The table takes its place when all else is there: a failure leaves the earlier list.
     path, partial = out / "labels.csv", out / "labels.csv.part"
-    # Lines end as in RFC 4180, or a carriage return in a title would not be quoted and begin a line of its own.
-    _for_spreadsheets(listed).to_csv(partial, index=False, encoding="utf-8-sig", lineterminator="\r\n")
+    write_csv(listed, partial)
     shown, page = listed.head(top), out / "review.html"
     if shown.empty:
         page.unlink(missing_ok=True)  # of an earlier list
         page = None
     else:
-        rows = shown.index.to_numpy()
-        tested = rows >= len(index)
-        pictures = np.empty((len(rows), *dataset.train_images.shape[1:]), np.uint8)
-        pictures[~tested] = dataset.train_images[index[rows[~tested]]].numpy()
-        pictures[tested] = dataset.test_images[rows[tested] - len(index)].numpy()
-        if pictures.shape[-1] == 1:
-            pictures = np.repeat(pictures, 3, axis=-1)
-        if found := originals(shown["id"].tolist()) if originals else {}:
-            pictures = _in_full(pictures, shown["id"], found)
-        review_page(shown, pictures, page, whole=listed, classes=dataset.class_names)
+        row_of = dict(zip(shown["id"], shown.index, strict=True))
+        larger = originals(shown["id"].tolist()) if originals else {}
+
+        def picture(row: int) -> NDArray[np.uint8]:
+            part, place = (
+                (dataset.train_images, index[row]) if row < len(index) else (dataset.test_images, row - len(index))
+            )
+            return np.broadcast_to(part[place].numpy(), (*part.shape[1:3], 3))
+
+        def pictures(ids: Sequence[str], side: int) -> Mapping[str, NDArray[np.uint8]]:
+            return {id_: larger[id_] if id_ in larger else picture(row_of[id_]) for id_ in ids}
+
+        name = Path(dataset.name).name.removesuffix(".npz")  # the same however the file was named in the command
+        review_page(shown, out, pictures, dataset=name, classes=dataset.class_names)
     partial.replace(path)
     return Written(listed, path, page, int(done.sum()), int((listed.index >= len(index)).sum()), unfit)
-
-
-def _in_full(pictures: NDArray[np.uint8], ids: Sequence[str], found: Mapping[str, NDArray]) -> NDArray[np.uint8]:
-    """The pictures found, and where one is not, the small one scaled to their size."""
-    height, width, _ = next(iter(found.values())).shape
-    return np.stack(
-        [
-            found[id_] if id_ in found else np.asarray(Image.fromarray(picture).resize((width, height)))
-            for id_, picture in zip(ids, pictures, strict=True)
-        ]
-    )
 
 
 def _decided(decisions: Sequence[pd.DataFrame], ids: Sequence[str]) -> tuple[dict[str, str | None], int]:
@@ -247,156 +237,136 @@ def _decided(decisions: Sequence[pd.DataFrame], ids: Sequence[str]) -> tuple[dic
     return decided, unfit
 
 
-def _for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
-    """The table for those who open it in Excel: no stranger's title is a formula there."""
-    texts = [name for name in ("id", "title", "label", "suggested_label", "reason") if name in table.columns]
-    return table.assign(**{name: table[name].astype(str).map(as_text) for name in texts})
-
-
 # The page -------------------------------------------------------------------------------------------------------------
+
+PHOTO, SMALL = 900, 160  # pixels, the longer side of a product's photo and of a typical one's
+TYPICAL = 3  # shown of each category
+IN_MEMORY = 1 << 26  # bytes of the pictures that are asked for at once
+PHOTOS = "photos"  # the folder beside the page
+_PHOTO_NAME = re.compile(r"[0-9a-f]{32}\.(webp|part)")
 
 
 def review_page(
     table: pd.DataFrame,
-    thumbnails: ArrayLike,
     out: str | os.PathLike[str],
-    title: str = "Labels to look at",
-    whole: pd.DataFrame | None = None,
+    pictures: Pictures,
+    *,
+    typical: Mapping[str, Sequence[str]] | None = None,
+    dataset: str,
     classes: Sequence[str] = (),
+    title: str = "Labels to look at",
 ) -> Path:
-    """Write `table` as one HTML file that a person goes through with the keyboard; returns its path.
+    """Write ``review.html`` into the folder `out`, a page of `table` that a person goes through with the keyboard, and
+    its photos beside it in ``photos``; returns the page's path.
 
-    table: the columns of `rank` and, if wanted, ``title`` (a product's name); thumbnails: (n, H, W, 3) uint8, in the
-    table's order. The file needs no other file and makes no request; pictures are inside it as WebP. Decisions stay
-    in the browser's localStorage until they are saved as a CSV file, which the page and
-    `read_decisions` read. Pages of one list share them: `whole`, of which `table` is the head, tells lists
-    apart (default: the table). A wrong label may move to any of the `classes`, and to those of the table.
-    Ids, names and titles come from strangers: they reach the page as data only, never as markup.
+    table: the columns of `rank` and, if wanted, ``title``, ``link`` and ``price`` of a product, ``alternative_2`` and
+    ``alternative_3`` (the next probable classes), and ``chance_1`` to ``chance_3`` of the suggested label and these.
+    pictures: of ids and a longer side in pixels to the pictures (h, w, 3) uint8 that there are, asked for some ids at a
+    time; each is written once, named by its content. typical: class names to the ids of products that show what belongs
+    there. dataset: the name under which the browser keeps the decisions, so that a new list of the same dataset has
+    them, and the beginning of the saved files' names. A wrong label may move to any of the `classes`, and to those of
+    the table.
+
+    The page asks no other host for anything, and names its photos by relative paths: it works from a folder and from a
+    web server. Decisions stay in the browser's localStorage until they are saved as a CSV file, which the page and
+    `read_decisions` read. Ids, names and titles come from strangers: they reach the page as data only, never as markup.
+    Photos of an earlier page in this folder that this one does not show are deleted.
     """
-    pictures = np.asarray(thumbnails)
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
         raise AuditError(f"table: no column {', '.join(missing)}; expected {', '.join(COLUMNS)}")
-    if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8 or 0 in pictures.shape[1:]:
-        raise AuditError(
-            f"thumbnails: {pictures.dtype} of shape {pictures.shape}; expected uint8 of shape (n, H, W, 3)"
-        )
-    if len(table) != len(pictures):
-        raise AuditError(f"{len(pictures)} thumbnails for {len(table)} rows: expected one each, in the table's order")
     if not len(table):
         raise AuditError("table: no rows, so there is nothing to look at")
-    texts = table[["id", "label", "suggested_label", "reason"]].astype(str)
-    no_repeats(texts["id"])
-    titles = table["title"].fillna("").astype(str) if "title" in table.columns else [""] * len(table)
+    ids = table["id"].astype(str).tolist()
+    no_repeats(pd.Series(ids, dtype=str))
     confidence = table["confidence"].to_numpy(dtype=float)
     if not ((confidence >= 0) & (confidence <= 1)).all():
         raise AuditError("table: a confidence outside 0 to 1")
-    columns = (
-        texts["id"],
-        titles,
-        texts["label"],
-        texts["suggested_label"],
-        confidence.round(4).tolist(),
-        texts["reason"],
-    )
-    rows = [list(row) for row in zip(*columns, strict=True)]
-    named = (table if whole is None else whole)[["id", "label", "suggested_label"]].astype(str).to_numpy().tolist()
+
+    def texts(name: str) -> list[str]:
+        return table[name].fillna("").astype(str).tolist() if name in table.columns else [""] * len(table)
+
+    label, suggested, *further = map(texts, ("label", "suggested_label", "alternative_2", "alternative_3"))
+    names = sorted({*map(str, classes), *label, *suggested, *({*further[0], *further[1]} - {""})})
+    number = {name: k for k, name in enumerate(names)}
+    none = [math.nan] * len(table)
+    chances = [[float(each) for each in table.get(f"chance_{k}", none)] for k in (1, 2, 3)]
+    rows = zip(
+        ids, texts("title"), (number[each] for each in label), confidence.round(4).tolist(), texts("reason"),
+        texts("link"), texts("price"), zip(suggested, *further, strict=True), zip(*chances, strict=True), strict=True,
+    )  # fmt: skip
+    items = []
+    for *first, others, chance in rows:
+        known = [None if math.isnan(each) else round(each, 4) for each in chance]
+        alternatives = [
+            [number[each], p] for k, (each, p) in enumerate(zip(others, known, strict=True)) if each or not k
+        ]
+        items.append([*first, alternatives])
+    data = {"dataset": dataset, "classes": names, "items": items}
     try:
-        key = hashlib.sha256(json.dumps(named, ensure_ascii=False).encode()).hexdigest()
+        json.dumps([data, title], ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise AuditError(
             f"table: {error.object[error.start : error.end]!r} is no valid text (a lone surrogate)"
         ) from None
-    data = {
-        "key": f"elrkit-review-{key[:16]}",
-        "classes": sorted({*map(str, classes), *texts["label"], *texts["suggested_label"]}),
-        "items": [[*row, _webp(picture)] for row, picture in zip(rows, pictures, strict=True)],
-    }
+    out = Path(out)
+    folder = out / PHOTOS
+    folder.mkdir(parents=True, exist_ok=True)
+    photo = _write_photos(ids, pictures, PHOTO, folder)
+    for item in items:
+        item.append(photo.get(item[0], ""))
+    chosen = {name: list(map(str, some))[:TYPICAL] for name, some in (typical or {}).items() if name in number}
+    small = _write_photos(sorted({*itertools.chain.from_iterable(chosen.values())}), pictures, SMALL, folder)
+    data["typical"] = {number[name]: [small[id_] for id_ in some if id_ in small] for name, some in chosen.items()}
+    page, partial = out / "review.html", out / "review.html.part"
+    partial.write_text(_filled(title, data), encoding="utf-8", newline="\n")
+    partial.replace(page)
+    used = {*photo.values(), *small.values()}
+    for path in folder.iterdir():
+        if _PHOTO_NAME.fullmatch(path.name) and path.stem not in used:
+            path.unlink()
+    return page
+
+
+def _write_photos(ids: Sequence[str], pictures: Pictures, side: int, folder: Path) -> dict[str, str]:
+    """The names, without ".webp", of the pictures that there are, each written if it is not there yet."""
+    names = {}
+    step = max(1, IN_MEMORY // (3 * side * side))
+    for start in range(0, len(ids), step):
+        asked = list(ids[start : start + step])
+        found = pictures(asked, side)
+        for id_ in asked:
+            if (picture := found.get(id_)) is None:
+                continue
+            if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or 0 in picture.shape:
+                raise AuditError(
+                    f"picture of {id_!r}: {picture.dtype} of shape {picture.shape}; expected uint8 (h, w, 3)"
+                )
+            content = f"{picture.shape}".encode() + np.ascontiguousarray(picture).tobytes()
+            names[id_] = hashlib.sha256(content).hexdigest()[:32]
+            path = folder / f"{names[id_]}.webp"
+            if not path.exists():
+                partial = path.with_suffix(".part")
+                Image.fromarray(np.ascontiguousarray(picture)).save(partial, "WEBP", quality=88, method=2)
+                partial.replace(path)
+    return names
+
+
+def _filled(title: str, data: Mapping) -> str:
+    """The page's text."""
     template = resources.files("elrkit.catalogue").joinpath("review.html").read_text(encoding="utf-8")
     hashes = {
         tag: base64.b64encode(hashlib.sha256(re.search(f"<{tag}>(.*?)</{tag}>", template, re.S)[1].encode()).digest())
         for tag in ("style", "script")
     }
     filled = {
-        # Nothing but this file's own style and script may run or load, whatever a title says.
-        "policy": "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+        # Nothing but this file's own style and script may run, and nothing but its own photos load, whatever a title
+        # says. Of a page from the disk, 'self' is not every browser's word for its folder; from a server, file: is
+        # closed to it anyway.
+        "policy": "default-src 'none'; base-uri 'none'; form-action 'none'; img-src 'self' file: data:; "
         f"style-src 'sha256-{hashes['style'].decode()}'; script-src 'sha256-{hashes['script'].decode()}'",
         "title": html.escape(title),
         # In JSON only a "<" could end the script element that holds it.
         "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     }
-    page = re.sub(r"\{\{(policy|title|data)\}\}", lambda match: filled[match[1]], template)
-    path = Path(out)
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(page, encoding="utf-8", newline="\n")
-    partial.replace(path)
-    return path
-
-
-def _webp(picture: NDArray[np.uint8]) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "WEBP", quality=90, method=2)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-# Decisions ------------------------------------------------------------------------------------------------------------
-
-
-def read_decisions(path: str | Path) -> pd.DataFrame:
-    """What a person decided: the text columns id, decision, label, suggested_label; index: the line of each row.
-
-    decision is in small letters: confirm (the suggestion is right), keep (the label stays), unsure, or what else was
-    typed. The file is what the audit page saves, or what a spreadsheet made of it: columns in any order, parted by
-    commas, semicolons or tabs, and further ones, which are left out: a `labels.csv` with a column of decisions will do.
-    The apostrophes go that kept cells from being formulas.
-
-    Raises:
-        ValueError: it is no such file; names file and line.
-        FileNotFoundError: it does not exist.
-    """
-    try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file; give the decisions that the page saved") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not UTF-8 text; save it as CSV UTF-8") from None
-    head = re.match("[^\r\n]*", text)[0]
-    # Strict: a stray quote is an error, and does not swallow the rows behind it.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)
-    rows: dict[int, list[str]] = {}
-    seen: dict[str, int] = {}
-    line = 1
-    try:
-        names = [name.strip() for name in next(reader, [])]
-        if missing := [name for name in DECISION_COLUMNS if name not in names]:
-            raise ValueError(
-                f"{path}: first line is {head[:80]!r}, without {', '.join(missing)}; "
-                f"expected {','.join(DECISION_COLUMNS)}"
-            )
-        where = [names.index(name) for name in DECISION_COLUMNS]
-        line = reader.line_num + 1
-        for row in reader:
-            if any(row):
-                if len(row) != len(names):
-                    raise ValueError(f"{path}: line {line}: {len(row)} columns; expected the {len(names)} of line 1")
-                id_, decision, label, suggested = (row[column].strip() for column in where)
-                id_, label, suggested = map(as_it_was, (id_, label, suggested))
-                if id_ in seen:
-                    raise ValueError(f"{path}: line {line}: id {id_!r} was decided in line {seen[id_]} already")
-                seen[id_] = line
-                rows[line] = [id_, decision.casefold(), label, suggested]
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise ValueError(f"{path}: line {line}: not valid CSV ({error})") from None
-    return pd.DataFrame.from_dict(rows, orient="index", columns=DECISION_COLUMNS, dtype=str)
-
-
-def without_zeros(ids: Iterable[str]) -> dict[str, str]:
-    """The ids that begin with zeros by what a spreadsheet makes of them ("48" for "00048"), where that is the id of no
-    other product."""
-    ids = set(ids)
-    short: dict[str, list[str]] = {}
-    for id_ in ids:
-        if id_.startswith("0") and id_.isdecimal():
-            short.setdefault(id_.lstrip("0") or "0", []).append(id_)
-    return {text: meant[0] for text, meant in short.items() if len(meant) == 1 and text not in ids}
+    return re.sub(r"\{\{(policy|title|data)\}\}", lambda match: filled[match[1]], template)
