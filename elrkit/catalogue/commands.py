@@ -131,7 +131,7 @@ def _audit_by_features(
     low, high = (round(n * share) for share in (found.wrong.low, found.wrong.high))
     print(f"about {round(n * found.wrong.mean):,} of {n:,} labels are probably wrong ({low:,} to {high:,})")
     written = review.write_table(
-        audit.ranked(found, dataset), high, dataset, out, top, decided, originals, audit.typical(found, dataset)
+        audit.ranked(found, dataset).head(high), dataset, out, top, decided, originals, audit.typical(found, dataset)
     )
     head.save_model(found.model, out / "model.safetensors")
     return written
@@ -243,15 +243,19 @@ def _originals(dataset: "Dataset", images: Path | None) -> Callable | None:
             raise ConfigError(f"images={images}: the images of {dataset.name} are its own files; leave it out")
     elif images is None:
         return None
-    else:
-        importer.originals(path, (), images)  # now, and not after minutes of training
 
-    def find(ids: Sequence[str]) -> Mapping:
-        found = importer.originals(path, ids, images or path)
-        if len(found) < len(ids):
+    where, rules = importer.places(path, [*dataset.train_ids, *(dataset.test_ids or ())], images or path)
+    said = []
+
+    def find(ids: Sequence[str], side: int) -> Mapping:
+        shown = {id_: importer.picture(where[id_], rules, side, grow=False) for id_ in ids if id_ in where}
+        found = {id_: pixels for id_, pixels in shown.items() if pixels is not None}
+        if len(found) < len(ids) and not said:
+            lacking = next(id_ for id_ in ids if id_ not in found)
+            said.append(lacking)
             print(
-                f"warning: {len(found)} of the page's {len(ids)} pictures found in {images or path}, the others as the "
-                "network sees them; give the folder that import-feed was given"
+                f"warning: pictures are missing in {images or path}, such as that of {lacking}, and shown as small as the "
+                "dataset has them; give the folder that import-feed was given"
             )
         return found
 

@@ -16,6 +16,7 @@ Only the addresses of hosts that the caller names are ever fetched.
 import contextlib
 import errno
 import hashlib
+import io
 import itertools
 import json
 import zipfile
@@ -28,13 +29,14 @@ import imagehash
 import numpy as np
 import PIL
 from lxml import etree
+from PIL import Image
 
 from elrkit import records
 from elrkit.catalogue.draw import choose, decode_needed
 from elrkit.catalogue.feed_files import feed_files
 from elrkit.catalogue.feeds import READERS
 from elrkit.catalogue.fetch import Fetcher, download_name, may_be_fetched
-from elrkit.catalogue.images import read_file, read_thumbnail
+from elrkit.catalogue.images import FORMATS, read_file, read_thumbnail
 from elrkit.catalogue.products import decide, read_products
 from elrkit.catalogue.rules import FeedRules, Rejected, printable
 from elrkit.catalogue.written import SHARED_BY, count, dropped_in_words, sha256_of, write_dataset, write_dropped
@@ -273,12 +275,15 @@ def places(dataset: str | Path, ids: Iterable[str], images: str | Path = ".") ->
     return where, rules
 
 
-def picture(place: Place, rules: FeedRules, side: int) -> np.ndarray | None:
-    """A product's picture as the shop has it, nothing cut off, (side, side, 3) uint8; None where it is not there any
-    more, is another one by now, or cannot be read."""
+def picture(place: Place, rules: FeedRules, side: int, grow: bool = True) -> np.ndarray | None:
+    """A product's picture as the shop has it, nothing cut off, (side, side, 3) uint8, or less where it is smaller and
+    is not to `grow`; None where it is not there any more, is another one by now, or cannot be read."""
     with contextlib.suppress(Rejected):
         data, _ = read_file(place.folder, place.name, rules.max_bytes)
         if place.sha256 in (None, hashlib.sha256(data).hexdigest()):
+            if not grow:
+                with contextlib.suppress(OSError), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+                    side = min(side, max(opened.size))
             return read_thumbnail(data, rules.model_copy(update={"size": side, "fit": "pad"})).pixels
     return None
 
@@ -286,9 +291,10 @@ def picture(place: Place, rules: FeedRules, side: int) -> np.ndarray | None:
 def originals(
     dataset: str | Path, ids: Iterable[str], images: str | Path = ".", side: int = 160
 ) -> dict[str, np.ndarray]:
-    """`picture` of each of these products that has one, by id; dataset, images and errors as of `places`."""
+    """`picture` of each of these products that has one, by id, at most `side` pixels wide and high, for people to look
+    at; dataset, images and errors as of `places`."""
     where, rules = places(dataset, ids, images)
-    found = {id_: picture(place, rules, side) for id_, place in where.items()}
+    found = {id_: picture(place, rules, side, grow=False) for id_, place in where.items()}
     return {id_: pixels for id_, pixels in found.items() if pixels is not None}
 
 

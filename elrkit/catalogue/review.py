@@ -40,8 +40,9 @@ from elrkit.catalogue.scores import (
 )  # fmt: skip
 from elrkit.data import Dataset
 
-Originals = Callable[[Sequence[str]], Mapping[str, NDArray[np.uint8]]]
-Pictures = Callable[[Sequence[str], int], Mapping[str, NDArray[np.uint8]]]  # of ids, and of the longer side in pixels
+Pictures = Callable[
+    [Sequence[str], int], Mapping[str, NDArray[np.uint8]]
+]  # of ids, at most so many pixels wide and high
 
 # The list -------------------------------------------------------------------------------------------------------------
 
@@ -67,7 +68,7 @@ def audit_outcome(
     test: ArrayLike | None = None,
     beside: ArrayLike | None = None,
     decisions: Sequence[pd.DataFrame] = (),
-    originals: Originals | None = None,
+    originals: Pictures | None = None,
 ) -> Written:
     """The list of labels to look at of a finished run, as ``labels.csv`` and ``review.html`` in the folder `out`.
 
@@ -101,7 +102,7 @@ def audit_probabilities(
     top: int = 1000,
     test: ArrayLike | None = None,
     decisions: Sequence[pd.DataFrame] = (),
-    originals: Originals | None = None,
+    originals: Pictures | None = None,
 ) -> Written:
     """`audit_outcome` of any model's probabilities: `train` (n, C), out-of-fold, of the dataset's training images, and
     `test` (m, C), if wanted, of its test images; rows in the dataset's order, columns in that of its class names."""
@@ -168,12 +169,11 @@ def _write_list(
     out: str | os.PathLike[str],
     top: int,
     decisions: Sequence[pd.DataFrame],
-    originals: Originals | None,
+    originals: Pictures | None,
 ) -> Written:
     """The list over the training images of `index` and, given their probabilities and ids, the test images; `alike`:
     whether both are probabilities of one kind, whose scores compare; else those of the training images are ELR's
     targets."""
-    check_listable(dataset, top)
     ids = [dataset.train_ids[i] for i in index] if dataset.train_ids else index.tolist()
     titles = [dataset.train_titles[i] for i in index] if dataset.train_titles else [""] * len(index)
     scores = label_scores(probabilities, labels, "odds" if alike else OF_TARGETS)
@@ -190,7 +190,21 @@ def _write_list(
     table = rank(probabilities, labels, ids, dataset.class_names, scores=scores)
     if any(titles):
         table.insert(1, "title", [titles[row] for row in table.index])
-    listed = table[suspect[table.index]]
+    return write_table(table[suspect[table.index]], dataset, out, top, decisions, originals)
+
+
+def write_table(
+    listed: pd.DataFrame,
+    dataset: Dataset,
+    out: str | os.PathLike[str],
+    top: int,
+    decisions: Sequence[pd.DataFrame] = (),
+    originals: Pictures | None = None,
+    typical: Mapping[str, Sequence[str]] | None = None,
+) -> Written:
+    """Write a list of a dataset's products, the columns of `rank` and what `review_page` shows beside them, as
+    ``labels.csv`` and ``review.html``; its arguments are those of `audit_outcome` and `review_page`."""
+    check_listable(dataset, top)
     every = [*(dataset.train_ids or map(str, range(len(dataset.train_images)))), *(dataset.test_ids or ())]
     decided, unfit = _decided(decisions, every)
     done = np.array([decided.get(id_) == label for id_, label in zip(listed["id"], listed["label"], strict=True)], bool)
@@ -201,26 +215,27 @@ def _write_list(
     path, partial = out / "labels.csv", out / "labels.csv.part"
     write_csv(listed, partial)
     shown, page = listed.head(top), out / "review.html"
+    place = {id_: number for number, id_ in enumerate(every)}
+    trained = len(dataset.train_images)
     if shown.empty:
         page.unlink(missing_ok=True)  # of an earlier list
         page = None
     else:
-        row_of = dict(zip(shown["id"], shown.index, strict=True))
-        larger = originals(shown["id"].tolist()) if originals else {}
 
-        def picture(row: int) -> NDArray[np.uint8]:
-            part, place = (
-                (dataset.train_images, index[row]) if row < len(index) else (dataset.test_images, row - len(index))
-            )
-            return np.broadcast_to(part[place].numpy(), (*part.shape[1:3], 3))
+        def small(id_: str) -> NDArray[np.uint8]:
+            number = place[id_]
+            picture = dataset.train_images[number] if number < trained else dataset.test_images[number - trained]
+            return np.broadcast_to(picture.numpy(), (*picture.shape[:2], 3))
 
         def pictures(ids: Sequence[str], side: int) -> Mapping[str, NDArray[np.uint8]]:
-            return {id_: larger[id_] if id_ in larger else picture(row_of[id_]) for id_ in ids}
+            larger = originals(ids, side) if originals else {}
+            return {id_: larger[id_] if id_ in larger else small(id_) for id_ in ids}
 
         name = Path(dataset.name).name.removesuffix(".npz")  # the same however the file was named in the command
-        review_page(shown, out, pictures, dataset=name, classes=dataset.class_names)
+        review_page(shown, out, pictures, typical=typical, dataset=name, classes=dataset.class_names)
     partial.replace(path)
-    return Written(listed, path, page, int(done.sum()), int((listed.index >= len(index)).sum()), unfit)
+    of_test = sum(place[id_] >= trained for id_ in listed["id"])
+    return Written(listed, path, page, int(done.sum()), of_test, unfit)
 
 
 def _decided(decisions: Sequence[pd.DataFrame], ids: Sequence[str]) -> tuple[dict[str, str | None], int]:
