@@ -226,6 +226,8 @@ def test_a_wrong_label_moves_to_an_alternative_or_any_category(open_page, tmp_pa
     kept = saved(page, tmp_path / "d.csv")
     assert kept["decision"].tolist() == ["confirm"] * 5 + ["keep"]
     assert kept["suggested_label"].tolist() == ["dog", "bird", polos, shirts, "cat, wild", "cat, wild"]
+    told = [page.evaluate("name => among('Shop > Men > Hats', [name])", f"{to} > Hats") for to in ("A > B", "A > Men")]
+    assert told == ["Men > Hats", "Shop > Men > Hats"]
     page.evaluate("go(11)")
     assert not page.is_visible("[data-rank='2']")
     press(page, "2")
