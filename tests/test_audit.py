@@ -319,7 +319,7 @@ def test_test_products_are_listed_with_their_titles_and_pictures(tmp_path):
     found, big = doubting(3), np.full((40, 40, 3), 200, np.uint8)
     found[4], asked = found[3], []
     written = review.audit_probabilities(
-        found, three_classes(), tmp_path, test=SURE[:6], originals=lambda ids: asked.extend(ids) or {"3": big}
+        found, three_classes(), tmp_path, test=SURE[:6], originals=lambda ids, side: asked.extend(ids) or {"3": big}
     )
     assert "title" not in written.listed
     assert shades(written.page) == {"3": (40, pytest.approx(200, abs=3)), "4": (8, pytest.approx(4, abs=2))}

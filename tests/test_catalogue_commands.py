@@ -43,7 +43,7 @@ def test_a_signal_ends_an_audit_once_its_run_has_stopped_cleanly(tmp_path, monke
         raise train.Stopped
 
     monkeypatch.setattr(train, "fit", fit)
-    assert main(["audit", write_dataset(tmp_path / "s.npz")]) == 130
+    assert main(["audit", write_dataset(tmp_path / "s.npz"), "--features", "none"]) == 130
     said = capsys.readouterr()
     assert "0 trained, 1 still missing; records in" in said.out
     assert said.err.endswith("stopped; the same command goes on where it was\n")
@@ -64,7 +64,7 @@ def test_audit_checks_the_dataset_before_it_trains(tmp_path, no_training, capsys
 
 
 def test_audit_takes_a_built_in_dataset_and_a_single_epoch(tmp_path, capsys):
-    assert main(["audit", "digits", "--epochs", "1", "--out", str(tmp_path / "list")]) == 0
+    assert main(["audit", "digits", "--features", "none", "--epochs", "1", "--out", str(tmp_path / "list")]) == 0
     assert "labels to look at" in capsys.readouterr().out
     [record] = [json.loads(path.read_text()) for path in records.results_root().rglob("*.json")]
     assert (record["config"]["dataset"], record["config"]["milestones"]) == ("digits", [])
@@ -89,7 +89,8 @@ def test_audit_says_that_its_training_did_not_finish(error, tmp_path, monkeypatc
         raise error
 
     monkeypatch.setattr(train, "fit", ended)
-    assert main(["audit", write_dataset(tmp_path / "s.npz"), "--out", str(tmp_path / "list")]) == 1
+    path = write_dataset(tmp_path / "s.npz")
+    assert main(["audit", path, "--features", "none", "--out", str(tmp_path / "list")]) == 1
     said = capsys.readouterr().err
     assert said.endswith("error: the training did not finish, see above; the same command goes on\n")
     assert ("no space left" if isinstance(error, OSError) else "stopped, its checkpoint is kept") in said
@@ -204,16 +205,13 @@ def test_the_page_has_the_shop_s_own_pictures(tmp_path, capsys):
     assert sizes() == {(32, 32)}
     assert "its pictures are 32 pixels wide; --images FOLDER shows the feed's own" in capsys.readouterr().out
     assert main([*command, "--images", feed]) == 0
-    assert sizes() == {(160, 160)}
+    assert {size[0] for size in sizes()} <= set(range(80, 161))  # as the feed has them
     said = capsys.readouterr().out
     assert "pixels wide" not in said
-    assert "pictures found" not in said
+    assert "pictures are missing" not in said
     (tmp_path / "other").mkdir()
     assert main([*command, "--images", str(tmp_path / "other")]) == 0
-    listed = re.search(
-        r"warning: 0 of the page's (\d+) pictures found in .*/other, the others", capsys.readouterr().out
-    )
-    assert int(listed[1]) > 100
+    assert re.search(r"warning: pictures are missing in .*/other, such as that of \w+", capsys.readouterr().out)
     assert main([*command, "--images", f"{feed}/none"]) == 2
     assert "does not exist; name the one that was given to import-feed" in capsys.readouterr().err
     for name in "ab":

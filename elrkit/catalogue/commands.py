@@ -116,6 +116,7 @@ def _audit_by_features(
     from elrkit import progress, records
     from elrkit.catalogue import audit, head, review
     from elrkit.catalogue.features import backbone
+    from elrkit.catalogue.scores import suspect_list
 
     if features.endswith(".npy"):
         rows, name = audit.given_rows(Path(features), dataset), features
@@ -129,10 +130,13 @@ def _audit_by_features(
         found = head.audit(rows, labels, dataset.class_names, name, on_progress=on_progress)
     n = len(labels)
     low, high = (round(n * share) for share in (found.wrong.low, found.wrong.high))
-    print(f"about {round(n * found.wrong.mean):,} of {n:,} labels are probably wrong ({low:,} to {high:,})")
-    written = review.write_table(
-        audit.ranked(found, dataset).head(high), dataset, out, top, decided, originals, audit.typical(found, dataset)
+    print(
+        f"about {round(n * found.wrong.mean):,} of {n:,} labels are wrong ({low:,} to {high:,}), or more where errors "
+        "are hard to see"
     )
+    table = audit.ranked(found, dataset)
+    listed = table[suspect_list(found.probabilities, labels)[table.index]]
+    written = review.write_table(listed, dataset, out, top, decided, originals, audit.typical(found, dataset))
     head.save_model(found.model, out / "model.safetensors")
     return written
 
@@ -190,7 +194,13 @@ def corrections(
     from elrkit import data
     from elrkit.catalogue.corrections import corrections as made
 
-    print(made(data.load(dataset), decisions, out).told())
+    found = made(data.load(dataset), decisions, out)
+    for line in found.unfit:
+        print(f"warning: {line}")
+    print(f"{found.moved} products to move: {found.table}")
+    print(f"{found.kept} stay, {found.done} are moved already, {found.unsure} unsure")
+    if found.again:
+        print(f"reviewers disagree on {found.disagreed}, to be asked again: {found.again}")
     return 0
 
 
@@ -254,8 +264,8 @@ def _originals(dataset: "Dataset", images: Path | None) -> Callable | None:
             lacking = next(id_ for id_ in ids if id_ not in found)
             said.append(lacking)
             print(
-                f"warning: pictures are missing in {images or path}, such as that of {lacking}, and shown as small as the "
-                "dataset has them; give the folder that import-feed was given"
+                f"warning: pictures are missing in {images or path}, such as that of {lacking}, and are shown as small "
+                "as the dataset has them; give the folder that import-feed was given"
             )
         return found
 

@@ -174,6 +174,7 @@ def _write_list(
     """The list over the training images of `index` and, given their probabilities and ids, the test images; `alike`:
     whether both are probabilities of one kind, whose scores compare; else those of the training images are ELR's
     targets."""
+    check_listable(dataset, top)
     ids = [dataset.train_ids[i] for i in index] if dataset.train_ids else index.tolist()
     titles = [dataset.train_titles[i] for i in index] if dataset.train_titles else [""] * len(index)
     scores = label_scores(probabilities, labels, "odds" if alike else OF_TARGETS)
