@@ -209,10 +209,33 @@ def clean(scale: Scale = "cpu", seeds: tuple[int, ...] = plans.SEEDS, jobs: int 
     return status
 
 
+def feature_study(shop: Path | None = None, images: Path = Path(), rate: float = 0.15) -> int:
+    """Measure the list that a pretrained network's features give, beside cleanlab and neighbours on the same features.
+
+    Args:
+        shop: dataset whose labels count as right, and get errors of two kinds; default: people's labels of CIFAR-10
+        images: folder that the shop's import was given
+        rate: share of the shop's labels that are moved
+    """
+    from elrkit.report import feature_study as study
+
+    wanted = study.PEOPLE
+    if shop is not None:
+        kinds = ("siblings", "uniform")
+        wanted = [study.Study(str(shop), kind, seed, rate) for seed in plans.SEEDS for kind in kinds]
+    for each in wanted:
+        if study.path_of(each).exists():
+            print(f"{each.name}: there", flush=True)
+        else:
+            print(f"{each.name}: {study.make(each, images if shop else None)}", flush=True)
+    return 0
+
+
 COMMANDS = {
     "plan": plan,
     "run": run,
     "audit-study": audit_study,
+    "feature-study": feature_study,
     "shop": shop_command,
     "human-labels": human_labels,
     "clean": clean,

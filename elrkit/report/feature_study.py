@@ -1,12 +1,13 @@
 """How well the list by a pretrained network's features finds wrong labels, beside cleanlab and neighbours on the same
 features: a study a dataset, kind of errors and seed, one JSON file each in `results/audit`.
 
-    python -m elrkit feature-study                                   labels by people on CIFAR-10, three levels
-    python -m elrkit feature-study shop.npz --images photos          errors made in a shop's own labels
+    python -m elrkit feature-study                               labels by people on CIFAR-10, three levels
+    python -m elrkit feature-study --shop shop.npz --images .    errors made in a shop's own labels
 
 Nothing in them chose a parameter of `elrkit.catalogue.head`.
 """
 
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -178,3 +179,24 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             said[name] = effects.text(effects.interval(100 * value))
         lines.append(said | {"seconds": f"{part['seconds'].mean():.0f}"})
     return pd.DataFrame(lines)
+
+
+def calibration(found: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Per kind of errors, means over seeds in percent: how many labels are wrong and how many were estimated; of the
+    labels in each range of confidence, how many are wrong."""
+    lines: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for each in found:
+        study = each["study"]
+        lines.setdefault((Path(study["dataset"]).stem, study["errors"]), []).append(each)
+    table = []
+    for (dataset, errors), part in lines.items():
+        row = {"labels": dataset, "errors": errors,
+               "wrong": f"{100 * np.mean([each['wrong'] / each['images'] for each in part]):.0f}",
+               "estimated": f"{100 * np.mean([each['estimated'][0] for each in part]):.0f}"}  # fmt: skip
+        for low, high in itertools.pairwise(BINS):
+            inside = [b for each in part for b in each["confidence"] if low <= b["said"] < high + (high == 1)]
+            count = sum(b["labels"] for b in inside)
+            share = sum(b["wrong"] * b["labels"] for b in inside) / count if count else None
+            row[f"said {100 * low:.0f} to {100 * high:.0f}"] = "" if share is None else f"{100 * share:.0f}"
+        table.append(row)
+    return pd.DataFrame(table)
