@@ -14,8 +14,8 @@
 # %% [markdown]
 # # Early learning, then memorization
 #
-# Cross-entropy ends with {glue:text}`claims.ipynb::ce_memorized_all:s` % of the wrong labels memorized, ELR with
-# {glue:text}`claims.ipynb::elr_memorized_all:s` %.
+# Cross-entropy ends with {glue:text}`claims.ipynb::ce_memorized:s` % of the wrong labels memorized, ELR with
+# {glue:text}`claims.ipynb::elr_memorized:s` %.
 
 # %%
 # %matplotlib inline
