@@ -35,7 +35,10 @@ def test_made_errors_are_as_many_as_said_and_of_their_kind(kind):
 def record():
     rows, truth, _ = clusters()
     given = study.made_wrong(rows, truth, "uniform", 0.2, seed=1)
-    made = study.run(study.Study("blobs.npz", "uniform", 1, 0.2), rows, given, truth, tuple("abcde"))
+    new, right, _ = clusters(400, seed=3)
+    newly = study.made_wrong(new, right, "uniform", 0.2, seed=4)
+    named = study.Study("blobs.npz", "uniform", 1, 0.2)
+    made = study.run(named, rows, given, truth, tuple("abcde"), (new, newly, right))
     return made, rows, given, truth
 
 
@@ -52,6 +55,10 @@ def test_a_record_holds_what_each_finder_reaches(record):
         assert each["found"][0] == 0
         assert each["found"][-1] == 1
         assert (np.diff(each["found"]) >= 0).all()
+    assert made["check"]["products"] == 400
+    assert made["check"]["passed"] == pytest.approx(0.95, abs=0.05)
+    assert made["check"]["caught"] > 0.9
+    assert made["check"]["suggested"] > 0.9
     assert sum(part["labels"] for part in made["confidence"]) == 600
     assert json.loads(json.dumps(made, allow_nan=False)) == made
 
@@ -65,6 +72,7 @@ def test_tables_are_means_over_seeds(record):
     assert table["average precision"][0].startswith(f"{precision:.1f} (")
     said = study.calibration(twice)
     assert said.loc[0, ["labels", "errors", "wrong"]].tolist() == ["blobs", "uniform", "20"]
+    assert study.checks(twice).loc[0, "errors"] == "uniform"
     top = made["confidence"][-1]
     assert said.loc[0, "said 90 to 100"] == f"{100 * top['wrong']:.0f}"
 

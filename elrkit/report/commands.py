@@ -228,6 +228,8 @@ def feature_study(shop: Path | None = None, images: Path = Path(), rate: float =
             print(f"{each.name}: there", flush=True)
         else:
             print(f"{each.name}: {study.make(each, images if shop else None)}", flush=True)
+    if shop is not None:
+        print(study.make_gallery(shop, images))
     return 0
 
 

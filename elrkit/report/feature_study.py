@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 
 from elrkit import data, precision, records
-from elrkit.catalogue import audit, features, head, scores
+from elrkit.catalogue import audit, features, head, importer, scores
 from elrkit.report import effects, list_study, plans
 
 SCHEMA = 1
@@ -86,9 +87,43 @@ def problem(study: Study, images: Path | None, store: Path) -> tuple[NDArray, ND
     return rows, made_wrong(rows, truth, study.errors, study.rate, study.seed), truth, shop.class_names
 
 
-def run(study: Study, rows: NDArray, labels: NDArray, truth: NDArray, classes: tuple[str, ...]) -> dict[str, Any]:
+def new_products(study: Study, store: Path) -> tuple[NDArray, NDArray, NDArray] | None:
+    """(features, given labels, true labels) of images that a study of people's labels does not have: those of the next
+    seed's. None for a shop, whose products are all in the study."""
+    if study.rate is not None:
+        return None
+    seeds = (study.seed, plans.SEEDS[(plans.SEEDS.index(study.seed) + 1) % len(plans.SEEDS)])
+    here, other = (
+        list_study.problem(list_study.Study(study.errors, seed, study.dataset, IMAGES)).train_images.numpy()
+        for seed in seeds
+    )
+    rows, labels, truth, _ = problem(study._replace(seed=seeds[1]), None, store)
+    seen = {image.tobytes() for image in here}
+    new = np.array([image.tobytes() not in seen for image in other])
+    return rows[new], labels[new], truth[new]
+
+
+def checked(model: head.Model, rows: NDArray, labels: NDArray, truth: NDArray) -> dict[str, Any]:
+    """What the check makes of new products: shares of the rightly filed that pass and of the others that do not, and
+    how often the first category that it suggests for these is the true one."""
+    found, right = head.check(model, rows, labels), labels == truth
+    stopped = found.verdict != "fits"
+    first = found.alternatives[:, 0] == truth
+    return {"products": len(labels), "passed": round(float(1 - stopped[right].mean()), 4),
+            "caught": round(float(stopped[~right].mean()), 4),
+            "suggested": round(float(first[~right & stopped].mean()), 4)}  # fmt: skip
+
+
+def run(
+    study: Study,
+    rows: NDArray,
+    labels: NDArray,
+    truth: NDArray,
+    classes: tuple[str, ...],
+    new: tuple[NDArray, NDArray, NDArray] | None = None,
+) -> dict[str, Any]:
     """The record of a study: how each finder orders the labels, what the head says of their number and its confidence,
-    and what its check lets through and catches."""
+    and what its check lets through and catches, by its own word and of `new` products."""
     wrong = labels != truth
     kept: dict[str, Any] = {}
 
@@ -128,7 +163,8 @@ def run(study: Study, rows: NDArray, labels: NDArray, truth: NDArray, classes: t
              "wrong": round(float(wrong[bins == k].mean()), 4), "labels": int((bins == k).sum())}
             for k in range(len(BINS) - 1) if (bins == k).any()
         ],
-        "check": {"let_through": 0.95, "catches": round(passing.caught, 4)},
+        "check": {"let_through": 0.95, "catches": round(passing.caught, 4),
+                  **(checked(judged.model, *new) if new else {})},
         "training": {**head.TRAINING, **head.ELR, "rounds": head.ROUNDS},
         "versions": precision.versions() | {"cleanlab": version("cleanlab")},
         "device": precision.describe_device(features.device()),
@@ -141,7 +177,8 @@ def path_of(study: Study) -> Path:
 
 def make(study: Study, images: Path | None = None) -> Path:
     """Make a study and write its record into one's own store; returns its path."""
-    record = run(study, *problem(study, images, records.state_root() / "features"))
+    store = records.state_root() / "features"
+    record = run(study, *problem(study, images, store), new_products(study, store))
     path = records.results_root().parent / "audit" / f"{study.name}.json"
     records.write_text(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return path
@@ -200,3 +237,49 @@ def calibration(found: Sequence[dict[str, Any]]) -> pd.DataFrame:
             row[f"said {100 * low:.0f} to {100 * high:.0f}"] = "" if share is None else f"{100 * share:.0f}"
         table.append(row)
     return pd.DataFrame(table)
+
+
+def checks(found: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """What the check does with new products, by level of people's labels: percent, means, 95 % intervals over seeds."""
+    table = pd.DataFrame([{**each["study"], **each["check"]} for each in found if "passed" in each["check"]])
+    names = {"passed": "rightly filed that pass", "catches": "wrongly filed caught, by its own word",
+             "caught": "wrongly filed caught", "suggested": "true category suggested first"}  # fmt: skip
+    lines = [
+        {"errors": errors} | {text: effects.text(effects.interval(100 * part[name])) for name, text in names.items()}
+        for errors, part in table.groupby("errors", sort=False)
+    ]
+    return pd.DataFrame(lines)
+
+
+# The head of a shop's own list --------------------------------------------------------------------------------------
+
+FIRST, TILE = 40, 96  # products of the gallery, and the pixels of each picture in its sheet
+
+
+def make_gallery(shop: Path, images: Path) -> Path:
+    """Write the head of the list of a shop's own labels, as the JSON of a table and one sheet of its pictures."""
+    eye, store, dataset = features.backbone(), records.state_root() / "features", data.load(str(shop))
+    rows = audit.photo_rows(dataset, images, eye, store)
+    found = head.audit(rows, audit.labels_of(dataset), dataset.class_names, eye.name)
+    table = audit.ranked(found, dataset).head(FIRST)
+    shown = importer.originals(shop, table["id"], images, TILE)
+    sheet = Image.new("RGB", (TILE * FIRST, TILE), "white")
+    for place, id_ in enumerate(table["id"]):
+        sheet.paste(Image.fromarray(shown[id_]).resize((TILE, TILE)), (TILE * place, 0))
+    path = records.results_root().parent / "audit" / f"gallery-{shop.stem}.json"
+    columns = ["label", "suggested_label", "confidence"]
+    record = {"schema": SCHEMA, "shop": shop.name, "products": len(rows), "backbone": eye.name,
+              "estimated": found.wrong, "first": table[columns].round(4).to_dict("records"),
+              "versions": precision.versions(), "device": precision.describe_device(features.device())}  # fmt: skip
+    records.write_text(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    sheet.save(path.with_suffix(".webp"), quality=85, method=6)
+    return path
+
+
+def gallery(name: str = "clothing") -> tuple[NDArray[np.uint8], pd.DataFrame]:
+    """(pictures (40, 96, 96, 3), their rows: label, suggested_label, confidence) of a shop's gallery."""
+    path = records.beside("audit", f"gallery-{name}.json")
+    first = pd.DataFrame(json.loads(path.read_text("utf-8"))["first"])
+    with Image.open(path.with_suffix(".webp")) as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    return np.stack(np.split(pixels, len(first), axis=1)), first

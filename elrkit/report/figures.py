@@ -364,6 +364,18 @@ def gallery(images: np.ndarray, label, prediction, truth, row) -> Figure:
     return figure
 
 
+def suspects(images: np.ndarray, filed: Sequence[str], suggested: Sequence[str], columns: int = 8) -> Figure:
+    """The head of a list: pictures (n, H, W, 3) uint8 with the category that each is filed under and the suggested."""
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.3 * columns, 1.62 * rows), layout="constrained")
+    for ax in (axes := figure.subplots(rows, columns, squeeze=False)).flat:
+        ax.axis("off")
+    for ax, image, label, other in zip(axes.flat, images, filed, suggested, strict=False):
+        ax.imshow(image)
+        ax.set_title(f"{label}\n→ {other}", fontsize="x-small", fontweight="normal", pad=2)
+    return figure
+
+
 def contact_sheet(images: np.ndarray, labels: np.ndarray, class_names, rows: int = 6, columns: int = 10) -> Figure:
     """The first `columns` images of each of the `rows` largest classes, one line of pictures per class.
 
