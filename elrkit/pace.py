@@ -1,7 +1,9 @@
 """How fast a training is on this machine: the measurement behind every estimate."""
 
+import time
+from collections.abc import Callable
+
 import torch
-from torch.utils.benchmark import Timer
 
 from elrkit import data
 from elrkit.config import RunConfig
@@ -39,8 +41,19 @@ def measure(config: RunConfig, shape: tuple[int, int, int], threads: int) -> tup
     def evaluate() -> None:
         predict(trainer.model, trainer.train.images, config.precision)
 
-    trained, evaluated = (
-        Timer("work()", globals={"work": work}, num_threads=threads).blocked_autorange(min_run_time=SECONDS).median
-        for work in (train, evaluate)
-    )
-    return n / trained, n / evaluated
+    def per_second(work: Callable[[], None]) -> float:
+        work()  # warm up
+        started, done = time.perf_counter(), 0
+        while done == 0 or time.perf_counter() - started < SECONDS:
+            work()
+            done += n
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return done / (time.perf_counter() - started)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return per_second(train), per_second(evaluate)
+    finally:
+        torch.set_num_threads(before)

@@ -275,10 +275,10 @@ def test_originals_are_the_shop_s_own_pictures_in_full(shop):
     assert set(found) == {wanted[0], wanted[4]}
     for id_, number in ((wanted[0], 0), (wanted[4], 8)):
         pixels = found[id_]
-        assert pixels.shape == (120, 120, 3)
-        assert (pixels[:15] == 255).all()  # 90 x 60 becomes 120 x 80, padded: nothing is cut off
-        shown = np.asarray(picture(number, (90, 60)).resize((120, 80), Image.Resampling.BILINEAR)).astype(int)
-        assert np.abs(pixels[20:100] - shown).mean() < 10
+        assert pixels.shape == (90, 90, 3)  # no larger than it is
+        assert (pixels[:10] == 255).all()  # 90 x 60, padded: nothing is cut off
+        assert np.abs(pixels[15:75] - np.asarray(picture(number, (90, 60))).astype(int)).mean() < 10
+    assert originals(shop.out, wanted[:1], shop.folder, side=60)[wanted[0]].shape == (60, 60, 3)
     with pytest.raises(FileNotFoundError, match=r"images folder .* does not exist"):
         originals(shop.out, wanted, shop.folder / "none")
     path = shop.folder / "out.manifest.json"

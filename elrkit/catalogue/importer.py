@@ -245,9 +245,9 @@ def places(dataset: str | Path, ids: Iterable[str], images: str | Path = ".") ->
         ValueError: the dataset does not say which images it was made of.
         FileNotFoundError: there is no such folder of images.
     """
-    path, root = Path(dataset), Path(images)
+    path, root, wanted = Path(dataset), Path(images), set(ids)
     if path.is_dir():
-        return {id_: Place(path.resolve(), id_, None) for id_ in ids}, FeedRules()
+        return {id_: Place(path.resolve(), id_, None) for id_ in wanted}, FeedRules()
     if not root.is_dir():
         raise FileNotFoundError(f"images folder {root} does not exist; name the one that was given to import-feed")
     try:
@@ -258,7 +258,7 @@ def places(dataset: str | Path, ids: Iterable[str], images: str | Path = ".") ->
             rows = [arrays[f"{part}_{what}"] for what in ("ids", "image") for part in ("train", "test")]
         listed, rules = list(manifest["images"].items()), FeedRules(**manifest["rules"])
         pairs = zip(np.concatenate(rows[:2]).tolist(), np.concatenate(rows[2:]).tolist(), strict=True)
-        image_of, wanted = dict(pairs), set(ids)
+        image_of = {id_: listed[number] for id_, number in pairs if id_ in wanted}
         hosts = manifest["source"]["download_from"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile):
         raise ValueError(
@@ -267,8 +267,7 @@ def places(dataset: str | Path, ids: Iterable[str], images: str | Path = ".") ->
         ) from None
     downloads, root = _downloads(path).resolve(), root.resolve()
     where = {}
-    for id_ in wanted & image_of.keys():
-        name, sha = listed[image_of[id_]]
+    for id_, (name, sha) in image_of.items():
         where[id_] = (
             Place(downloads, download_name(name), sha) if may_be_fetched(name, hosts) else Place(root, name, sha)
         )
@@ -282,7 +281,7 @@ def picture(place: Place, rules: FeedRules, side: int, grow: bool = True) -> np.
         data, _ = read_file(place.folder, place.name, rules.max_bytes)
         if place.sha256 in (None, hashlib.sha256(data).hexdigest()):
             if not grow:
-                with contextlib.suppress(OSError), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+                with contextlib.suppress(Exception), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
                     side = min(side, max(opened.size))
             return read_thumbnail(data, rules.model_copy(update={"size": side, "fit": "pad"})).pixels
     return None
