@@ -102,7 +102,7 @@ def test_the_answer_comes_first(visit):
     assert figure["y"] + figure["height"] < 1000
     assert page.locator("article li").first.bounding_box()["y"] < 1000
     words = len(page.locator("article").inner_text().split())
-    assert words < 2000
+    assert words <= 900
 
 
 def test_claims_open_to_their_runs_and_these_to_their_records(visit):
