@@ -10,6 +10,7 @@ import signal
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from small_dataset import IDS, IMAGES, LABELS, small, write_dataset
 
@@ -68,6 +69,15 @@ def test_audit_takes_a_built_in_dataset_and_a_single_epoch(tmp_path, capsys):
     assert "labels to look at" in capsys.readouterr().out
     [record] = [json.loads(path.read_text()) for path in records.results_root().rglob("*.json")]
     assert (record["config"]["dataset"], record["config"]["milestones"]) == ("digits", [])
+
+
+def test_audit_looks_at_a_dataset_without_ids(tmp_path, monkeypatch, capsys, digits):
+    rows = torch.cat([digits.train_images, digits.test_images]).flatten(1).float()
+    np.save(tmp_path / "own.npy", rows.numpy())
+    command = ["audit", "digits", "--features", str(tmp_path / "own.npy"), "--out", str(tmp_path / "list")]
+    assert main(command) == 0
+    assert "labels to look at" in capsys.readouterr().out
+    assert (tmp_path / "list" / "review.html").exists()
 
 
 @pytest.mark.parametrize(("epochs", "milestones"), [(1, ()), (2, (1,)), (3, (1, 2)), (30, (12, 24))])

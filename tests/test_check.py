@@ -1,6 +1,7 @@
 """From photos to judged products: a shop of coloured pictures, audited by features and its new products checked."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from elrkit import data
-from elrkit.catalogue import audit, head, importer
+from elrkit.catalogue import audit, head, images, importer
 from elrkit.catalogue import commands as catalogue
 from elrkit.catalogue import features as f
 from elrkit.config import ConfigError
@@ -88,6 +89,34 @@ def test_photos_are_read_as_the_shop_has_them_and_small_ones_serve_without(shop,
     assert not np.allclose(small, rows, atol=0.05)
 
 
+def test_a_photo_that_comes_back_is_looked_at_again(shop, eye, tmp_path):
+    """While it is away its small picture serves, and is not kept as the photo's own."""
+    folder, _, dataset, rows, _ = shop
+    place = importer.places(dataset.name, [dataset.train_ids[0]], folder)[0][dataset.train_ids[0]]
+    photo = folder / place.name
+    away = photo.rename(folder / "away")
+    images.forget_folders()
+    gone = audit.photo_rows(dataset, folder, eye, tmp_path)
+    away.rename(photo)
+    images.forget_folders()
+    assert (gone[1:] == rows[1:]).all()
+    assert not np.allclose(gone[0], rows[0], atol=0.02)
+    assert (audit.photo_rows(dataset, folder, eye, tmp_path) == rows).all()
+
+
+@pytest.mark.parametrize("named", ["none", "train"])
+def test_products_without_ids_are_judged_and_those_of_the_training_listed(named, shop):
+    _, _, dataset, _, found = shop
+    part = dataclasses.replace(dataset, test_ids=None, test_titles=None)
+    if named == "none":
+        part = dataclasses.replace(part, train_ids=None)
+    table = audit.ranked(found, part)
+    trained = len(dataset.train_labels)
+    assert set(table["id"]) == set(part.train_ids or map(str, range(trained)))
+    assert table.index.max() < trained
+    assert {id_ for ids in audit.typical(found, part).values() for id_ in ids} <= set(table["id"])
+
+
 @pytest.fixture(scope="module")
 def checked(shop, eye, tmp_path_factory):
     folder = tmp_path_factory.mktemp("new")
@@ -117,6 +146,15 @@ def test_what_cannot_be_judged_says_why(checked):
     assert "missing" in table.loc["q2"].why
     assert len(table) == 63
     assert table.loc[""].verdict == "unread"
+
+
+def test_a_feed_without_any_photo_is_unread(shop, eye, tmp_path):
+    draw_feed(tmp_path, 3, 0, wrong=0)
+    for photo in (tmp_path / "photos").iterdir():
+        photo.unlink()
+    table = audit.check_feed([tmp_path / "feed.csv"], shop[4].model, tmp_path, eye, tmp_path / "store", RULES, 0.95)
+    assert table["verdict"].tolist() == ["unread"] * 3
+    assert table["why"].str.contains("missing").all()
 
 
 def test_another_backbone_is_refused(shop, eye):

@@ -79,6 +79,13 @@ def test_an_unreadable_photo_is_not_a_number_and_tried_again(eye, tmp_path):
     assert np.isfinite(f.features(["b"], lambda k: pictures[1], eye, tmp_path)).all()
 
 
+@pytest.mark.parametrize("n", [0, 3])
+def test_rows_have_the_networks_width_where_no_photo_is_read(n, eye, tmp_path):
+    rows = f.features([str(k) for k in range(n)], lambda k: None, eye, tmp_path)
+    assert rows.shape == (n, 3)
+    assert np.isnan(rows).all()
+
+
 def test_a_damaged_file_of_the_store_is_computed_again(eye, tmp_path):
     pictures = photos(3)
     first = f.features(["a", "b", "c"], pictures.__getitem__, eye, tmp_path)

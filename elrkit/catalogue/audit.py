@@ -16,8 +16,10 @@ from elrkit.catalogue.feeds import READERS
 from elrkit.catalogue.head import Found, Model, check
 from elrkit.catalogue.images import read_file
 from elrkit.catalogue.products import read_products
+from elrkit.catalogue.review import listed_ids
 from elrkit.catalogue.rules import Rejected
 from elrkit.catalogue.scores import rank
+from elrkit.catalogue.written import sha256_of
 from elrkit.config import ConfigError
 from elrkit.data import Dataset, as_rgb, own_path
 
@@ -29,38 +31,41 @@ def _silent(done: int, of: int) -> None: ...
 
 def photo_rows(
     dataset: Dataset, images: Path | None, eye: Backbone, store: Path, on_progress: Progress = _silent
-) -> NDArray:
+) -> NDArray[np.float32]:
     """`features` of a dataset's photos, training images first, then test images, (n, width) float32.
 
     images  the folder that was given to the import: the photos are taken as the shop has them. Without it, and for a
             dataset whose products have no photos of their own, the dataset's own small pictures are enlarged, which
             tells categories apart less well; so is one photo that is not there any more.
     """
-    ids = [*(dataset.train_ids or ()), *(dataset.test_ids or ())]
     pixels = [part[i] for part in (dataset.train_images, dataset.test_images) for i in range(len(part))]
-    where, rules = {}, importer.FeedRules()
-    if ids and (images is not None or own_path(dataset.name).is_dir()):
+    where, rules, numbers = {}, importer.FeedRules(), dict[int, importer.Place]()
+    if dataset.train_ids and (images is not None or own_path(dataset.name).is_dir()):
+        ids = listed_ids(dataset)
         where, rules = importer.places(own_path(dataset.name), ids, images or ".")
+        numbers = {number: where[id_] for number, id_ in enumerate(ids) if id_ in where}
 
-    def key(number: int) -> str:
-        if ids and (place := where.get(ids[number])) is not None:
-            return place.sha256 or _sha256(place.folder / place.name)
-        return hashlib.sha256(np.ascontiguousarray(pixels[number].numpy()).data).hexdigest()
+    def small(number: int) -> NDArray[np.uint8]:
+        picture = as_rgb(Image.fromarray(pixels[number].numpy().squeeze()))
+        return np.asarray(picture.resize((eye.side, eye.side), Image.Resampling.BILINEAR))
 
-    def read(number: int) -> NDArray[np.uint8]:
-        if ids and (place := where.get(ids[number])) is not None:
-            found = importer.picture(place, rules, eye.side)
-            if found is not None:
-                return found
-        small = as_rgb(Image.fromarray(pixels[number].numpy().squeeze()))
-        return np.asarray(small.resize((eye.side, eye.side), Image.Resampling.BILINEAR))
-
-    return features([key(number) for number in range(len(pixels))], read, eye, store, on_progress)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    rows = np.full((len(pixels), 1), np.nan, np.float32)
+    if numbers:
+        order = list(numbers)
+        keys = [place.sha256 or sha256_of(place.folder / place.name) for place in numbers.values()]
+        seen = features(
+            keys, lambda k: importer.picture(numbers[order[k]], rules, eye.side), eye, store, on_progress
+        )  # fmt: skip
+        rows = np.full((len(pixels), seen.shape[1]), np.nan, np.float32)
+        rows[order] = seen
+    # A small picture is kept under its own content: never as that of a photo which may be back one day.
+    left = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(left):
+        keys = [hashlib.sha256(np.ascontiguousarray(pixels[number].numpy()).data).hexdigest() for number in left]
+        seen = features(keys, lambda k: small(left[k]), eye, store, on_progress)
+        rows = np.broadcast_to(rows, (len(pixels), seen.shape[1])).copy()
+        rows[left] = seen
+    return rows
 
 
 def given_rows(path: Path, dataset: Dataset) -> NDArray[np.float32]:
@@ -87,14 +92,17 @@ def labels_of(dataset: Dataset) -> NDArray[np.int64]:
 
 
 def ranked(found: Found, dataset: Dataset) -> pd.DataFrame:
-    """All products, the most suspicious first: the columns of `rank` with the chance that the label is wrong as
-    confidence, title where there are any, and the three most probable other categories (suggested_label, alternative_2
-    and alternative_3, with chance_1 to chance_3). The index is a product's place, training images first."""
-    labels = labels_of(dataset)
-    ids = [*dataset.train_ids, *dataset.test_ids] if dataset.train_ids else None
-    table = rank(found.probabilities, labels, ids, dataset.class_names, scores=found.suspicion)
+    """All products that have `listed_ids`, the most suspicious first.
+
+    Columns: those of `rank` with the chance that the label is wrong as confidence, title where there are any, and the
+    three most probable other categories (suggested_label, alternative_2 and alternative_3, with chance_1 to chance_3).
+    The index is a product's place, training images first.
+    """
+    ids = listed_ids(dataset)
+    labels, p = labels_of(dataset)[: len(ids)], found.probabilities[: len(ids)]
+    table = rank(p, labels, ids, dataset.class_names, scores=found.suspicion[: len(ids)])
     table["confidence"] = found.confidence[table.index]
-    others = found.probabilities.copy()
+    others = p.copy()
     others[np.arange(len(labels)), labels] = -1
     best = np.argsort(-others, axis=1, kind="stable")[table.index, :3]
     names = np.array(dataset.class_names, dtype=object)
@@ -110,10 +118,8 @@ def ranked(found: Found, dataset: Dataset) -> pd.DataFrame:
 
 def typical(found: Found, dataset: Dataset, each: int = 3) -> dict[str, list[str]]:
     """Per category the ids of products that are surely of it: the least suspicious ones, one of equal photos."""
-    labels = labels_of(dataset)
-    ids = [*(dataset.train_ids or map(str, range(len(dataset.train_labels)))), *(dataset.test_ids or ())]
-    if len(ids) < len(labels):
-        labels = labels[: len(ids)]
+    ids = listed_ids(dataset)
+    labels = labels_of(dataset)[: len(ids)]
     order = np.argsort(found.suspicion[: len(labels)], kind="stable")
     return {name: [ids[i] for i in order[labels[order] == k][:each]] for k, name in enumerate(dataset.class_names)}
 

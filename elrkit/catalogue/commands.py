@@ -99,7 +99,7 @@ def audit(
     if originals is None and dataset.train_ids:
         print(f"its pictures are {dataset.train_images.shape[1]} pixels wide; --images FOLDER shows the feed's own")
     shown = f", which has the first {top} of them" if len(written.listed) > top else ""
-    applied = "import-feed --decisions applies" if dataset.name.endswith(".npz") else "its decisions.csv lists"
+    applied = "import-feed --decisions applies" if dataset.name.endswith(".npz") else "the file that it saves lists"
     print(f"open {written.page} in a browser{shown}; {applied} what you decide there")
     return 0
 
@@ -258,8 +258,7 @@ def _originals(dataset: "Dataset", images: Path | None) -> Callable | None:
     said = []
 
     def find(ids: Sequence[str], side: int) -> Mapping:
-        shown = {id_: importer.picture(where[id_], rules, side, grow=False) for id_ in ids if id_ in where}
-        found = {id_: pixels for id_, pixels in shown.items() if pixels is not None}
+        found = importer.shown(where, rules, ids, side)
         if len(found) < len(ids) and not said:
             lacking = next(id_ for id_ in ids if id_ not in found)
             said.append(lacking)

@@ -123,6 +123,7 @@ def features(
 
     Photos are decoded beside the computing, which is in bfloat16 where the processor has it.
     """
+    eye.network.to(device())
     store = folder / f"{eye.name}-{eye.side}"
     known = _kept(store)
     todo = sorted({key: place for place, key in reversed(list(enumerate(keys))) if key not in known}.values())
@@ -139,8 +140,13 @@ def features(
     finally:
         known |= fresh
         _keep(store, fresh)
-    missing = np.full(len(next(iter(known.values()), ())), np.nan, np.float16)
-    return np.array([known.get(key, missing) for key in keys], np.float32)
+    if known:
+        width = len(next(iter(known.values())))
+    else:
+        with torch.inference_mode():
+            width = eye.network(torch.zeros(1, 3, eye.side, eye.side, device=device())).shape[1]
+    missing = np.full(width, np.nan, np.float16)
+    return np.array([known.get(key, missing) for key in keys], np.float32).reshape(len(keys), width)
 
 
 def _computed(
@@ -148,7 +154,7 @@ def _computed(
 ) -> Iterator[tuple[Sequence[int], dict[int, NDArray[np.float16]]]]:
     """(places, the rows of those that could be read), a batch at a time, two batches being decoded meanwhile."""
     on = device()
-    network = eye.network.to(on)
+    network = eye.network
     mean, std = (torch.tensor(each, device=on).view(1, 3, 1, 1) for each in (eye.mean, eye.std))
     half = not rounds("bfloat16", on)
     batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]

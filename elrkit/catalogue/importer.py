@@ -287,14 +287,19 @@ def picture(place: Place, rules: FeedRules, side: int, grow: bool = True) -> np.
     return None
 
 
+def shown(where: Mapping[str, Place], rules: FeedRules, ids: Iterable[str], side: int) -> dict[str, np.ndarray]:
+    """`picture` of each of these products that has one, by id, at most `side` pixels wide and high, for people to look
+    at; where and rules as of `places`."""
+    found = {id_: picture(where[id_], rules, side, grow=False) for id_ in ids if id_ in where}
+    return {id_: pixels for id_, pixels in found.items() if pixels is not None}
+
+
 def originals(
     dataset: str | Path, ids: Iterable[str], images: str | Path = ".", side: int = 160
 ) -> dict[str, np.ndarray]:
-    """`picture` of each of these products that has one, by id, at most `side` pixels wide and high, for people to look
-    at; dataset, images and errors as of `places`."""
+    """`shown` for a single look at a dataset; dataset, images and errors as of `places`."""
     where, rules = places(dataset, ids, images)
-    found = {id_: picture(place, rules, side, grow=False) for id_, place in where.items()}
-    return {id_: pixels for id_, pixels in found.items() if pixels is not None}
+    return shown(where, rules, where, side)
 
 
 def _downloads(out: Path) -> Path:

@@ -111,6 +111,12 @@ def audit_probabilities(
     return _write_list(found, labels, np.arange(len(found)), test, True, dataset, out, top, decisions, originals)
 
 
+def listed_ids(dataset: Dataset) -> list[str]:
+    """The ids of the products that a list can name, training images first: their numbers where those have no ids;
+    test images without ids are on no list."""
+    return [*(dataset.train_ids or map(str, range(len(dataset.train_images)))), *(dataset.test_ids or ())]
+
+
 def check_listable(dataset: Dataset, top: int) -> None:
     """Raises AuditError when no list of this dataset can be written, so that it can be asked before a training.
 
@@ -206,7 +212,7 @@ def write_table(
     """Write a list of a dataset's products, the columns of `rank` and what `review_page` shows beside them, as
     ``labels.csv`` and ``review.html``; its arguments are those of `audit_outcome` and `review_page`."""
     check_listable(dataset, top)
-    every = [*(dataset.train_ids or map(str, range(len(dataset.train_images)))), *(dataset.test_ids or ())]
+    every = listed_ids(dataset)
     decided, unfit = _decided(decisions, every)
     done = np.array([decided.get(id_) == label for id_, label in zip(listed["id"], listed["label"], strict=True)], bool)
     listed = listed[~done]
