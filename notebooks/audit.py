@@ -47,7 +47,8 @@ rows = list_study.gather(
 )
 
 # %% tags=["nbval-ignore-output", "full-width"] mystnb={"image": {"alt": "Share of wrong labels found against share of labels looked at, a panel per level of people's labels, a line each for ELR on features, cleanlab on features, and neighbours."}}
-seen = feature_study.rows(feature_study.all_records())
+studies = feature_study.all_records()
+seen = feature_study.rows(studies)
 by_people = seen[seen["dataset"] == "cifar10"].assign(
     level=seen["errors"], finder=seen["finder"].map(feature_study.FINDERS)
 )
@@ -76,7 +77,7 @@ feature_study.summary(seen).style.hide(axis="index")
 # and the chance of each. People's errors are harder to see than that: there are more of them than it says.
 
 # %% tags=["nbval-ignore-output"]
-feature_study.calibration(feature_study.all_records()).style.hide(axis="index")
+feature_study.calibration(studies).style.hide(axis="index")
 
 # %% [markdown]
 # ## What sellers filed
@@ -95,7 +96,7 @@ figures.suspects(pictures, first["label"], first["suggested_label"])
 # percent:
 
 # %% tags=["nbval-ignore-output"]
-feature_study.checks(feature_study.all_records()).style.hide(axis="index")
+feature_study.checks(studies).style.hide(axis="index")
 
 # %% [markdown]
 # ## A net from scratch

@@ -102,13 +102,16 @@ def audit(
     if n < 2 * ROUNDS or len(np.unique(labels)) < 2:
         raise ConfigError(f"{n} products of {len(np.unique(labels))} categories: at least ten of two are needed")
     draw = np.random.default_rng(seed)
-    mean, scale = rows.mean(0), np.maximum(rows.std(0), 1e-6)
-    x = torch.from_numpy((rows - mean) / scale)
+    scaled, mean, scale = standardized(rows)
+    x = torch.from_numpy(scaled)
     trainings = iter(range(ROUNDS + 1))
 
     def trained(inside: Labels, given: Labels) -> tuple[NDArray[np.float64], nn.Linear]:
         number, epochs = next(trainings), TRAINING["epochs"]
-        told = lambda epoch: on_progress(number * epochs + epoch, (ROUNDS + 1) * epochs)  # noqa: E731
+
+        def told(epoch: int) -> None:
+            on_progress(number * epochs + epoch, (ROUNDS + 1) * epochs)
+
         return _train(x[inside], torch.from_numpy(given[inside]), count, seed * (ROUNDS + 1) + number, told)
 
     probabilities, _ = trained(np.arange(n), labels)
@@ -148,6 +151,12 @@ def audit(
     )  # fmt: skip
     confidence = _confidence(np.concatenate(seen["own"]), np.concatenate(seen["made"]), wrong.mean)
     return Found(probabilities, suspicion, confidence(suspicion), wrong, model)
+
+
+def standardized(rows: Rows) -> tuple[Rows, Rows, Rows]:
+    """(rows (n, d) with mean 0 and deviation 1 in each feature, the means (d,), the deviations (d,))."""
+    mean, scale = rows.mean(0), np.maximum(rows.std(0), 1e-6)
+    return (rows - mean) / scale, mean, scale
 
 
 def _suspicion(probabilities: NDArray[np.float64], labels: Labels) -> NDArray[np.float64]:

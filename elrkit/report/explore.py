@@ -60,7 +60,8 @@ def rows(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     }
     result = []
     for record in finished:
-        config = RunConfig(**record["config"]).model_dump(mode="json")
+        run = RunConfig(**record["config"])
+        config = run.model_dump(mode="json")
         row = {"run": record["run_id"], "seed": config["seed"], "epoch": record["curves"]["epoch"]}
         row |= {name: _text(config[name]) for name in CHOICES if name in config}
         row["setting"] = setting_of.get(record["run_id"], OTHER)
@@ -70,7 +71,7 @@ def rows(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             row[name] = [None if v is None else round(100 * v, 1) for v in values]
             row[f"last_{name}"] = row[name][-1]
         row["config"] = {name: value for name, value in config.items() if value is not None}
-        row["file"] = records.place(RunConfig(**record["config"]))
+        row["file"] = records.place(run)
         result.append(row)
     return result
 

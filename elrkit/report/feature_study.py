@@ -63,7 +63,7 @@ def made_wrong(rows: NDArray, labels: NDArray, kind: str, rate: float, seed: int
     if kind == "uniform":
         result[moved] = (labels[moved] + draw.integers(1, count, len(moved))) % count
         return result
-    scaled = (rows - rows.mean(0)) / np.maximum(rows.std(0), 1e-6)
+    scaled = head.standardized(rows)[0]
     centres = np.stack([scaled[labels == k].mean(0) for k in range(count)])
     apart = ((centres[:, None] - centres[None]) ** 2).sum(-1)
     np.fill_diagonal(apart, np.inf)
@@ -132,10 +132,9 @@ def run(
         return kept["found"].suspicion
 
     def by_cleanlab() -> NDArray:
-        scaled = (rows - rows.mean(0)) / np.maximum(rows.std(0), 1e-6)
         folds = StratifiedKFold(5, shuffle=True, random_state=study.seed)
         regression = LogisticRegression(C=0.003, max_iter=300)
-        guess = cross_val_predict(regression, scaled, labels, cv=folds, method="predict_proba")
+        guess = cross_val_predict(regression, head.standardized(rows)[0], labels, cv=folds, method="predict_proba")
         return scores.cleanlab_baseline(guess, labels)[0]
 
     def by_neighbours() -> NDArray:
