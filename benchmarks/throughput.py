@@ -1,11 +1,11 @@
 """How fast a training step is: images/s, TFLOP/s, and the share of what a large matrix product reaches beside it.
 
     python benchmarks/throughput.py                                     # this device's default rows
-    python benchmarks/throughput.py --models resnet34 --losses elr --compiled --jobs 1 2 3 4 6 8
+    python benchmarks/throughput.py --models resnet34 --losses elr --jobs 1 2 3 4 6 8
     python benchmarks/throughput.py --reference path/to/ELR             # and the code of Liu et al. beside it
 
 Times the step of `elrkit.train.fit` itself, from uint8 images on the device to updated weights, on random images, so
-no dataset is needed. Operations are counted by torch (2 FLOP a multiply-add; forward and backward of one uncompiled
+no dataset is needed. Operations are counted by torch (2 FLOP a multiply-add; forward and backward of one
 step), seconds are those of whole windows of steps with the device synchronized at both ends. Prints a table and writes
 benchmarks/records/throughput-<device>.json.
 """
@@ -50,7 +50,6 @@ class Case:
     model: str
     loss: str  # ce, elr, or sam: cross-entropy with rho 0.05
     precision: str
-    compiled: bool = False
     jobs: int = 1
     threads: int = 1
     batch: int = 128
@@ -76,8 +75,6 @@ class Options:
     """network arithmetic"""
     jobs: tuple[int, ...] | None = None
     """processes side by side (none: 1, 2, 3, 4, 6, 8 on a GPU; 1 and the number of cores on a CPU)"""
-    compiled: bool = False
-    """time each row through torch.compile as well"""
     batch: int = 128
     """images a step"""
     images: int = 50_000
@@ -99,21 +96,20 @@ def cases(options: Options, device: str, cores: int) -> list[Case]:
     on_gpu = device == "cuda"
     models = options.models or (("small_resnet", "resnet18", "resnet34") if on_gpu else ("small_resnet",))
     jobs = options.jobs or ((1, 2, 3, 4, 6, 8) if on_gpu else tuple(sorted({1, cores})))
-    variants = (False, True) if options.compiled else (False,)
 
-    def case(model: str, loss: str, precision: str, compiled: bool, jobs: int) -> Case:
+    def case(model: str, loss: str, precision: str, jobs: int) -> Case:
         threads = options.threads or max(1, cores // jobs)
-        return Case(model, loss, precision, compiled, jobs, threads, options.batch)
+        return Case(model, loss, precision, jobs, threads, options.batch)
 
     rows = []
     if 1 in jobs:
-        rows = [case(*row, 1) for row in itertools.product(models, options.losses, options.precisions, variants)]
+        rows = [case(*row, 1) for row in itertools.product(models, options.losses, options.precisions)]
     shared = "elr" if "elr" in options.losses else options.losses[-1]
-    several = itertools.product(models, variants, [n for n in jobs if n > 1])
-    rows += [case(model, shared, options.precisions[-1], compiled, n) for model, compiled, n in several]
+    several = itertools.product(models, [n for n in jobs if n > 1])
+    rows += [case(model, shared, options.precisions[-1], n) for model, n in several]
     if options.reference:
         for model, precision in itertools.product(dict.fromkeys([*models, "resnet34"]), options.precisions):
-            compared = case(model, "elr", precision, False, 1)
+            compared = case(model, "elr", precision, 1)
             rows += [compared] if compared not in rows else []
     return rows
 
@@ -189,9 +185,7 @@ def _worker(
         try:
             if rank < case.jobs:
                 torch.set_num_threads(case.threads)
-                steps = training_steps(
-                    case.config(), random_images(images // case.batch * case.batch), device, case.compiled
-                )
+                steps = training_steps(case.config(), random_images(images // case.batch * case.batch), device)
                 started = time.perf_counter()
                 next(steps)
                 synchronize(device)
@@ -199,7 +193,7 @@ def _worker(
                 if device == "cuda" or found["first_step_seconds"] < seconds:  # else that step was warm-up enough
                     _pace(steps, device)
                     warm = True
-        except RuntimeError as error:  # out of memory, or a model that does not compile: the other rows go on
+        except RuntimeError as error:  # out of memory, or any other fault: the other rows go on
             found["error"] = str(error).splitlines()[0]
         barrier.wait()
         if "first_step_seconds" in found and "error" not in found:
@@ -230,15 +224,13 @@ def _pace(steps: Iterator[None], device: str) -> float:
     return (time.perf_counter() - started) / count
 
 
-def training_steps(
-    config: RunConfig, dataset: data.Dataset, device: str | torch.device, compiled: bool = False
-) -> Iterator[None]:
+def training_steps(config: RunConfig, dataset: data.Dataset, device: str | torch.device) -> Iterator[None]:
     """The steps of `fit`, one for each `next()`, without evaluation or end: to be timed or profiled.
 
-    The model is built, and with `compiled` compiled, by the first `next()`. On a GPU a step is only queued when it
+    The model is built by the first `next()`. On a GPU a step is only queued when it
     comes back, so synchronize before reading a clock.
     """
-    trainer = train.Trainer(config, dataset, train.set_up(config, dataset), torch.device(device), compiled)
+    trainer = train.Trainer(config, dataset, train.set_up(config, dataset), torch.device(device))
     trainer.model.train()
     while True:
         trainer.start_epoch()
@@ -368,7 +360,6 @@ def compare(rows: list[dict], references: list[dict]) -> list[dict]:
             {
                 "model": row["model"],
                 "precision": row["precision"],
-                "compiled": row["compiled"],
                 "ratio": round(row["images_per_second"] / reference["images_per_second"], 2),
                 "ratio_of_cpu_time": round(
                     reference["cpu_milliseconds_per_image"] / row["cpu_milliseconds_per_image"], 2
@@ -399,7 +390,7 @@ def show(record: dict) -> None:
         table.add_column(name, justify="right")
     reference = record["reference"] or {"rows": [], "ratios": []}
     for row in record["rows"]:
-        name = f"{row['model']} {row['loss']} {row['precision']}{' compiled' * row['compiled']}"
+        name = f"{row['model']} {row['loss']} {row['precision']}"
         table.add_row(name, f"{row['jobs']} x {row['threads']}", *_figures(row))
     for row in reference["rows"]:
         table.add_row(f"{row['model']} elr float32, reference", f"1 x {row['threads']}", *_figures(row), style="dim")
@@ -409,7 +400,7 @@ def show(record: dict) -> None:
         console.print(f"The machine was busy before (load {load} on {cores} cores): these figures are not its own.")
     for ratio in reference["ratios"]:
         console.print(
-            f"{ratio['model']} {ratio['precision']}{' compiled' * ratio['compiled']}: {ratio['ratio']} times the "
+            f"{ratio['model']} {ratio['precision']}: {ratio['ratio']} times the "
             f"reference in float32; by CPU time {ratio['ratio_of_cpu_time']} times"
         )
 

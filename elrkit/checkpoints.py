@@ -87,7 +87,7 @@ def discard(folder: Path) -> None:
 
 
 def load_outcome(state_dir: str | Path) -> dict[str, Any]:
-    """outcome.pt of a finished run: `model` and `averaged` (state_dict; None without an average), `targets` and
+    """outcome.pt of a finished run: `model` (state_dict), `targets` and
     `probabilities` (n, classes), `index`, `given`, `truth` (n,), `run_id`. Raises FileNotFoundError, DamagedFile."""
     return read(Path(state_dir) / "outcome.pt")
 

@@ -1,4 +1,4 @@
-"""The core's commands: train one run, list the runs, import runs of another machine; and how commands train many.
+"""The core's commands: train one run, list the runs; and how commands train many.
 
 Torch and pandas are imported by what needs them, so that `--help` answers at once.
 """
@@ -8,9 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -67,7 +65,6 @@ def train(
     flags: Annotated[RunFlags, tyro.conf.OmitArgPrefixes],  # type: ignore[valid-type]
     threads: int | None = None,
     budget: str | None = None,
-    compiled: bool = False,
 ) -> int:
     """Train one run, given by flags or by a JSON file of fields: `train config.json --seed 3`.
 
@@ -78,11 +75,10 @@ def train(
         flags: what to train
         threads: CPU threads (default: one for the small net, else all cores)
         budget: stop cleanly after this long, for example 9m
-        compiled: train through torch.compile, worth its start-up on long runs
     """
     fields = RunConfig.model_fields
     config = RunConfig(**{k: v for k, v in dataclasses.asdict(flags).items() if v != fields[k].default})
-    status = train_all([config], threads=threads, budget_seconds=budget_seconds(budget), compiled=compiled)
+    status = train_all([config], threads=threads, budget_seconds=budget_seconds(budget))
     if record := records.find(config):
         print(json.dumps({name: column[-1] for name, column in record["curves"].items() if column}, indent=1))
         print(records.record_path(config))
@@ -127,19 +123,4 @@ def list_runs(
     return 0
 
 
-def import_records(file: tyro.conf.Positional[Path]) -> int:
-    """Add the records of a tar made on another machine; each is checked, known ones are left alone.
-
-    Args:
-        file: a .tar, .tar.gz or .tar.xz of record files
-    """
-    added, known, refused = records.import_tar(file)
-    for reason in refused:
-        print(f"refused {reason}", file=sys.stderr)
-    print(
-        f"{len(added)} added, {len(known)} known already, {len(refused)} refused; records in {records.results_root()}"
-    )
-    return 1 if refused else 0
-
-
-COMMANDS: dict[str, Callable[..., Any]] = {"train": train, "runs": list_runs, "import": import_records}
+COMMANDS: dict[str, Callable[..., Any]] = {"train": train, "runs": list_runs}

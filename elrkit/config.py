@@ -39,6 +39,9 @@ NOISE_CONVENTIONS = {
 
 ELR_CIFAR10, ELR_CIFAR100 = defaults("elr", "cifar10"), defaults("elr", "cifar100")
 
+# Fields that older records have, with the one value that these have.
+RETIRED = {"weight_average": 0.0, "sam_adaptive": False, "sam_double_update_of": "both"}
+
 
 class ConfigError(ValueError):
     """A setting that cannot be honoured; one line that names the field, its value and what is allowed."""
@@ -81,15 +84,8 @@ class RunConfig(BaseModel):
     momentum: float | None = Field(None, ge=0, lt=1, description="sgd: momentum")
     weight_decay: float = Field(1e-3, ge=0, description="L2 weight decay on all parameters")
     sam_rho: float = Field(0.0, ge=0, description="radius of sharpness-aware minimization (0: off)")
-    sam_adaptive: bool = Field(False, description="SAM: scale the perturbation by the weights (ASAM)")
     sam_double_update: bool = Field(
         False, description="SAM: move batch-norm statistics and ELR targets in both passes, as the paper's code did"
-    )
-    weight_average: float = Field(
-        0.0, ge=0, lt=1, description="decay per step of an average of the weights, tested beside them (0: off)"
-    )
-    sam_double_update_of: Literal["both", "batch_norm", "targets"] = Field(
-        "both", description="sam_double_update: of both, or of one of them alone"
     )
     schedule: Literal["multistep", "cosine", "constant"] = Field("constant", description="learning-rate schedule")
     milestones: tuple[int, ...] | None = Field(
@@ -114,7 +110,11 @@ class RunConfig(BaseModel):
 
     def __init__(self, **fields: Any) -> None:
         # None means: the default. Numbers of numpy are numbers.
-        given = {k: v.item() if isinstance(v, np.generic) else v for k, v in fields.items() if v is not None}
+        given = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in fields.items()
+            if value is not None and (name, value) not in RETIRED.items()
+        }
         try:
             super().__init__(**given)
         except ValidationError as error:
@@ -139,10 +139,7 @@ class RunConfig(BaseModel):
         imply(False, **{name: None for row in LOSSES.values() for name in row.parameters.keys() - of_loss.keys()})
         imply(True, **of_loss)
         imply(self.optimizer == "sgd", momentum=0.9)
-        imply(self.sam_rho != 0, sam_adaptive=False, sam_double_update=False)
-        # Without targets "both" says the same as "batch_norm".
-        alone = self.sam_double_update_of == "batch_norm" and LOSSES[self.loss].module is None
-        imply(self.sam_double_update and not alone, sam_double_update_of="both")
+        imply(self.sam_rho != 0, sam_double_update=False)
         thirds = tuple(sorted({self.epochs // 3, 2 * self.epochs // 3} - {0}))
         imply(self.schedule == "multistep", milestones=thirds, gamma=0.01)
         imply(self.schedule == "cosine", restart_epochs=10, eta_min=0.001)
@@ -194,9 +191,6 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"milestones={self.milestones}: allowed are epochs from 0, each larger than the one before"
             )
-        if self.sam_double_update_of == "targets" and LOSSES[self.loss].module is None:
-            keeping = " or ".join(f"loss={name!r}" for name, row in LOSSES.items() if row.module)
-            raise ValueError(f"sam_double_update_of='targets' with loss={self.loss!r}: allowed is {keeping} alone")
         if self.precision == "float16_fresh_scaler" and self.sam_double_update:
             # The step to the worst point overflows with its gradient, and the second pass would keep what it met there.
             raise ValueError(
@@ -244,9 +238,7 @@ class RunConfig(BaseModel):
         size = f" {self.train_size:,} images" if self.train_size else ""
         sam = f" SAM {self.sam_rho:g}" if self.sam_rho else ""
         size += " a tenth held out" if self.split == "held_out" else ""
-        averaged = f" averaged {self.weight_average:g}" if self.weight_average else ""
-        how = f"{self.loss} {self.schedule}{sam}{averaged}"
-        return f"{self.dataset}{size} {noise} {how} {self.model} seed {self.seed}"
+        return f"{self.dataset}{size} {noise} {self.loss} {self.schedule}{sam} {self.model} seed {self.seed}"
 
 
 def one_line(error: ValidationError, fields: dict[str, FieldInfo]) -> str:

@@ -12,12 +12,9 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import lzma
 import math
 import os
 import statistics
-import tarfile
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -158,20 +155,14 @@ def read(path: Path) -> dict[str, Any]:
     if path.exists() and not path.is_file():  # a pipe would be waited for
         raise RecordError(f"{path}: not a regular file")
     try:
-        content = path.read_bytes()
+        record = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise
     except OSError as error:
         raise RecordError(f"{path}: not readable ({error.strerror})") from None
-    return _parse(content, str(path))
-
-
-def _parse(content: bytes, name: str) -> dict[str, Any]:
-    try:
-        record = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{name}: not readable as JSON ({error})") from None
-    return check(record, name)
+        raise RecordError(f"{path}: not readable as JSON ({error})") from None
+    return check(record, str(path))
 
 
 def find(config: RunConfig) -> dict[str, Any] | None:
@@ -367,58 +358,3 @@ def lock(folder: Path) -> Iterator[bool]:
             yield False
             return
         yield True
-
-
-def import_tar(path: Path) -> tuple[list[str], list[str], list[str]]:
-    """Add the records in a tar to the store: (run ids added, run ids known already, reasons of what was refused).
-
-    Each member is checked as a record (schema, run_id equal to the config's hash, versions); nothing is unpacked to the
-    disk but records under their own names. Of a tar that was cut off, what comes before is taken; of a compressed one
-    whose checksum does not hold, nothing. Where a run is known already, the record that is here stays; one with other
-    results on the same kind of CPU with the same versions and threads is refused, because one of the two must be wrong.
-    """
-    added, known, refused, found = [], [], [], []
-    try:
-        with tarfile.open(path) as archive:
-            # tarfile stops before a decompressor's checksum, and a changed bit may leave a record that can be read.
-            with suppress(EOFError):  # a file that was cut off
-                while archive.fileobj and archive.fileobj.read(2**20):
-                    pass
-            for member in archive:
-                if not member.isfile() or not member.name.endswith(".json"):
-                    continue
-                name = f"{path.name}:{member.name}"
-                try:
-                    found.append((name, _read_member(archive, member, name)))
-                except RecordError as error:
-                    refused.append(str(error))
-    except FileNotFoundError:
-        raise RecordError(f"{path}: no such file; give a tar of records") from None
-    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        refused.append(f"{path}: not a tar, or damaged after {len(found)} records ({error})")
-    for name, record in found:
-        here = find(RunConfig(**record["config"]))
-        if here is None:
-            save(record)
-            added.append(record["run_id"])
-        elif _same_circumstances(here, record) and comparable(here) != comparable(record):
-            refused.append(f"{name}: run {record['run_id']} is here with other results of the same device")
-        else:
-            known.append(record["run_id"])
-    return added, known, refused
-
-
-def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> dict[str, Any]:
-    if member.size > 16 * 2**20:
-        raise RecordError(f"{name}: {member.size} bytes, too large for a record")
-    file = archive.extractfile(member)
-    record = _parse(file.read() if file else b"", name)
-    if not {"elrkit", "torch", "python"} <= record["versions"].keys():
-        raise RecordError(f"{name}: its versions lack elrkit, torch or python")
-    return record
-
-
-def _same_circumstances(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Whether two records of one run must agree bit for bit: on one kind of CPU with the same versions and threads."""
-    parts = ("device", "execution", "versions")
-    return a["device"].get("type") == "cpu" and all(a[part] == b[part] for part in parts)

@@ -1,7 +1,7 @@
 """The one loop that trains what is missing: in this process, in several, or on Ray; stopped cleanly, waited for, told.
 
 `train_missing` is that loop, `load_or_train` and `gather` are what notebooks call, `estimate_seconds` what they say
-before. Work that is no run (a study of many nets) goes through `make_missing`.
+before.
 """
 
 import logging
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -42,7 +42,6 @@ class Event(NamedTuple):
 
 ENDED = ("finished", "diverged")  # with a record as their detail
 OnEvent = Callable[[Event], None]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -104,34 +103,6 @@ def train_missing(
                     _train_in_processes(ready, jobs, threads, stop, on_event, options)
                 _wait_for_others(ready, stop, on_event, options)
     return missing(configs)
-
-
-def make_missing(
-    wanted: Sequence[T],
-    find: Callable[[T], object | None],
-    make: Callable[[T, Callable[[], bool]], object],
-    folder: Callable[[T], Path],
-    budget_seconds: float | None = None,
-) -> list[T]:
-    """The same for work that is no run, such as a study of several nets: make what is missing, one after the other on
-    one thread; return what is still missing.
-
-    find            what there is of it, or None
-    make            makes and saves it; asks its second argument whether to stop, and then raises `train.Stopped`
-    folder          of its state, held against other processes; what they hold is passed over
-    budget_seconds  as `train_missing`, and so do signals
-    """
-    with _stopping(budget_seconds) as stop, _threads(1):
-        for each in wanted:
-            if stop():
-                break
-            with records.lock(folder(each)) as mine:
-                if mine and find(each) is None:
-                    try:
-                        make(each, stop)
-                    except train.Stopped:
-                        break
-    return [each for each in wanted if find(each) is None]
 
 
 def train_one(

@@ -16,13 +16,11 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def perturbed(parameters: Iterable[Tensor], rho: float, adaptive: bool = False) -> Iterator[Tensor]:
+def perturbed(parameters: Iterable[Tensor], rho: float) -> Iterator[Tensor]:
     """Climb to the worst point of the rho-ball around the weights, clear the gradients; restore the weights exactly.
 
-    The step is e = rho g / |g| (Foret et al., equation 2), g the gradient of all parameters as one vector; with
-    `adaptive`, e = rho w^2 g / |w g| (Kwon et al., 2021, equation 4), so that |e / w| = rho. Yields the gradient's norm
-    (scaled by |w| if adaptive), a 0-d tensor on the device. Where that norm is 0 the weights stay put. No wait for the
-    device.
+    The step is e = rho g / |g| (Foret et al., equation 2), g the gradient of all parameters as one vector. Yields the
+    gradient's norm, a 0-d tensor on the device. Where that norm is 0 the weights stay put. No wait for the device.
     """
     if not rho > 0:
         raise ValueError(f"perturbed: rho={rho}: allowed is 0 < rho")
@@ -32,11 +30,8 @@ def perturbed(parameters: Iterable[Tensor], rho: float, adaptive: bool = False) 
     weights = [p.detach() for p, _ in moved]
     with torch.no_grad():
         gradients = [gradient for _, gradient in moved]
-        scaled = list(torch._foreach_mul(gradients, list(torch._foreach_abs(weights)))) if adaptive else gradients
-        norm = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(scaled))))
+        norm = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(gradients))))
         step = list(torch._foreach_mul(gradients, torch.where(norm > 0, rho / norm, torch.zeros_like(norm))))
-        if adaptive:
-            torch._foreach_mul_(step, list(torch._foreach_mul(weights, weights)))
         saved = [w.clone() for w in weights]
         torch._foreach_add_(weights, step)
     for p, _ in moved:

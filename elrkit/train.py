@@ -10,9 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from elrkit import data
 from elrkit.checkpoints import Checkpoints, digest, load_outcome
@@ -20,11 +18,11 @@ from elrkit.config import RunConfig
 from elrkit.precision import describe_device, is_out_of_memory, rounds, versions
 from elrkit.problem import Problem, label_outcomes, set_up
 from elrkit.records import SCHEMA
-from elrkit.trainer import Trainer, learning_rate, network, predict
+from elrkit.trainer import Trainer, learning_rate, predict
 
 __all__ = [
-    "OutOfMemory", "Problem", "Progress", "Stopped", "Trainer", "describe_device", "fine_tune", "fit", "label_outcomes",
-    "learning_rate", "load_outcome", "predict", "predict_test", "set_up", "versions",
+    "OutOfMemory", "Problem", "Progress", "Stopped", "Trainer", "describe_device", "fit", "label_outcomes",
+    "learning_rate", "load_outcome", "predict", "set_up", "versions",
 ]  # fmt: skip
 
 
@@ -52,7 +50,6 @@ def fit(
     *,
     dataset: data.Dataset | None = None,
     device: str | torch.device | None = None,
-    compiled: bool = False,
     state_dir: str | Path | None = None,
     checkpoint_seconds: float = 60.0,
     should_stop: Callable[[], bool] = lambda: False,
@@ -63,7 +60,6 @@ def fit(
 
     dataset             already loaded; else `config.dataset` is loaded
     device              cuda where there is one, else cpu
-    compiled            train through torch.compile (worth its start-up on long runs)
     state_dir           folder for checkpoints and, at the end, outcome.pt (weights, targets, labels); None: none
     checkpoint_seconds  between checkpoints
     should_stop         asked before each step; when true, `Stopped` is raised after a checkpoint was written
@@ -80,7 +76,7 @@ def fit(
     checkpoints = Checkpoints(Path(state_dir)) if state_dir else None
 
     def build() -> Trainer:
-        return Trainer(config, dataset, problem, device, compiled)
+        return Trainer(config, dataset, problem, device)
 
     try:
         trainer = checkpoints.resume(build) if checkpoints else build()
@@ -97,37 +93,6 @@ def fit(
             f"train fewer runs at once (--jobs), or take a smaller model ({reason})"
         ) from None
     return record
-
-
-def fine_tune(
-    config: RunConfig, dataset: data.Dataset, problem: Problem, outcome: dict[str, Any]
-) -> dict[str, list[Any]]:
-    """The curves of going on from a finished run's weights and ELR targets, with the labels of `problem`.
-
-    config   how to go on: epochs, learning rate and all else; the network and images must be the run's
-    problem  the run's own (`set_up`), its `given` labels corrected or not
-    outcome  of `load_outcome`, its `targets` (n, classes) changed or not; None: targets start at zero
-
-    The start is no part of the config, so this makes no record. Raises ValueError when the outcome belongs to other
-    images.
-    """
-    if not np.array_equal(outcome["index"].numpy(), problem.index):
-        raise ValueError(f"fine_tune: run {outcome['run_id']} was trained on other images than those of the problem")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainer = Trainer(config, dataset, problem, device)
-    trainer.model.load_state_dict(outcome["model"])
-    if trainer.elr is not None and outcome["targets"] is not None:
-        trainer.elr.targets.copy_(outcome["targets"])
-    if bad := _train(trainer):
-        raise ValueError(f"fine_tune: diverged in epoch {bad['epoch']}, {bad['reason']}; lower lr={config.lr}")
-    return trainer.curves
-
-
-def predict_test(config: RunConfig, dataset: data.Dataset, outcome: dict[str, Any]) -> Tensor:
-    """Logits (n, classes) float32 of the test images by the network of a finished run (`load_outcome`), on the CPU."""
-    model = network(config, dataset)
-    model.load_state_dict(outcome["model"])
-    return predict(model, data.DeviceImages(dataset.test_images, dataset.mean, dataset.std, "cpu"), config.precision)
 
 
 def _train(
@@ -194,7 +159,6 @@ def _record(
         "device": describe_device(trainer.device),
         "execution": {
             "threads": torch.get_num_threads(),
-            "compiled": trainer.compiled,
             "memory_format": "channels_last",
             **({config.precision.removesuffix("_fresh_scaler"): "rounded float32"} if rounded else {}),
         },
@@ -214,7 +178,6 @@ def _outcome(trainer: Trainer) -> dict[str, Any]:
     return {
         "run_id": trainer.config.run_id,
         "model": trainer.model.state_dict(),
-        "averaged": trainer.averaged and trainer.averaged.state_dict(),
         "targets": trainer.elr and trainer.elr.targets.cpu(),
         "probabilities": logits.softmax(dim=1).cpu(),
         "index": torch.from_numpy(trainer.problem.index),

@@ -1,7 +1,6 @@
 """The state of one training: built from a config, moved a step at a time, evaluated each epoch, saved and restored."""
 
 import contextlib
-import copy
 import math
 import time
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from elrkit import data, losses, sam
 from elrkit.config import RunConfig
-from elrkit.precision import autocast, rounds
+from elrkit.precision import autocast
 from elrkit.problem import Problem, label_outcomes
 
 EVALUATION_BATCH = {"cpu": 500, "cuda": 5000}
@@ -54,30 +53,10 @@ def predict(model: nn.Module, images: data.DeviceImages, precision: str = "float
     return torch.cat(parts)
 
 
-@torch.no_grad()
-def move_average(averaged: nn.Module, model: nn.Module, decay: float, taken: int) -> None:
-    """Move `averaged` toward `model` after a step, `taken` steps having been averaged before; no wait for the device.
-
-    a <- a + max(1 - decay, 1 / (taken + 1)) (w - a): the plain mean of the first 1 / (1 - decay) steps, so that the
-    initial weights leave no trace, then an exponential moving average (Polyak and Juditsky, 1992; Tarvainen and
-    Valpola, 2017). Batch-norm statistics are averaged with the weights: they move as slowly, and recomputing them for
-    the averaged weights would cost a pass over the training images at each evaluation.
-    """
-    share = max(1 - decay, 1 / (taken + 1))
-    pairs = list(zip(averaged.state_dict().values(), model.state_dict().values(), strict=True))
-    floats = [(a, w) for a, w in pairs if a.is_floating_point()]
-    torch._foreach_lerp_([a for a, _ in floats], [w for _, w in floats], share)
-    for a, w in pairs:
-        if not a.is_floating_point():  # the count of batches
-            a.copy_(w)
-
-
 class Trainer:
     """The state of one run: built from the config, moved by `step`, evaluated each epoch, saved and restored whole."""
 
-    def __init__(
-        self, config: RunConfig, dataset: data.Dataset, problem: Problem, device: torch.device, compiled: bool = False
-    ) -> None:
+    def __init__(self, config: RunConfig, dataset: data.Dataset, problem: Problem, device: torch.device) -> None:
         self.config, self.problem, self.device = config, problem, device
         self.data_are = {"fingerprint": dataset.fingerprint(), "test_truth": dataset.truth_fingerprint()}
         n, classes = len(problem.index), dataset.num_classes
@@ -105,10 +84,6 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = network(config, dataset).to(device)
-        # The compiler would take a rounding there and back for nothing and leave it out.
-        self.compiled = compiled and not rounds(config.precision, device)
-        self.network = torch.compile(self.model) if self.compiled else self.model
-        self.averaged = copy.deepcopy(self.model).requires_grad_(False) if config.weight_average else None
         row = losses.LOSSES[config.loss]
         self.loss_function = row.function
         self.loss_parameters = [getattr(config, name) for name in row.parameters]
@@ -164,7 +139,7 @@ class Trainer:
 
         def backward(move_targets: bool) -> tuple[Tensor, Tensor]:
             with autocast(config.precision, self.device):
-                logits = self.network(images)
+                logits = self.model(images)
             loss = self.loss(logits, labels, index, move_targets)
             (loss if scaler is None else scaler.scale(loss)).backward()
             return logits.detach(), loss.detach()
@@ -172,10 +147,10 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         logits, loss = backward(move_targets=True)
         if config.sam_rho:
-            twice = config.sam_double_update_of if config.sam_double_update else None
-            statistics = sam.frozen_batch_norm(self.model) if twice in (None, "targets") else contextlib.nullcontext()
-            with sam.perturbed(self.model.parameters(), config.sam_rho, config.sam_adaptive), statistics:
-                backward(move_targets=twice in ("both", "targets"))
+            twice = config.sam_double_update
+            statistics = contextlib.nullcontext() if twice else sam.frozen_batch_norm(self.model)
+            with sam.perturbed(self.model.parameters(), config.sam_rho), statistics:
+                backward(move_targets=twice)
         if scaler is None:
             self.optimizer.step()
             bad = torch.where(loss.isfinite(), self.steps, self.step_in_epoch)
@@ -185,9 +160,6 @@ class Trainer:
             scaler.update()
             self.skipped_steps += scaler.get_scale() < 2.0**16  # where a new one starts
             loss = torch.where(loss.isfinite(), loss, 0.0)
-        if self.averaged is not None:
-            taken = self.epoch * self.steps + self.step_in_epoch
-            move_average(self.averaged, self.model, config.weight_average, taken)
         self.batch_predictions[index] = logits.argmax(dim=1)
         self.loss_sum += loss * len(index)
         self.step_in_epoch += 1
@@ -224,9 +196,8 @@ class Trainer:
         self.loss_sum.zero_()
         self.first_bad_step.fill_(self.steps)
 
-    def _logits(self, part: Part, averaged: bool = False) -> Tensor:
-        model = self.averaged if averaged and self.averaged is not None else self.model
-        return predict(model, part.images, self.config.precision)
+    def _logits(self, part: Part) -> Tensor:
+        return predict(self.model, part.images, self.config.precision)
 
     def _tested(self) -> dict[str, float | None]:
         """What the network makes of the test images and of those held out."""
@@ -245,8 +216,6 @@ class Trainer:
         if logits.shape[1] > 5:
             top5 = logits.topk(5, dim=1).indices == test.truth[:, None]
             row["test_top5"] = top5.any(dim=1).double().mean().item()
-        if self.averaged is not None:
-            row["test_top1_averaged"] = agreement(self._logits(test, averaged=True).argmax(dim=1), test.truth)
         if len(held_out.given):
             guess = self._logits(held_out).argmax(dim=1)
             row["held_out_top1_noisy"] = agreement(guess, held_out.given)
@@ -268,7 +237,7 @@ class Trainer:
 
     VALUES = ("epoch", "step_in_epoch", "skipped_steps", "epoch_seconds", "curves", "timing")
     TENSORS = ("loss_sum", "batch_predictions", "first_bad_step")
-    PARTS = ("model", "optimizer", "elr", "averaged")  # of them those that there are
+    PARTS = ("model", "optimizer", "elr")  # of them those that there are
 
     def state(self) -> dict[str, Any]:
         return {

@@ -92,18 +92,14 @@ for wrong in (0.1, 0.15, 0.2):
     )
 
 # %% [markdown]
-# What nets as small as ours foresee of people's errors, on images that they were not trained on, in percent of the wrong
-# labels:
+# A regression on what a pretrained network sees, trained on other images' labels, foresees of people's errors, in percent:
 
 # %% tags=["nbval-ignore-output"]
-shares = people.foreseen(list_study.rows(list_study.all_records()))
-shares.groupby("level")["share"].agg(
-    lambda s: effects.text(effects.interval(100 * s))
-).to_frame("foreseen, %")
+list_study.foreseen(list_study.gather()).style.hide(axis="index")
 
 # %% [markdown]
 # One in nine random errors would hit the label by chance. So people's errors can be foreseen in part, and far less than 93.4 %
-# needs. A better net may foresee more.
+# needs.
 
 # %% tags=["nbval-ignore-output", "remove-cell"]
 if train:  # what was asked for here

@@ -10,6 +10,7 @@ import jupytext
 import nbformat
 import papermill
 import pytest
+from small_dataset import write_dataset
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
@@ -18,7 +19,7 @@ TINY = dict(noise_rates=[0.3], seeds=[0, 1], epochs=2, train_size=200, batch_siz
 DIGITS = {"scale": "digits", "train": True, "jobs": 1}
 OTHER_PARAMETERS = {
     "api": {"modules": ["sam"]},
-    "audit": {"scale": "digits", "train": True, "seeds": [0], "levels": ["worst"], "images": 200, "fold_epochs": 1},
+    "audit": {"train": True, "seeds": [0]},  # and a dataset
     "claims": {"claim": "sam-elr"},
     "crops": {"seeds": [0]},
     "early_learning": TINY | {"losses": ["elr"], "measured_on": "batches"},
@@ -71,7 +72,8 @@ def test_stored_notebook_has_parameters_and_no_error(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_runs_with_other_parameters(name, tmp_path):
-    run(name, tmp_path, OTHER_PARAMETERS[name])
+    dataset = {"dataset": write_dataset(tmp_path / "s.npz")} if name == "audit" else {}
+    run(name, tmp_path, OTHER_PARAMETERS[name] | dataset)
 
 
 def test_readmes_papermill_command_takes_lists(tmp_path):
@@ -104,7 +106,7 @@ def test_readmes_papermill_command_takes_lists(tmp_path):
         ("sam", {"seeds": []}, "seeds=[]: allowed is a list with at least one value"),
         ("people", {"levels": ["awful"]}, "levels=['awful']: allowed are aggregate"),
         ("audit", {"seeds": [-1]}, "seeds=[-1]: allowed are whole numbers from 0"),
-        ("audit", {"images": "x"}, "images='x': allowed are whole numbers"),
+        ("audit", {"rate": 1.5}, "rate=1.5: allowed is a share"),
         ("shop", {"epochs": 0}, "epochs=0: should be"),
         ("claims", {"claim": "nothing"}, "claim='nothing': allowed are elr-cifar10"),
         ("theory", {"lam": -1}, "lam=-1: allowed are numbers from 0.001"),

@@ -1,7 +1,6 @@
 """People's labels: how they are wrong and how far that can be foreseen, against counts by hand."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from elrkit.config import ConfigError
@@ -15,14 +14,6 @@ def test_confusion_is_counted():
     assert facts["one mistake"] == "76 %"  # 8 + 0 + 30 of 50
     assert facts["commonest mistakes"] == "owl as cat 30 %; owl as dog 10 %; cat as dog 8 %"
     assert figures.human_confusion({"worst": matrix}, ["cat", "dog", "owl"]).axes[0].get_title() == "worst: 17 % wrong"
-
-
-def test_what_unseen_nets_predict_is_foreseen():
-    studies = pd.DataFrame(
-        {"dataset": ["cifar10", "digits", "cifar10"], "source": ["out_of_fold", "out_of_fold", "elr"],
-         "list": ["natural"] * 3, "level": ["worst"] * 3, "recall": [0.7, 0.1, 0.2]}
-    )  # fmt: skip
-    assert people.foreseen(studies)["share"].tolist() == pytest.approx([0.3])
 
 
 @pytest.mark.parametrize(("wrong", "share"), [(0.1, 0.34), (0.2, 0.67), (0.05, 0.0)])

@@ -9,7 +9,7 @@ from small_dataset import small, write_dataset
 
 from elrkit import records, runner, train
 from elrkit.__main__ import main
-from elrkit.report import cleaning, commands, plans
+from elrkit.report import commands, plans
 from elrkit.report import made_shops as shop
 
 
@@ -19,9 +19,6 @@ def test_a_run_that_fails_is_a_failure_of_the_command(tmp_path, monkeypatch, cap
     monkeypatch.setattr(plans, "plan", lambda *_, **__: plan)
     assert main(["run", "early-learning"]) == 1
     assert "1 trained, 1 still missing, 1 of them failed" in capsys.readouterr().out
-    monkeypatch.setattr(cleaning, "base_run", lambda scale, seed: plan[0])
-    assert main(["clean", "--seeds", "0"]) == 1
-    assert "0 of 7 fine-tunings" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -36,14 +33,11 @@ def test_a_signal_ends_the_command_once_the_run_has_stopped_cleanly(number, tmp_
     monkeypatch.setattr(train, "fit", fit)
     plan = [small(path), small(path, seed=1)]
     monkeypatch.setattr(plans, "plan", lambda *_, **__: plan)
-    monkeypatch.setattr(cleaning, "base_run", lambda scale, seed: plan[seed])
-    monkeypatch.setattr(cleaning, "clean", None)  # nothing else begins
-    for command in (["run", "early-learning"], ["clean", "--seeds", "0", "1"]):
-        assert main(command) == 130
-        said = capsys.readouterr()
-        assert "0 trained, " in said.out
-        assert " still missing; records in" in said.out
-        assert said.err.endswith("stopped; the same command goes on where it was\n")
+    assert main(["run", "early-learning"]) == 130
+    said = capsys.readouterr()
+    assert "0 trained, " in said.out
+    assert " still missing; records in" in said.out
+    assert said.err.endswith("stopped; the same command goes on where it was\n")
 
 
 def test_a_part_of_a_plan_is_listed_and_trained(tmp_path, monkeypatch, capsys):
@@ -63,9 +57,9 @@ def test_a_part_of_a_plan_is_listed_and_trained(tmp_path, monkeypatch, capsys):
 
 def test_defaults_of_commands_are_those_of_what_they_call():
     """They stand in the command line again, so that it starts without what a study imports."""
-    from elrkit.report import list_study as audit_study
+    from elrkit.report import list_study
 
-    for command, called in ((commands.audit_study, audit_study.studies), (commands.shop_command, shop.shops)):
+    for command, called in ((commands.list_study, list_study.of_dataset), (commands.shop_command, shop.shops)):
         of_command, of_called = (
             {name: each.default for name, each in inspect.signature(function).parameters.items()}
             for function in (command, called)

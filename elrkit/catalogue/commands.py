@@ -28,7 +28,6 @@ def audit(
     out: Path = Path("audit"),
     top: int = 1000,
     epochs: int = 30,
-    probabilities: Path | None = None,
     decisions: tuple[Path, ...] = (),
     images: Path | None = None,
     features: str = DEFAULT_FEATURES,
@@ -44,8 +43,6 @@ def audit(
         out: folder to write
         top: products in the page, the most suspicious first
         epochs: of the small net, with --features none
-        probabilities: out-of-fold class probabilities of any model: an .npy (n, C) of the dataset's training images, or
-            an .npz with arrays train and test. With a dataset nothing is trained; with a run both are put together
         decisions: CSV files saved by the page, in the order of the reviews. Products that were confirmed or kept, and
             are filed as was decided, are not listed again
         images: the folder that was given to import-feed: the page then shows the products' pictures as the shop has
@@ -59,7 +56,6 @@ def audit(
     from elrkit.catalogue.decisions import read_decisions
     from elrkit.commands import train_all
 
-    given = None if probabilities is None else review.read_probabilities(probabilities)
     decided = [read_decisions(path) for path in decisions]
     is_run = re.fullmatch("[0-9a-f]{12}", run_or_feed)
     if is_run:
@@ -68,23 +64,20 @@ def audit(
         dataset = data.load(config.dataset)
     else:
         dataset = _dataset_to_audit(run_or_feed)
-        config = None if given or features != "none" else _audit_config(run_or_feed, dataset, epochs)
+        config = None if features != "none" else _audit_config(run_or_feed, dataset, epochs)
     review.check_listable(dataset, top)  # now, and not after minutes of training
     if out.exists() and not out.is_dir():
         raise ConfigError(f"out={out}: a file; allowed is a folder, there or not")
     originals = _originals(dataset, images)
-    if not is_run and given is None and features != "none":
+    if config is None:
         written = _audit_by_features(dataset, images, features, out, top, decided, originals)
-    elif config is None:
-        written = review.audit_probabilities(given[0], dataset, out, top, given[1], decided, originals)
     else:
         if not is_run:
             train_all([config], announced=True, jobs=1)
             if records.find(config) is None:
                 print("error: the training did not finish, see above; the same command goes on", file=sys.stderr)
                 return 1
-        outcome, test = _outcome(config, dataset, given)
-        written = review.audit_outcome(outcome, dataset, out, top, test, given and given[0], decided, originals)
+        written = review.audit_outcome(_outcome(config, dataset), dataset, out, top, decided, originals)
     if decisions:
         print(f"{written.left_out} products left out, which were confirmed or kept and are filed as was decided")
         if written.unfit:
@@ -204,11 +197,9 @@ def corrections(
     return 0
 
 
-def _outcome(config: RunConfig, dataset: "Dataset", given: tuple | None) -> tuple[dict, object | None]:
-    """(outcome, probabilities of the test images or None) of a finished run, with what is to be said about it."""
+def _outcome(config: RunConfig, dataset: "Dataset") -> dict:
+    """The outcome of a finished run, with what is to be said about it."""
     from elrkit import checkpoints, records
-    from elrkit.catalogue.scores import combine
-    from elrkit.train import predict_test
 
     record = records.find(config)
     if record["status"] != "finished":
@@ -220,11 +211,10 @@ def _outcome(config: RunConfig, dataset: "Dataset", given: tuple | None) -> tupl
             f"data of that name, or there was no room for it); remove {records.record_path(config)} and train it here"
         )
     _say_what_the_net_knows(record, dataset)
-    if outcome["targets"] is None and not given:
+    if outcome["targets"] is None:
         print(
             f"warning: run {config.run_id} was trained with {config.loss}, which keeps no targets: its predictions "
-            "have seen the labels, and wrong ones that it memorized are not listed; train with --loss elr, or give "
-            "out-of-fold --probabilities"
+            "have seen the labels, and wrong ones that it memorized are not listed; train with --loss elr"
         )
     if left := len(dataset.train_images) - len(outcome["index"]):
         part = config.model_dump(include={"train_size", "split"}, exclude_defaults=True)
@@ -232,10 +222,9 @@ def _outcome(config: RunConfig, dataset: "Dataset", given: tuple | None) -> tupl
             f"{left} of the dataset's {len(dataset.train_images)} training images are not in the list: run "
             f"{config.run_id} was not trained on them ({', '.join(f'{name}={part[name]}' for name in part)})"
         )
-    test = predict_test(config, dataset, outcome).softmax(dim=1).numpy() if dataset.test_ids else None
-    if given and test is not None and given[1] is not None:
-        test = combine(test, given[1])
-    return outcome, test
+    if dataset.test_ids:
+        print(f"{len(dataset.test_ids)} test products are not in the list: the run was not trained on them")
+    return outcome
 
 
 def _originals(dataset: "Dataset", images: Path | None) -> Callable | None:
@@ -288,7 +277,7 @@ def _say_what_the_net_knows(record: dict, dataset: "Dataset") -> None:
     if commonest < 1 and (agreement - commonest) / (1 - commonest) < LEAST_SKILL:
         print(
             "warning: it has learnt little of the classes, so expect many false alarms; more products help, or a "
-            "better model's --probabilities"
+            "pretrained network (--features)"
         )
 
 

@@ -106,15 +106,15 @@ def audit(
     x = torch.from_numpy(scaled)
     trainings = iter(range(ROUNDS + 1))
 
-    def trained(inside: Labels, given: Labels) -> tuple[NDArray[np.float64], nn.Linear]:
+    def one(inside: Labels, given: Labels) -> tuple[NDArray[np.float64], nn.Linear]:
         number, epochs = next(trainings), TRAINING["epochs"]
 
         def told(epoch: int) -> None:
             on_progress(number * epochs + epoch, (ROUNDS + 1) * epochs)
 
-        return _train(x[inside], torch.from_numpy(given[inside]), count, seed * (ROUNDS + 1) + number, told)
+        return trained(x[inside], torch.from_numpy(given[inside]), count, seed * (ROUNDS + 1) + number, told)
 
-    probabilities, _ = trained(np.arange(n), labels)
+    probabilities, _ = one(np.arange(n), labels)
     suspicion = _suspicion(probabilities, labels)
     made, likely_right = _like_the_errors(probabilities, labels, draw)
 
@@ -128,7 +128,7 @@ def audit(
         spoilt = np.zeros(n, bool)
         spoilt[turns[turn * per_round : (turn + 1) * per_round]] = True
         given = np.where(spoilt, made, labels)
-        targets, layer = trained(inside, given)
+        targets, layer = one(inside, given)
         scores = _suspicion(targets, given[inside])
         seen["own"].append(scores[~spoilt[inside]])
         seen["made"].append(scores[(spoilt & likely_right)[inside]])
@@ -185,8 +185,8 @@ def _like_the_errors(
     return np.where(made == labels, (labels + 1) % count, made), ~suspect
 
 
-def _train(
-    x: Tensor, labels: Tensor, classes: int, seed: int, on_epoch: Callable[[int], None]
+def trained(
+    x: Tensor, labels: Tensor, classes: int, seed: int, on_epoch: Callable[[int], None] = lambda epoch: None
 ) -> tuple[NDArray[np.float64], nn.Linear]:
     """(ELR's targets (n, C), rows that sum to 1; the layer) of one training over x (n, d)."""
     draw = torch.Generator().manual_seed(seed)

@@ -17,7 +17,6 @@ import contextlib
 import errno
 import hashlib
 import io
-import itertools
 import json
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -63,7 +62,6 @@ def import_feed(
     download_from: Sequence[str] = (),
     licence: str = "not stated",
     workers: int = 2,
-    same_as: str | Path | None = None,
 ) -> dict:
     """Read a shop's feed and write the dataset ``out`` (.npz), ``<out>.manifest.json`` and ``<out>.dropped.csv``.
 
@@ -87,7 +85,6 @@ def import_feed(
         licence: terms of the feed, for the manifest.
         workers: processes that decode images where there are more than 10,000 (a script that asks for more than one
             needs the usual ``if __name__ == "__main__"``).
-        same_as: manifest that this import must come to; else it writes nothing.
 
     Returns:
         The manifest, without its list of image hashes.
@@ -95,7 +92,7 @@ def import_feed(
     Raises:
         FileNotFoundError: a feed, the images folder or the decisions file does not exist.
         ValueError: no product is left, or too few for a training and a test set of two subcategories; a setting does
-            not fit the feed; a decisions file is not sound; it is not the `same_as`.
+            not fit the feed; a decisions file is not sound.
         ConnectionError: a host failed ``rules.max_failures`` times in a row; the same call goes on with what is left to
             fetch.
         OSError: another import is writing this file, or there is no room.
@@ -121,8 +118,6 @@ def import_feed(
     }
     made_with = {"pillow": PIL.__version__, "imagehash": imagehash.__version__, "lxml": etree.__version__}
     asked = {"source": source, "rules": rules.model_dump(mode="json"), "made_with": made_with}
-    if same_as:
-        _check_source(source, same_as)
     names, failed = [name for name, _ in files], out.with_suffix(".failed.csv")
     with _work_folder(out) as work:
         feed, decided = decide(read_products(files, rules), decided_in, rules)
@@ -135,14 +130,12 @@ def import_feed(
         write_dropped(work / "dropped", table, names)
         known = asked | {"counts": counts, "decisions": decided["counts"]}
         try:
-            manifest, listed = write_dataset(work, feed.labels, table, images, known)
+            manifest = write_dataset(work, feed.labels, table, images, known)
         except ValueError as error:
             if not (work / "dropped").exists():
                 raise
             (work / "dropped").replace(failed)
             raise ValueError(f"{error}; every dropped product is listed in {failed}") from None
-        if same_as:
-            _check_result(manifest, listed, same_as)
         (work / "npz").replace(out)
         (work / "manifest").replace(manifest_path(out))
         for earlier in (dropped_list(out), failed):
@@ -178,50 +171,6 @@ def _work_folder(out: Path) -> Iterator[Path]:
             told = f"no room in {out.parent} ({error.strerror}); make some and start again, downloads are kept"
             raise OSError(f"import_feed: {told}") from None
         raise
-
-
-def rebuild_feed(
-    manifest: str | Path,
-    feeds: Sequence[str | Path],
-    out: str | Path,
-    *,
-    images: str | Path = ".",
-    decisions: str | Path | Sequence[str | Path] = (),
-    workers: int = 2,
-) -> dict:
-    """Make a dataset again from its manifest, the feed and the images, and check that it is the same.
-
-    `out` is written only if it is; an `out` that was there stays otherwise.
-
-    Raises:
-        ValueError: the feed, the decisions, an image, or the resulting file differs from what the manifest lists.
-    """
-    old = json.loads(Path(manifest).read_text(encoding="utf-8"))
-    return import_feed(
-        feeds, out, images=images, rules=FeedRules(**old["rules"]), decisions=decisions, workers=workers,
-        download_from=old["source"]["download_from"], licence=old["source"]["licence"], same_as=manifest,
-    )  # fmt: skip
-
-
-def _check_source(source: dict, manifest: str | Path) -> None:
-    """Raises ValueError when these are other feeds or decisions than the manifest's."""
-    old = json.loads(Path(manifest).read_text(encoding="utf-8"))["source"]
-    for mine, its in itertools.zip_longest(source["feeds"], old["feeds"], fillvalue={}):
-        if mine.get("sha256") != its.get("sha256"):
-            name = mine.get("file") or its["file"]
-            raise ValueError(f"rebuild_feed: {name} is not the feed that {manifest} was made from")
-    if source["decisions"] != old["decisions"]:
-        raise ValueError(f"rebuild_feed: these are not the decisions that {manifest} was made with")
-
-
-def _check_result(new: dict, listed: dict[str, str], manifest: str | Path) -> None:
-    """Raises ValueError when images or file differ from the manifest's."""
-    old = json.loads(Path(manifest).read_text(encoding="utf-8"))
-    if listed != old["images"]:
-        differing = sum(listed.get(path) != sha for path, sha in old["images"].items())
-        raise ValueError(f"rebuild_feed: {differing} of {len(old['images'])} images differ from those {manifest} lists")
-    if new["npz_sha256"] != old["npz_sha256"]:
-        raise ValueError(f"rebuild_feed: the file differs from {manifest}'s, which was made with {old['made_with']}")
 
 
 class Place(NamedTuple):

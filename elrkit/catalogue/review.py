@@ -16,28 +16,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image
 
 from elrkit.catalogue.decisions import without_zeros, write_csv
-from elrkit.catalogue.scores import (
-    COLUMNS,
-    OF_TARGETS,
-    SUSPECT_ODDS,
-    AuditError,
-    above,
-    as_suspicious_as,
-    combine,
-    label_scores,
-    no_repeats,
-    normalized,
-    rank,
-    suspect_list,
-)  # fmt: skip
+from elrkit.catalogue.scores import COLUMNS, AuditError, label_scores, no_repeats, rank, suspect_list
 from elrkit.data import Dataset
 
 Pictures = Callable[
@@ -65,50 +52,32 @@ def audit_outcome(
     dataset: Dataset,
     out: str | os.PathLike[str],
     top: int = 1000,
-    test: ArrayLike | None = None,
-    beside: ArrayLike | None = None,
     decisions: Sequence[pd.DataFrame] = (),
     originals: Pictures | None = None,
 ) -> Written:
     """The list of labels to look at of a finished run, as ``labels.csv`` and ``review.html`` in the folder `out`.
 
     outcome: of `elrkit.train.load_outcome`; its ELR targets are used, or, of another loss, the last predictions, which
-    have seen the labels and find less. dataset: what it was trained on. top: pictures in the page; the CSV lists every
-    label of `suspect_list`. test: (m, C) the network's probabilities of the test images, whose labels are then listed
-    too, when the dataset has ids for them, in an order `as_suspicious_as` the targets of the training images. beside:
-    (n, C) out-of-fold probabilities of the dataset's training images by another model, to `combine` with the run's.
-    decisions: of `read_decisions`, a later review after an earlier one; a product whose last decision is
-    confirm or keep is left out if its label is the one decided on. originals: ids to larger pictures of theirs for the
-    page, as `importer.originals`; those it leaves out are shown as the dataset has them.
+    have seen the labels and find less. dataset: what it was trained on; its test images are on no list, as the run says
+    nothing of them that compares. top: pictures in the page; the CSV lists every label of `suspect_list`. decisions: of
+    `read_decisions`, a later review after an earlier one; a product whose last decision is confirm or keep is left out
+    if its label is the one decided on. originals: ids to larger pictures of theirs for the page, as
+    `importer.originals`; those it leaves out are shown as the dataset has them.
     Raises AuditError when the run was trained on more images than the dataset has, and as `check_listable` does.
     """
-    probabilities = outcome["targets"] if outcome["targets"] is not None else outcome["probabilities"]
-    index = outcome["index"].numpy()
+    check_listable(dataset, top)
+    found = (outcome["probabilities"] if outcome["targets"] is None else outcome["targets"]).numpy()
+    labels, index = outcome["given"].numpy(), outcome["index"].numpy()
     if index.max() >= len(dataset.train_images):
         raise AuditError(
             f"outcome: of image {index.max()}, where the dataset has {len(dataset.train_images)}; not its run"
         )
-    found = probabilities.numpy()
-    if beside is not None:
-        found = combine(found, _for_images(beside, dataset, "train")[index])
-    alike = outcome["targets"] is None
-    return _write_list(found, outcome["given"].numpy(), index, test, alike, dataset, out, top, decisions, originals)
-
-
-def audit_probabilities(
-    train: ArrayLike,
-    dataset: Dataset,
-    out: str | os.PathLike[str],
-    top: int = 1000,
-    test: ArrayLike | None = None,
-    decisions: Sequence[pd.DataFrame] = (),
-    originals: Pictures | None = None,
-) -> Written:
-    """`audit_outcome` of any model's probabilities: `train` (n, C), out-of-fold, of the dataset's training images, and
-    `test` (m, C), if wanted, of its test images; rows in the dataset's order, columns in that of its class names."""
-    found = _for_images(train, dataset, "train")
-    labels = dataset.train_labels.numpy()
-    return _write_list(found, labels, np.arange(len(found)), test, True, dataset, out, top, decisions, originals)
+    names = listed_ids(dataset)
+    ids = [names[i] for i in index]
+    table = rank(found, labels, ids, dataset.class_names, scores=label_scores(found, labels))
+    if dataset.train_titles:
+        table.insert(1, "title", [dataset.train_titles[index[row]] for row in table.index])
+    return write_table(table[suspect_list(found, labels)[table.index]], dataset, out, top, decisions, originals)
 
 
 def listed_ids(dataset: Dataset) -> list[str]:
@@ -134,70 +103,6 @@ def check_listable(dataset: Dataset, top: int) -> None:
                 "UTF-8); rename it"
             )
     no_repeats(pd.Series(ids, dtype=str), f"{dataset.name}: ids of training and test images")
-
-
-def read_probabilities(path: str | os.PathLike[str]) -> tuple[NDArray, NDArray | None]:
-    """(train, test or None) of an .npy file with an array (n, C), or an .npz with arrays ``train`` and ``test``.
-
-    Raises AuditError when it is neither, and FileNotFoundError.
-    """
-    try:
-        with open(path, "rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            arrays = {"train": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except FileNotFoundError:
-        raise
-    except Exception:  # numpy raises many kinds for damaged files, and advises to execute what it could not read
-        arrays = {}
-    if "train" not in arrays:
-        raise AuditError(f"{path}: expected an .npy with probabilities (n, C), or an .npz with train and, or not, test")
-    return arrays["train"], arrays.get("test")
-
-
-def _for_images(probabilities: ArrayLike, dataset: Dataset, part: Literal["train", "test"]) -> NDArray[np.float64]:
-    p = normalized(probabilities)
-    expected = len(getattr(dataset, f"{part}_images")), dataset.num_classes
-    if p.shape != expected:
-        raise AuditError(
-            f"probabilities of shape {p.shape} for the {part} images: expected {expected}, a row for each image in the "
-            "dataset's order, a column for each of its class_names"
-        )
-    return p
-
-
-def _write_list(
-    probabilities: ArrayLike,
-    labels: NDArray[np.int64],
-    index: NDArray[np.int64],
-    test: ArrayLike | None,
-    alike: bool,
-    dataset: Dataset,
-    out: str | os.PathLike[str],
-    top: int,
-    decisions: Sequence[pd.DataFrame],
-    originals: Pictures | None,
-) -> Written:
-    """The list over the training images of `index` and, given their probabilities and ids, the test images; `alike`:
-    whether both are probabilities of one kind, whose scores compare; else those of the training images are ELR's
-    targets."""
-    check_listable(dataset, top)
-    ids = [dataset.train_ids[i] for i in index] if dataset.train_ids else index.tolist()
-    titles = [dataset.train_titles[i] for i in index] if dataset.train_titles else [""] * len(index)
-    scores = label_scores(probabilities, labels, "odds" if alike else OF_TARGETS)
-    suspect = suspect_list(probabilities, labels)
-    if test is not None and dataset.train_ids and dataset.test_ids:
-        test, test_labels = _for_images(test, dataset, "test"), dataset.test_labels.numpy()
-        test_scores = label_scores(test, test_labels)
-        suspect = np.concatenate([suspect, above(test_scores, SUSPECT_ODDS)])
-        scores = np.concatenate([scores, test_scores if alike else as_suspicious_as(scores, test_scores)])
-        probabilities = np.concatenate([normalized(probabilities), test])
-        labels = np.concatenate([labels, test_labels])
-        ids += dataset.test_ids
-        titles += dataset.test_titles or [""] * len(dataset.test_ids)
-    table = rank(probabilities, labels, ids, dataset.class_names, scores=scores)
-    if any(titles):
-        table.insert(1, "title", [titles[row] for row in table.index])
-    return write_table(table[suspect[table.index]], dataset, out, top, decisions, originals)
 
 
 def write_table(

@@ -140,7 +140,7 @@ def write_dropped(path: Path, table: pd.DataFrame, files: Sequence[str]) -> None
 
 def write_dataset(
     folder: Path, labels: pd.DataFrame, table: pd.DataFrame, images: pd.DataFrame, manifest: dict
-) -> tuple[dict, dict[str, str]]:
+) -> dict:
     """Group and split the chosen products; write the files npz and manifest into the folder.
 
     Args:
@@ -148,7 +148,7 @@ def write_dataset(
         manifest: what is known by now: source, rules, made_with, counts, decisions.
 
     Returns:
-        (manifest, SHA-256 of each image by its path, in the order of the paths); the file has both.
+        The manifest; its file also lists the SHA-256 of each image by its path, in the order of the paths.
 
     Raises ValueError: nothing could load the dataset.
     """
@@ -182,7 +182,7 @@ def write_dataset(
     with (folder / "manifest").open("w", encoding="utf-8") as file:
         json.dump(manifest | {"images": listed}, file, indent=1)  # as a stream, however many images there are
         file.write("\n")
-    return manifest, listed
+    return manifest
 
 
 def _groups(used: pd.DataFrame, image: np.ndarray, stem: np.ndarray, rules: FeedRules) -> np.ndarray:

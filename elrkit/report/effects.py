@@ -68,7 +68,7 @@ def shared(setting: str, dataset: str = "cifar10") -> dict[str, Any]:
     the papers' optimizer and their beta and lambda; what the chapters vary beside that is no run of the setting."""
     _, fields, epochs = SETTINGS[setting]
     plain = {"sam_rho": 0, "sam_double_update": (None, False), "split": "all", "noise_convention": (None, "all"),
-             "optimizer": "sgd", "weight_decay": 1e-3, "weight_average": 0}  # fmt: skip
+             "optimizer": "sgd", "weight_decay": 1e-3}  # fmt: skip
     elr = {name: (None, value) for name, value in losses.defaults("elr", dataset).items()}
     return {**plain, **elr, **fields, "dataset": dataset, "epochs": epochs.get(dataset, 0)}
 
@@ -78,7 +78,7 @@ FIELDS = [n for n in RunConfig.model_fields if n not in ("seed", "noise_seed", "
 # Fields that follow from another one, so cannot be held equal when that one differs.
 FOLLOWS = {
     "loss": ("beta", "lam", "loss_alpha", "loss_beta", "loss_q"),
-    "sam_rho": ("sam_adaptive", "sam_double_update", "sam_double_update_of"),
+    "sam_rho": ("sam_double_update",),
     "schedule": ("milestones", "gamma", "restart_epochs", "eta_min"),
     "epochs": ("milestones", "restart_epochs"),
     "noise": ("noise_convention", "noise_draw"),

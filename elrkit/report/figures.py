@@ -292,16 +292,16 @@ def human_confusion(counts: Mapping[str, np.ndarray], class_names: Sequence[str]
 def wrong_labels_found(rows: pd.DataFrame, looks: Sequence[float]) -> Figure:
     """How many of the wrong labels a person has met after looking at a share of all: a panel per level.
 
-    rows  `list_study.named`, with the column found: shares at `looks`. Lines are means over seeds, bands lowest to
-          highest; where a line crosses the dotted one, half of the wrong labels are found.
+    rows  `list_study.rows` of one dataset, the column found: shares at `looks`. Lines are means over seeds, bands
+          lowest to highest; where a line crosses the dotted one, half of the wrong labels are found.
     """
-    levels = [level for level in ("aggregate", "random1", "worst") if level in set(rows["level"])]
+    levels = list(dict.fromkeys(rows["errors"]))
     figure, axes = _panels(1, max(1, len(levels)), 3.3, 3.3, sharex=True, sharey=True)
     long = (
         rows.assign(looked=[looks] * len(rows)).explode(["looked", "found"]).astype({"looked": float, "found": float})
     )
     for ax, level in zip(axes.flat, levels, strict=False):
-        part = long[long["level"] == level]
+        part = long[long["errors"] == level]
         ax.axhline(0.5, color=GREY, ls=":", lw=1.2)
         sns.lineplot(part, x="looked", y="found", hue="finder", style="finder", ax=ax, palette="colorblind", lw=1.8,
                      errorbar=lambda values: (values.min(), values.max()))  # fmt: skip

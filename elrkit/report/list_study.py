@@ -1,438 +1,365 @@
-"""How well `elrkit.catalogue.scores` finds wrong labels, beside cleanlab: a study a noise level and seed, one JSON file
-each.
+"""How well the list of labels to look at finds wrong ones, beside cleanlab and neighbours on the same features, and
+what correcting them gains: a study a dataset, kind of errors and seed, one JSON file each in `results/audit`.
 
-    python -m elrkit audit-study        the studies of the report: human labels of CIFAR-10, three levels, three seeds
+    python -m elrkit list-study                                  labels by people on CIFAR-10, three levels
+    python -m elrkit list-study shop.npz --images .              errors made in a shop's own labels
 
-Three trainings of the small net on the same labels, each of exactly as many images, give the scores: ELR's targets;
-cross-entropy on folds, whose out-of-fold probabilities are what cleanlab works on; and cross-entropy on all images,
-taken at its best epoch, whose loss is the simplest score. Finished parts stay in the state folder, so a stopped
-study goes on where it was. Results lie in `results/audit`, beside the run records.
+Nothing in them chose a parameter of `elrkit.catalogue.head`.
 """
 
-import json
-import logging
-import sys
+import itertools
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import ArrayLike
-from sklearn.model_selection import StratifiedKFold
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.neighbors import NearestNeighbors
 
-from elrkit import checkpoints, data, pace, records, runner, train
-from elrkit.catalogue import scores as audit
-from elrkit.config import HUMAN_NOISE_RATES, ConfigError, RunConfig, as_list, is_whole
-from elrkit.progress import duration
-from elrkit.report import effects, plans
-from elrkit.report.plans import LEVELS
+from elrkit import data, precision, records, train
+from elrkit.catalogue import audit, features, head, importer, scores
+from elrkit.config import ConfigError, RunConfig, as_list, is_whole
+from elrkit.report import effects, plans, studies
+from elrkit.report.studies import Record
 
-SCHEMA = 2  # 1 trained the cross-entropy for a quarter of ELR's epochs
-TEST_IMAGES = 2_000  # choose the best epoch of cross-entropy; more would only take time
-LISTED = ("listed_share", "precision", "recall", "f1")  # what `audit.measure` says of a list, whatever its order
+SCHEMA = 2  # 1 had no cleaning, and of a shop no products that the audit had not seen
 LOOKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
-
-log = logging.getLogger(__name__)
+FINDERS = {
+    "head": "ELR on features", "cleanlab": "cleanlab on features", "neighbours": "15 neighbours",
+    "scratch": "ELR from scratch, 15,000 images",
+}  # fmt: skip
+SIDE = {"cifar10": 128, "digits": 64}  # pixels to which small pictures are enlarged; others: the backbone's own
+IMAGES = 5_000  # of CIFAR-10 in a study
+BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # of confidence
+SIBLINGS = 3  # made errors between siblings go to one of so many categories that look alike
+KINDS = ("siblings", "uniform")  # of made errors
+CLEANED = (0.01, 0.05, 0.1)  # shares of the labels that a person looks at and corrects
 
 
 class Study(NamedTuple):
-    """One comparison: which labels, how many images, how long the nets of the folds train.
+    """A dataset's labels: as people gave them (a level of CIFAR-10N), or with a share `rate` made wrong."""
 
-    On the digits, which have no labels by people, labels are flipped within pairs of classes at the level's rate.
-    """
-
-    level: str
+    dataset: str
+    errors: str  # a level of people's labels, uniform or siblings
     seed: int
-    dataset: str = "cifar10"
-    images: int = 15_000
-    folds: int = 5
-    fold_epochs: int = 8
+    rate: float | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.dataset}-{self.level}-{self.images}x{self.folds}x{self.fold_epochs}-seed{self.seed}"
-
-    @property
-    def elr_epochs(self) -> int:
-        """ELR trains on all images as often as the folds' nets together: (folds - 1) fold_epochs times."""
-        return (self.folds - 1) * self.fold_epochs
+        rate = "" if self.rate is None else f"-{100 * self.rate:g}"
+        return f"features-{Path(self.dataset).stem}-{self.errors}{rate}-seed{self.seed}"
 
 
-def studies(
-    scale: str = "cpu",
-    seeds: Sequence[int] = plans.SEEDS,
-    levels: Sequence[str] = LEVELS,
-    images: int = 15_000,
-    fold_epochs: int = 8,
-) -> list[Study]:
-    """The studies of a scale, cpu (human labels of CIFAR-10) or digits, seeds outermost. Raises ConfigError."""
-    if scale not in ("cpu", "digits"):
-        raise ConfigError(f"scale={scale!r}: allowed are cpu, digits; the audit is not compared at the paper's scale")
-    seeds, levels = as_list("seeds", seeds), as_list("levels", levels)
-    for level in levels:
-        if level not in HUMAN_NOISE_RATES:
-            raise ConfigError(f"levels={levels}: allowed are {', '.join(HUMAN_NOISE_RATES)}")
-    for name, value in (("images", images), ("fold_epochs", fold_epochs)):
-        if not is_whole(value, 0):
-            raise ConfigError(f"{name}={value!r}: allowed are whole numbers")
+def of_dataset(dataset: str = "cifar10", seeds: Sequence[int] = plans.SEEDS, rate: float = 0.15) -> list[Study]:
+    """The studies of a dataset: three levels of people's labels of CIFAR-10, or two kinds of errors made in another's
+    labels. Raises ConfigError."""
+    seeds = as_list("seeds", seeds)
     if bad := [seed for seed in seeds if not is_whole(seed, 0)]:
         raise ConfigError(f"seeds={bad}: allowed are whole numbers from 0")
-    if scale == "digits":
-        images = min(images, 1347)
-    if images < 200 or images > 50_000 or fold_epochs < 1:
-        raise ConfigError(f"images={images}, fold_epochs={fold_epochs}: allowed are 200 to 50000 images, from 1 epoch")
-    dataset = {"cpu": "cifar10", "digits": "digits"}[scale]
-    made = (Study(level, seed, dataset, images, fold_epochs=fold_epochs) for seed in seeds for level in levels)
-    return list(dict.fromkeys(made))
+    if not 0 < rate < 1:
+        raise ConfigError(f"rate={rate}: allowed is a share above 0 and below 1")
+    if dataset == "cifar10":
+        return [Study(dataset, level, seed) for seed in seeds for level in plans.LEVELS]
+    return [Study(dataset, kind, seed, rate) for seed in seeds for kind in KINDS]
 
 
-# The trainings --------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Labelled:
+    """Features (n, d) of products, the label given to each (n,) and the true one."""
+
+    rows: NDArray
+    labels: NDArray
+    truth: NDArray
+
+    def at(self, chosen: slice) -> "Labelled":
+        return Labelled(self.rows[chosen], self.labels[chosen], self.truth[chosen])
 
 
-def problem(study: Study) -> data.Dataset:
-    """The study's images with their given labels and, apart, the true ones; 2,000 clean test images."""
-    whole = data.load(study.dataset)
-    if study.dataset == "digits":
-        noise = dict(noise="asymmetric", noise_rate=HUMAN_NOISE_RATES[study.level])
-    else:
-        noise = dict(noise="human", noise_convention=study.level)
-    drawn = RunConfig(dataset=study.dataset, train_size=study.images, noise_seed=study.seed, **noise)
-    chosen = train.set_up(drawn, whole)
-    test = slice(TEST_IMAGES)
-    return replace(
-        whole, train_images=whole.train_images[torch.from_numpy(chosen.index)],
-        train_labels=torch.from_numpy(chosen.given), train_truth=torch.from_numpy(chosen.truth),
-        test_images=whole.test_images[test], test_labels=whole.test_labels[test], test_truth=whole.test_truth[test],
-    )  # fmt: skip
+def made_wrong(rows: NDArray, labels: NDArray, kind: str, rate: float, seed: int) -> NDArray:
+    """Labels (n,) of which a share is moved: uniform, to any other category; siblings, to one of the three whose
+    products look most alike by rows (n, d)."""
+    draw = np.random.default_rng([seed, 7])
+    count = int(labels.max()) + 1
+    moved, result = draw.permutation(len(labels))[: round(rate * len(labels))], labels.copy()
+    if kind == "uniform":
+        result[moved] = (labels[moved] + draw.integers(1, count, len(moved))) % count
+        return result
+    scaled = head.standardized(rows)[0]
+    centres = np.stack([scaled[labels == k].mean(0) for k in range(count)])
+    apart = ((centres[:, None] - centres[None]) ** 2).sum(-1)
+    np.fill_diagonal(apart, np.inf)
+    near = apart.argsort(1)[:, : min(SIBLINGS, count - 1)]
+    result[moved] = near[labels[moved], draw.integers(near.shape[1], size=len(moved))]
+    return result
 
 
-def recipe(study: Study, loss: str, epochs: int) -> RunConfig:
-    """The training of all parts: that of `elrkit audit`."""
-    small = dict(lr=0.03, batch_size=64, augmentation="none", precision="float32")
-    changes = small if study.dataset == "digits" else {}
-    return audit.for_list(study.dataset, loss, epochs, eval_every=epochs, seed=study.seed, **changes)
+def problem(study: Study, images: Path | None, store: Path) -> tuple[Labelled, Labelled, tuple[str, ...]]:
+    """(the products of a study, others that it does not have, class names).
 
-
-def fold_rows(labels: ArrayLike, folds: int, seed: int) -> list[np.ndarray]:
-    """Positions (n_k,) of each fold's images, classes alike by given label, each image in one fold."""
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    return [rows for _, rows in splitter.split(np.zeros(len(labels)), np.asarray(labels))]
-
-
-def run(
-    study: Study,
-    *,
-    should_stop: Callable[[], bool] = lambda: False,
-    on_part: Callable[[str, dict], None] = lambda part, record: None,
-) -> dict:
-    """Train what is missing of a study and return its record, plain JSON values; raises `train.Stopped`.
-
-    on_part  told of each part that is there: elr, fold 1 of 5, ..., cross-entropy; with the record of its training
+    The others are the test images; of CIFAR-10, whose test images nobody labelled again, the next seed's.
     """
-    cleanlab = _cleanlab_version()  # before hours of training
-    dataset = problem(study)
-    given, truth = dataset.train_labels.numpy(), dataset.train_truth.numpy()
-    folder = records.state_root() / "audit" / study.name
-
-    def part(name: str, config: RunConfig, labelled: data.Dataset) -> tuple[dict, dict]:
-        record, outcome = _trained(config, labelled, folder, should_stop)
-        on_part(name, record)
-        return record, outcome
-
-    elr, elr_outcome = part("elr", recipe(study, "elr", study.elr_epochs), dataset)
-    fold_records, out_of_fold = [], np.zeros((len(given), dataset.num_classes))
-    config = recipe(study, "ce", study.fold_epochs)
-    for number, rows in enumerate(fold_rows(given, study.folds, study.seed), 1):
-        without = _without(dataset, rows)
-        record, outcome = part(f"fold {number} of {study.folds}", config, without)
-        fold_records.append(record)
-        out_of_fold[rows] = train.predict_test(config, without, outcome).softmax(dim=1).double().numpy()
-    config = recipe(study, "ce", study.elr_epochs)
-    ce, ce_outcome = part("cross-entropy", config, dataset)
-    best = 1 + int(np.argmax(ce["curves"]["test_top1"]))
-    ce_parts = [ce]
-    if best < config.epochs:
-        # An epoch's order and learning rate depend on its number alone, so this is the same training, stopped there.
-        record, ce_outcome = part("cross-entropy to its best epoch", config.with_(epochs=best), dataset)
-        ce_parts.append(record)
-    rows = compare(elr_outcome["targets"], out_of_fold, ce_outcome["probabilities"], given, truth)
-    seconds = {"elr": [elr], "out_of_fold": fold_records, "ce": ce_parts}
-    return {
-        "schema": SCHEMA,
-        "study": study._asdict(),
-        "data": {
-            "fingerprint": dataset.fingerprint(),
-            "images": len(given),
-            "wrong": int((given != truth).sum()),
-            "test_images": len(dataset.test_labels),
-        },
-        "configs": {"elr": elr["config"], "folds": fold_records[0]["config"], "ce": ce["config"]},
-        "images_trained": {
-            "elr": len(given) * study.elr_epochs,
-            "out_of_fold": sum(r["data"]["train_images"] for r in fold_records) * study.fold_epochs,
-            "ce": len(given) * study.elr_epochs,
-        },
-        "ce_best_epoch": best,
-        "test_top1": {"elr": elr["curves"]["test_top1"][-1], "ce_best": max(ce["curves"]["test_top1"])},
-        "rows": rows,
-        "device": elr["device"],
-        "execution": elr["execution"],
-        "versions": elr["versions"] | {"cleanlab": cleanlab},
-        "timing": {
-            "seconds": {name: round(sum(r["timing"]["seconds"] for r in parts), 1) for name, parts in seconds.items()},
-            "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        },
-    }
-
-
-def _trained(
-    config: RunConfig, dataset: data.Dataset, folder: Path, should_stop: Callable[[], bool]
-) -> tuple[dict, dict]:
-    """Record and outcome of one part, from its folder or by training it; the folder is named by all that decides it."""
-    state = folder / f"{config.run_id}-{dataset.fingerprint()}"
-    path = state / "record.json"
-
-    def kept() -> tuple[dict, dict]:
-        return json.loads(path.read_text("utf-8")), train.load_outcome(state)
-
-    try:
-        return kept()
-    except FileNotFoundError:
-        pass
-    except ValueError as error:
-        log.warning("%s: not usable (%s); this part is trained again", state, error)
-    record = train.fit(config, dataset=dataset, state_dir=state, should_stop=should_stop)
-    if record["status"] != "finished":
-        raise data.DataError(f"{config.describe()}: diverged ({record['diverged']}); the study cannot go on")
-    records.write_text(path, json.dumps(record))
-    checkpoints.discard(state)
-    return kept()
-
-
-def _without(dataset: data.Dataset, rows: np.ndarray) -> data.Dataset:
-    """`dataset` without the training images at `rows`, which become its test images, labels as given."""
-    kept = torch.ones(len(dataset.train_labels), dtype=torch.bool)
-    kept[torch.from_numpy(rows)] = False
-    return replace(
-        dataset, train_images=dataset.train_images[kept], train_labels=dataset.train_labels[kept],
-        train_truth=dataset.train_truth[kept], test_images=dataset.train_images[~kept],
-        test_labels=dataset.train_labels[~kept], test_truth=dataset.train_truth[~kept],
-    )  # fmt: skip
-
-
-def _cleanlab_version() -> str:
-    try:
-        return version("cleanlab")
-    except ModuleNotFoundError:
-        raise ConfigError("the comparison needs the package cleanlab: pip install 'elrkit[test]'") from None
-
-
-# The comparison -------------------------------------------------------------------------------------------------------
-
-
-def compare(
-    targets: ArrayLike, out_of_fold: ArrayLike, ce: ArrayLike, labels: ArrayLike, truth: ArrayLike
-) -> list[dict]:
-    """All ways to find the wrong labels, measured; one dict each.
-
-    targets, out_of_fold, ce: probabilities (n, C): ELR's targets, out-of-fold ones, and those of cross-entropy at its
-    best epoch; labels, truth: (n,) integers. Keys: source (elr, out_of_fold, both: the two combined, ce, chance), score
-    (a method of `audit.label_scores`, or cleanlab's), list (natural: another class is more probable than the label;
-    suspect: more than twice as probable; cleanlab's; all), found: the share of wrong labels among the `LOOKS` most
-    suspicious, and what `audit.measure` returns.
-    """
-    labels, wrong = np.asarray(labels), np.asarray(labels) != np.asarray(truth)
-    rows = []
-
-    def add(source: str, score: str, scores: ArrayLike, name: str = "", listed: ArrayLike | None = None) -> None:
-        found = [0.0]
-        for share in LOOKS[1:]:
-            looked = max(1, round(share * len(wrong)))
-            found.append(audit.precision_at(wrong, scores, share) * looked / int(wrong.sum()))
-        rows.append(
-            {"source": source, "score": score, "list": name, "found": found, **audit.measure(wrong, scores, listed)}
+    eye, whole = features.backbone(), data.load(study.dataset)
+    eye = eye._replace(side=SIDE.get(study.dataset, eye.side))
+    if study.rate is None:
+        drawn = dict(dataset=study.dataset, train_size=IMAGES, noise="human", noise_convention=study.errors)
+        seeds = study.seed, plans.SEEDS[(study.seed + 1) % len(plans.SEEDS)]  # the other's features are kept already
+        here, other = (train.set_up(RunConfig(noise_seed=seed, **drawn), whole) for seed in seeds)
+        new = ~np.isin(other.index, here.index)
+        parts = (here.index, here.given, here.truth), (other.index[new], other.given[new], other.truth[new])
+        index, labels, truth = map(np.concatenate, zip(*parts, strict=True))
+        chosen = replace(
+            whole, train_images=whole.train_images[torch.from_numpy(index)], test_images=whole.test_images[:0]
         )
-
-    targets, out_of_fold = (np.asarray(p, dtype=float) for p in (targets, out_of_fold))
-    for source, p in {"elr": targets, "out_of_fold": out_of_fold, "both": audit.combine(targets, out_of_fold)}.items():
-        for method in get_args(audit.Method):
-            if method == "odds":
-                scores = audit.label_scores(p, labels, method)
-                add(source, method, scores, "suspect", audit.suspect_list(p, labels))
-                add(source, method, scores, "natural", audit.natural_list(p, labels))
-            else:
-                add(source, method, audit.label_scores(p, labels, method))
-        scores, listed = audit.cleanlab_baseline(p, labels)
-        add(source, "cleanlab", scores, "cleanlab", listed)
-    # One minus the label's probability orders as the loss does.
-    add("ce", "self_confidence", audit.label_scores(ce, labels, "self_confidence"), "natural",
-        audit.natural_list(ce, labels))  # fmt: skip
-    add("chance", "none", np.zeros(len(wrong)), "all", np.ones(len(wrong), dtype=bool))
-    return rows
+        everything = Labelled(audit.photo_rows(chosen, None, eye, store), labels, truth)
+    else:
+        rows, truth = audit.photo_rows(whole, images, eye, store), audit.labels_of(whole)
+        everything = Labelled(rows, made_wrong(rows, truth, study.errors, study.rate, study.seed), truth)
+    n = IMAGES if study.rate is None else len(whole.train_images)
+    return everything.at(slice(n)), everything.at(slice(n, None)), whole.class_names
 
 
-# The files ------------------------------------------------------------------------------------------------------------
+def checked(model: head.Model, new: Labelled) -> dict[str, Any]:
+    """What the check makes of new products: shares of the rightly filed that pass and of the others that do not, and
+    how often the first category that it suggests for these is the true one."""
+    found, right = head.check(model, new.rows, new.labels), new.labels == new.truth
+    stopped = found.verdict != "fits"
+    first = found.alternatives[:, 0] == new.truth
+
+    def share(flags: NDArray[np.bool_]) -> float | None:
+        return round(float(flags.mean()), 4) if len(flags) else None
+
+    return {"products": len(new.labels), "passed": share(~stopped[right]), "caught": share(stopped[~right]),
+            "suggested": share(first[~right & stopped])}  # fmt: skip
 
 
-def folder() -> Path:
-    """Where new studies' files go: `audit` beside the folder of run records."""
-    return records.results_root().parent / "audit"
+def cleaned(products: Labelled, suspicion: NDArray, new: Labelled, classes: int, seed: int) -> list[Record]:
+    """The paper's outlook: a person looks at a share of the labels, by the list or at random, each becomes the true
+    one, and the layer is trained again. Accuracy is that of the new products' true categories."""
+    n = len(products.labels)
+    scaled, mean, scale = head.standardized(products.rows)
+    x, unseen = torch.from_numpy(scaled), torch.from_numpy((new.rows - mean) / scale)
+    # A stream of its own: errors are drawn from plain seeds, and the same permutation would find every one.
+    orders = {"list": np.argsort(-suspicion), "random": np.random.default_rng([seed, 1]).permutation(n)}
+    found = []
+    for chosen, share in [("nothing", 0.0), *((chosen, share) for share in CLEANED for chosen in orders)]:
+        labels, looked = products.labels.copy(), orders.get(chosen, orders["list"])[: round(share * n)]
+        labels[looked] = products.truth[looked]
+        _, layer = head.trained(x, torch.from_numpy(labels), classes, seed)
+        with torch.inference_mode():
+            right = layer(unseen).argmax(dim=1).numpy() == new.truth
+        found.append({"chosen": chosen, "share": share, "corrected": int((labels != products.labels).sum()),
+                      "accuracy": round(float(right.mean()), 4)})  # fmt: skip
+    return found
 
 
-def path_of(study: Study) -> Path:
-    return records.beside("audit", f"{study.name}.json")
+def run(study: Study, products: Labelled, new: Labelled, classes: tuple[str, ...]) -> Record:
+    """The record of a study: how each finder orders the labels, what the head says of their number and its confidence,
+    what its check lets through and catches, by its own word and of new products, and what correcting labels gains.
 
-
-def save(record: dict) -> Path:
-    """Write a study's record atomically, a line for each row, and return its path."""
-    rows = ",\n".join(f"  {json.dumps(_short(row), allow_nan=False)}" for row in record["rows"])
-    lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in record.items() if key != "rows"]
-    path = folder() / f"{Study(**record['study']).name}.json"
-    records.write_text(path, "{\n" + ",\n".join(lines) + f',\n "rows": [\n{rows}\n ]\n}}\n')
-    return path
-
-
-def find(study: Study) -> dict | None:
-    """The record of this study, or None; a damaged file is reported by name and counts as none."""
-    path = path_of(study)
-    try:
-        record = json.loads(path.read_text("utf-8"))
-        if record["schema"] != SCHEMA or Study(**record["study"]) != study:
-            raise ValueError(f"it is no record of {study.name}, schema {SCHEMA}")
-        rows = {"source", "score", "list", "found", "average_precision", "effort_half", "effort_half_random"}
-        if not record["rows"] or not all(rows <= row.keys() for row in record["rows"]):
-            raise ValueError("a row is not complete")
-        return record
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        log.warning("skipped %s: %s", path, str(error).splitlines()[0])
-        return None
-
-
-def all_records() -> list[dict]:
-    """The records of the report's own studies, as far as they are there."""
-    return [record for study in studies() if (record := find(study))]
-
-
-def gather(wanted: Sequence[Study], train: bool = False) -> pd.DataFrame:
-    """One row for each way of finding wrong labels in each of these studies that has a record; prints how many have.
-
-    With `train`, the missing studies are made first, on one thread; standard error says how long that will take.
-    Columns: Study's fields and `compare`'s keys.
+    foreseen  of the wrong labels, the share that a regression trained without the product predicts
     """
-    if train:
-        todo = [study for study in wanted if find(study) is None]
-        print(f"{len(todo)} studies to make, at most {duration(estimate_seconds(todo))}", file=sys.stderr, flush=True)
-        make_missing(todo)
-    trained = [record for study in wanted if (record := find(study))]
-    print(f"{len(trained)} of {len(wanted)} studies are there")
-    return rows(trained)
+    rows, labels, truth = products.rows, products.labels, products.truth
+    wrong = labels != truth
+    kept: dict[str, Any] = {}
+
+    def by_head() -> NDArray:
+        kept["found"] = head.audit(rows, labels, classes, seed=study.seed)
+        return kept["found"].suspicion
+
+    def by_cleanlab() -> NDArray:
+        folds = StratifiedKFold(5, shuffle=True, random_state=study.seed)
+        regression = LogisticRegression(C=0.003, max_iter=300)
+        guess = cross_val_predict(regression, head.standardized(rows)[0], labels, cv=folds, method="predict_proba")
+        kept["foreseen"] = float((guess.argmax(1) == labels)[wrong].mean())
+        return scores.cleanlab_baseline(guess, labels)
+
+    def by_neighbours() -> NDArray:
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        near = NearestNeighbors(n_neighbors=16).fit(unit).kneighbors(unit, return_distance=False)[:, 1:]
+        return (labels[near] != labels[:, None]).mean(1)
+
+    finders = []
+    for name, find in (("head", by_head), ("cleanlab", by_cleanlab), ("neighbours", by_neighbours)):
+        started = time.perf_counter()
+        order = find()
+        seconds = round(time.perf_counter() - started, 1)
+        hits = [scores.precision_at(wrong, order, share) * max(1, round(share * len(wrong))) for share in LOOKS[1:]]
+        found = [0.0, *(round(float(each / wrong.sum()), 4) for each in hits)]
+        measured = {key: round(value, 4) for key, value in scores.measure(wrong, order).items()}
+        finders.append({"finder": name, "seconds": seconds, "found": found, **measured})
+    judged: head.Found = kept["found"]
+    bins = np.digitize(judged.confidence, BINS[1:-1])
+    passing = head.passing(judged.model)
+    return {
+        "schema": SCHEMA, "study": {**study._asdict(), "dataset": Path(study.dataset).name},
+        "images": len(labels), "wrong": int(wrong.sum()),
+        "estimated": [round(each, 4) for each in judged.wrong], "finders": finders,
+        "confidence": [
+            {"said": round(float(judged.confidence[bins == k].mean()), 4),
+             "wrong": round(float(wrong[bins == k].mean()), 4), "labels": int((bins == k).sum())}
+            for k in range(len(BINS) - 1) if (bins == k).any()
+        ],
+        "check": {"let_through": 0.95, "catches": round(passing.caught, 4), **checked(judged.model, new)},
+        "foreseen": round(kept["foreseen"], 4),
+        "cleaning": cleaned(products, judged.suspicion, new, len(classes), study.seed),
+        "training": {**head.TRAINING, **head.ELR, "rounds": head.ROUNDS},
+        "versions": precision.versions() | {"cleanlab": version("cleanlab")},
+        "device": precision.describe_device(features.device()),
+    }  # fmt: skip
 
 
-def rows(trained: Sequence[dict]) -> pd.DataFrame:
-    """The rows of these studies' records in one table, as `gather` returns it."""
-    table = []
-    for record in trained:
-        # A record has the suspect list once, beside the score odds: who is on it does not depend on the order.
-        listed = {
-            row["source"]: {name: row[name] for name in LISTED} for row in record["rows"] if row["list"] == "suspect"
-        }
-        for row in record["rows"]:
-            row = row if row["list"] else row | listed[row["source"]] | {"list": "suspect"}
-            table.append({**record["study"], "wrong": record["data"]["wrong"], **row})
-    return pd.DataFrame(table, columns=None if table else [*Study._fields, "wrong", "source", "score", "list", "found"])
+def make(study: Study, images: Path | None = None) -> Record:
+    """The record of a study; images is the folder that a shop's import was given."""
+    return run(study, *problem(study, images, records.state_root() / "features"))
 
 
-def estimate_seconds(wanted: Sequence[Study]) -> float:
-    """How long these studies will take here, one after the other, from the pace of a few steps of training now.
+def gather(wanted: Sequence[Study] = (), make_missing: bool = False, images: Path | None = None) -> list[Record]:
+    """The records of these studies that are there; without any, of all that are evidence.
 
-    Three trainings of equal length, and cross-entropy again up to its best epoch, which is taken to be its last.
+    make_missing  the others are made first; images: the folder that a shop's import was given.
     """
     if not wanted:
-        return 0.0
-    shape = (8, 8, 1) if wanted[0].dataset == "digits" else (32, 32, 3)
-    trained, _ = pace.measure(recipe(wanted[0], "elr", wanted[0].elr_epochs), shape, threads=1)
-    return sum(4 * study.images * study.elr_epochs for study in wanted) / trained
+        return studies.evidence("audit", "features-*.json")
+    return studies.gather("audit", wanted, partial(make, images=images) if make_missing else None)
 
 
-def make_missing(
-    wanted: Sequence[Study],
-    budget_seconds: float | None = None,
-    on_part: Callable[[Study, str, dict], None] = lambda study, part, record: None,
-) -> list[Study]:
-    """Make the studies that have no record, one after the other on one thread; return those still missing.
-
-    Stops cleanly, checkpoints written, at the end of the budget; on SIGTERM and Ctrl-C, too, and raises
-    KeyboardInterrupt. Call again to go on.
-    """
-
-    def make(study: Study, should_stop: Callable[[], bool]) -> None:
-        save(run(study, should_stop=should_stop, on_part=lambda part, record: on_part(study, part, record)))
-
-    return runner.make_missing(wanted, find, make, _state, budget_seconds)
+def first_audit() -> list[Record]:
+    """Rows of `rows` of a small net trained with ELR from scratch, which the list rested on before there were features;
+    made before version 0.2, for comparison, on 15,000 images."""
+    found = []
+    for record in studies.evidence("audit", "cifar10-*.json"):
+        row = next(row for row in record["rows"] if (row["source"], row["score"]) == ("elr", "balanced"))
+        study, labels = record["study"], record["data"]
+        found.append({"dataset": "cifar10", "errors": study["level"], "seed": study["seed"], "rate": None,
+                      "finder": "scratch", "images": labels["images"], "wrong": labels["wrong"],
+                      "seconds": record["timing"]["seconds"]["elr"], **row})  # fmt: skip
+    return found
 
 
-def _state(study: Study) -> Path:
-    return records.state_root() / "audit" / study.name
+def rows(found: Sequence[Record], more: Sequence[Record] = ()) -> pd.DataFrame:
+    """A row a study and finder: dataset, errors, rate, seed, images, wrong, and what was measured of the finder."""
+    table = pd.DataFrame(
+        [{**each["study"], "images": each["images"], "wrong": each["wrong"], **finder, "estimated": each["estimated"]}
+         for each in found for finder in each["finders"]] + list(more)
+    )  # fmt: skip
+    return table.sort_values(["dataset", "errors"], kind="stable", ignore_index=True)
 
 
-def _short(row: dict) -> dict:
-    def short(value):
-        return round(value, 6) if isinstance(value, float) else value
-
-    return {k: [short(v) for v in value] if isinstance(value, list) else short(value) for k, value in row.items()}
-
-
-# Tables ---------------------------------------------------------------------------------------------------------------
-
-FINDERS = {  # (source, score, list) -> its name in tables and figures; each with the package's own default
-    ("elr", audit.OF_TARGETS, "suspect"): "ELR targets",
-    ("out_of_fold", "cleanlab", "cleanlab"): "cleanlab, out-of-fold CE",
-    ("both", audit.OF_TARGETS, "suspect"): "both",
-    ("ce", "self_confidence", "natural"): "CE loss, best epoch",
-    ("chance", "none", "all"): "chance",
-}
-
-
-def named(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `gather` that `FINDERS` names, with that name in the column `finder`."""
-    keys = list(zip(rows["source"], rows["score"], rows["list"], strict=True))
-    kept = rows.assign(finder=[FINDERS.get(key) for key in keys])
-    return kept[kept["finder"].notna()]
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Per kind of errors and finder: average precision, precision of the first tenth, looks for half of looks in any
+    order, all in percent; means over seeds with 95 % intervals."""
+    lines = []
+    for (dataset, errors, rate, finder), part in table.groupby(
+        ["dataset", "errors", "rate", "finder"], dropna=False, sort=False
+    ):
+        kind = errors if rate != rate else f"{errors}, made"
+        wrong = f"{100 * (part['wrong'] / part['images']).mean():.0f}"
+        said = {"labels": Path(dataset).stem, "errors": kind, "wrong, %": wrong, "finder": FINDERS[finder]}
+        for name, value in {
+            "average precision": part["average_precision"], "of the first tenth": part["precision_at_10"],
+            "looks for half": part["effort_half"] / part["effort_half_random"],
+        }.items():  # fmt: skip
+            said[name] = effects.text(effects.interval(100 * value))
+        lines.append(said)
+    return pd.DataFrame(lines)
 
 
-def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """The named finders as a person reads them: a row per level and finder, percent, mean and 95 % interval over seeds.
+def calibration(found: Sequence[Record]) -> pd.DataFrame:
+    """Per kind of errors, means over seeds in percent: how many labels are wrong and how many were estimated; of the
+    labels in each range of confidence, how many are wrong."""
+    lines: dict[tuple[str, str], list[Record]] = {}
+    for each in found:
+        study = each["study"]
+        lines.setdefault((Path(study["dataset"]).stem, study["errors"]), []).append(each)
+    table = []
+    for (dataset, errors), part in lines.items():
+        row = {"labels": dataset, "errors": errors,
+               "wrong": f"{100 * np.mean([each['wrong'] / each['images'] for each in part]):.0f}",
+               "estimated": f"{100 * np.mean([each['estimated'][0] for each in part]):.0f}"}  # fmt: skip
+        for low, high in itertools.pairwise(BINS):
+            inside = [b for each in part for b in each["confidence"] if low <= b["said"] < high + (high == 1)]
+            count = sum(b["labels"] for b in inside)
+            share = sum(b["wrong"] * b["labels"] for b in inside) / count if count else None
+            row[f"said {100 * low:.0f} to {100 * high:.0f}"] = "" if share is None else f"{100 * share:.0f}"
+        table.append(row)
+    return pd.DataFrame(table)
 
-    looks: labels to look at until half of the wrong ones are found, of looks in any order; precision: really wrong
-    labels among the most suspicious 1, 5 and 10 %.
-    """
-    kept = named(rows)
-    if len(kept):
-        kept = kept.assign(looks=kept["effort_half"] / kept["effort_half_random"])
-    columns = {
-        "looks": "looks for half", "precision_at_1": "precision at 1 %", "precision_at_5": "at 5 %",
-        "precision_at_10": "at 10 %", "average_precision": "average precision",
-    }  # fmt: skip
-    table = [
-        {"level": level, "finder": finder}
-        | {name: effects.text(effects.interval(100 * part[column])) for column, name in columns.items()}
-        for (level, finder), part in kept.groupby(["level", "finder"], sort=False)
+
+def checks(found: Sequence[Record]) -> pd.DataFrame:
+    """What the check does with new products, by kind of errors: percent, means, 95 % intervals over seeds."""
+    table = pd.DataFrame([{**each["study"], **each["check"]} for each in found])
+    names = {"passed": "rightly filed that pass", "catches": "wrongly filed caught, by its own word",
+             "caught": "wrongly filed caught", "suggested": "true category suggested first"}  # fmt: skip
+    lines = [
+        {"labels": Path(dataset).stem, "errors": errors}
+        | {text: effects.text(effects.interval(100 * part[name].dropna())) for name, text in names.items()}
+        for (dataset, errors), part in table.groupby(["dataset", "errors"], sort=False)
     ]
-    return pd.DataFrame(table, columns=["level", "finder", *columns.values()])
+    return pd.DataFrame(lines)
 
 
-def less_than(rows: pd.DataFrame, rival: str, measure: str = "average_precision") -> pd.DataFrame:
-    """ELR targets less a rival of `FINDERS`, in percent of the measure, within a study: level, difference as text."""
-    by = named(rows).pivot_table(index=["level", "seed"], columns="finder", values=measure, sort=False)
-    points = 100 * (by["ELR targets"] - by[rival]).dropna()
-    texts = {
-        level: effects.text(effects.interval(part), "{:+.1f}") for level, part in points.groupby("level", sort=False)
-    }
-    return pd.Series(texts, name=f"ELR targets less {rival}").rename_axis("level").reset_index()
+def gains(found: Sequence[Record]) -> pd.DataFrame:
+    """What correcting a share of the labels adds to the accuracy of new products, in points over training on the labels
+    as they are: a row a study, share and choice: dataset, errors, seed, chosen, share, corrected, before, gain."""
+    table = pd.DataFrame([{**each["study"], **row} for each in found for row in each["cleaning"]])
+    key = ["dataset", "errors", "seed"]
+    before = table[table["chosen"] == "nothing"].set_index(key)["accuracy"].rename("before")
+    table = table[table["chosen"] != "nothing"].join(100 * before, on=key)
+    return table.assign(gain=100 * table["accuracy"] - table["before"])
+
+
+def gains_text(gained: pd.DataFrame) -> pd.DataFrame:
+    """`gains` per kind of errors and share, by the list and at random; means, 95 % intervals over seeds."""
+    lines = []
+    for (dataset, errors, share), part in gained.groupby(["dataset", "errors", "share"], sort=False):
+        line = {"labels": Path(dataset).stem, "errors": errors, "labels looked at": f"{100 * share:g} %",
+                "accuracy before": effects.text(effects.interval(part.groupby("seed")["before"].first()))}  # fmt: skip
+        for chosen, how in part.groupby("chosen"):
+            line[f"corrected, {chosen}"] = f"{how['corrected'].mean():.0f}"
+            line[f"gain, {chosen}"] = effects.text(effects.interval(how["gain"]), "{:+.1f}")
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def foreseen(found: Sequence[Record]) -> pd.DataFrame:
+    """Of people's wrong labels, the percentage that a regression on features trained without the image predicts as
+    labelled: errors, foreseen; mean and 95 % interval over seeds."""
+    table = pd.DataFrame([{**each["study"], "foreseen": 100 * each["foreseen"]} for each in found])
+    by = table[table["rate"].isna()].groupby("errors", sort=False)["foreseen"]
+    return by.agg(lambda values: effects.text(effects.interval(values))).rename("foreseen, %").reset_index()
+
+
+# The head of a shop's own list --------------------------------------------------------------------------------------
+
+FIRST, TILE = 40, 96  # products of the gallery, and the pixels of each picture in its sheet
+
+
+def make_gallery(shop: Path, images: Path) -> Path:
+    """Write the head of the list of a shop's own labels, as the JSON of a table and one sheet of its pictures."""
+    eye, store, dataset = features.backbone(), records.state_root() / "features", data.load(str(shop))
+    rows = audit.photo_rows(dataset, images, eye, store)
+    found = head.audit(rows, audit.labels_of(dataset), dataset.class_names, eye.name)
+    table = audit.ranked(found, dataset).head(FIRST)
+    shown = importer.originals(shop, table["id"], images, TILE)
+    tiles = [np.asarray(Image.fromarray(shown[id_]).resize((TILE, TILE))) for id_ in table["id"]]
+    columns = ["label", "suggested_label", "confidence"]
+    record = {"schema": SCHEMA, "shop": shop.name, "products": len(rows), "backbone": eye.name,
+              "estimated": found.wrong, "first": table[columns].round(4).to_dict("records"),
+              "versions": precision.versions(), "device": precision.describe_device(features.device())}  # fmt: skip
+    studies.save_sheet("audit", f"gallery-{shop.stem}", np.stack(tiles))
+    return studies.save("audit", f"gallery-{shop.stem}", record)
+
+
+def gallery(name: str = "clothing") -> tuple[NDArray[np.uint8], pd.DataFrame]:
+    """(pictures (40, 96, 96, 3), their rows: label, suggested_label, confidence) of a shop's gallery."""
+    (record,) = studies.evidence("audit", f"gallery-{name}.json")
+    return studies.sheet("audit", f"gallery-{name}"), pd.DataFrame(record["first"])

@@ -1,55 +1,43 @@
-"""Section 5.3 of the paper retraced: shops whose faults are known, imported, split, trained on and measured.
+"""Section 5.3 of the paper retraced: shops whose faults are known are imported, split, trained on and measured.
 
-    python -m elrkit shop --scale cpu --seeds 0      # make the shops, train what is missing, measure
-    table = shop.table(shop.shops("cpu"))            # one row per run, from the records alone
+    python -m elrkit shop                            # shops of the open clothing feed, three seeds
 
-A shop is a feed made by ``feedmaker`` from real images and read again by ``catalogue``, so every product's true label
-is known, and which products show the same article. Its dataset lies below the data root under a name that no machine
-changes (``shop/cpu-product-40-0.npz``); ``results/shop`` keeps one small JSON file per shop: what was put in, what the
-import found, how many test products have a near-duplicate in training, and each run's agreement with and without one.
+A shop is a feed that `elrkit.catalogue.made_feed` makes of real photos and `elrkit.catalogue.importer` reads again, so
+every product's true category is known, and which products show the same article. A dense layer over what a pretrained
+network sees in the photos is trained with the paper's optimizer until it has memorized its labels. `results/shop` keeps
+a JSON file a shop: what was put in, what the import found, and what each loss makes of the test products.
 """
 
-import dataclasses
-import json
-import logging
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from elrkit import checkpoints, data, records, runner, train
-from elrkit.catalogue import importer as catalogue
-from elrkit.catalogue import made_feed as feedmaker
-from elrkit.catalogue import scores as audit
-from elrkit.config import ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig, cifar100_recipe
-from elrkit.report import plans, tables
+from elrkit import data, precision, records
+from elrkit.catalogue import audit, features, head, importer
+from elrkit.catalogue.made_feed import make_feed_from
+from elrkit.config import ELR_CIFAR100, ConfigError, as_list, is_whole
+from elrkit.losses import ELRLoss
+from elrkit.report import plans, studies
+from elrkit.sam import perturbed
 
-log = logging.getLogger(__name__)
-
+SCHEMA = 1
 MISFILED = 0.15  # the middle of the 10 to 20 % that the shop estimates (Section 1)
 LEAKS = (0, 20, 40, 60)
-ARMS = {"CE": ("ce", 0.0), "ELR": ("elr", 0.0), "ELR + SAM": ("elr", 0.05)}
+ARMS = {"CE": (False, 0.0), "ELR": (True, 0.0), "ELR + SAM": (True, 0.05)}  # with ELR's term; rho
+# Of the paper, but for the epochs; beta and lambda are those of its shop (Section 5.3).
+RECIPE = dict(lr=0.02, momentum=0.9, weight_decay=1e-3, epochs=100, batch=128, **ELR_CIFAR100)
+SIDE = 128  # pixels to which photos of 80 are enlarged
 
-
-class Kind(NamedTuple):
-    """Where a shop's photos come from, how many of them, and how its import tells near-duplicates."""
-
-    source: str  # a dataset's name, or clothing: the open feed in the folder `clothing` of the data root
-    classes: int | None  # subcategories
-    per_class: int | None  # products of each; None: as many as there are photos
-    size: int  # pixels
-    near_distance: int | None  # bits; digits are too much alike for perceptual hashes
-    main_categories: dict[str, str] | None = None  # of the subcategories; None: as `feedmaker` has them
-
-
-# The open feed's subcategories have none; these are what a shop would put side by side, and confuse.
+# The open feed's subcategories have no main ones; these are what a shop would put side by side, and confuse.
 CLOTHING_MAIN = {
     subcategory: main
     for main, subcategories in {
@@ -61,20 +49,13 @@ CLOTHING_MAIN = {
     }.items()
     for subcategory in subcategories.split(", ")
 }
-# 63 subcategories as in the paper; of its 1,000 products each, CIFAR-100 has photos for 600.
-KINDS = {
-    "cpu": Kind("cifar100", 63, 200, 32, 22),
-    "paper": Kind("cifar100", 63, 600, 32, 22),
-    "digits": Kind("digits", 10, 170, 8, None),
-    "clothing": Kind("clothing", None, None, 32, 22, CLOTHING_MAIN),
-}
-CLOTHING_RULES = catalogue.FeedRules(
+CLOTHING_RULES = importer.FeedRules(
     columns={"id": "product_id", "label": "subcategory", "image": "thumbnail"},
     drop_labels=("Not sure", "Other", "Skip"),  # what sellers chose when they did not know
     min_images=60,
+    size=80,
 )
 LICENCES = {
-    "cifar100": "CIFAR-100, A. Krizhevsky, 2009; no licence stated, cite the report",
     "digits": "UCI optical recognition of handwritten digits, E. Alpaydin and C. Kaynak, 1998; CC BY 4.0",
     "clothing": "clothing-dataset, A. Grigorev, 2020; CC0 1.0",
 }
@@ -85,49 +66,28 @@ class Shop:
     """One shop and its 9:1 split. `leak`: percent of the test products that shall have a near-duplicate in training
     when it is split by product, as the paper did; `group` keeps them together, so none has."""
 
-    kind: Literal["cpu", "paper", "digits", "clothing"]
+    photos: Literal["clothing", "digits"]
     split: Literal["product", "group"]
     leak: int
     seed: int
 
     @property
-    def dataset(self) -> str:
-        """The name that its runs' ids hash: a path below the data root."""
-        return f"shop/{self.kind}-{self.split}-{self.leak}-{self.seed}.npz"
+    def name(self) -> str:
+        return f"{self.photos}-{self.split}-{self.leak}-seed{self.seed}"
 
 
-def shops(scale: str, seeds: Sequence[int] = plans.SEEDS, leaks: Sequence[int] = LEAKS) -> list[Shop]:
-    """The shops of a scale (cpu, paper or digits), seeds outermost: one per leak split by product, the last split by
-    group as well, and, at cpu scale, the open clothing feed. Raises ConfigError."""
-    if scale not in KINDS or scale == "clothing":
-        raise ConfigError(f"scale={scale!r}: allowed are cpu, paper, digits")
-    if bad := [leak for leak in leaks if isinstance(leak, bool) or not isinstance(leak, int) or not 0 <= leak <= 90]:
+def shops(photos: str = "clothing", seeds: Sequence[int] = plans.SEEDS, leaks: Sequence[int] = LEAKS) -> list[Shop]:
+    """The shops of these photos, seeds outermost: one per leak split by product, the last split by group as well.
+    Raises ConfigError."""
+    if photos not in LICENCES:
+        raise ConfigError(f"photos={photos!r}: allowed are {', '.join(LICENCES)}")
+    seeds, leaks = as_list("seeds", seeds), as_list("leaks", leaks)
+    if bad := [leak for leak in leaks if not is_whole(leak, 0) or leak > 90]:
         raise ConfigError(f"leaks={bad}: allowed are whole percents from 0 to 90")
-    chosen = []
-    for seed in dict.fromkeys(seeds):
-        chosen += [Shop(scale, "product", leak, seed) for leak in leaks]
-        chosen.append(Shop(scale, "group", max(leaks), seed))
-        if scale == "cpu":
-            chosen.append(Shop("clothing", "group", 0, seed))
-    return chosen
-
-
-def configs(shop: Shop, epochs: int | None = None) -> dict[str, RunConfig]:
-    """CE, ELR and ELR with SAM on a shop: cosine annealing and no augmentation, as the paper's code trained on the
-    shop; beta 0.9 and lambda 7 (Section 5.3), of the digits 0.7 and 3."""
-    if shop.kind == "digits":
-        base = RunConfig(
-            dataset=shop.dataset, noise="none", width=16, stem_stride=1, lr=0.03, epochs=30, schedule="cosine",
-            seed=shop.seed, noise_seed=shop.seed,
-        )  # fmt: skip
-    else:
-        base = cifar100_recipe("ce", 0.0, "cosine", shop.seed, dataset=shop.dataset, augmentation="none")
-        base = base if shop.kind == "paper" else plans.for_small_net(base)
-    base = base.with_(epochs=base.epochs if epochs is None else epochs)
-    elr = ELR_CIFAR10 if shop.kind == "digits" else ELR_CIFAR100
-    return {
-        name: base.with_(loss=loss, sam_rho=rho, **(elr if loss == "elr" else {})) for name, (loss, rho) in ARMS.items()
-    }
+    if bad := [seed for seed in seeds if not is_whole(seed, 0)]:
+        raise ConfigError(f"seeds={bad}: allowed are whole numbers from 0")
+    kinds = [("product", leak) for leak in leaks] + [("group", max(leaks))]
+    return [Shop(photos, split, leak, seed) for seed in seeds for split, leak in kinds]
 
 
 def variants_for(leak: float) -> float:
@@ -136,12 +96,12 @@ def variants_for(leak: float) -> float:
 
     With a share v of variants, spread over the articles at random, an article has K ~ Poisson(m) variants, m =
     v / (1 - v). Besides itself, an article's group holds K products, and a variant's (a larger group is met more often)
-    K + 1; each is in training with probability q = 0.9 (`catalogue.FeedRules`), and E[(1 - q)^K] = exp(-q m). So
+    K + 1; each is in training with probability q = 0.9 (`importer.FeedRules`), and E[(1 - q)^K] = exp(-q m). So
     leak = (1 - v) (1 - exp(-q m)) + v (1 - (1 - q) exp(-q m)).
     """
     if not 0 <= leak < 1:
         raise ConfigError(f"leak={leak}: allowed is a share from 0 to below 1")
-    q = 1 - catalogue.FeedRules.model_fields["test_share"].default
+    q = 1 - importer.FeedRules.model_fields["test_share"].default
 
     def leaked(v: float) -> float:
         alone = np.exp(-q * v / (1 - v))
@@ -150,198 +110,159 @@ def variants_for(leak: float) -> float:
     return brentq(lambda v: leaked(v) - leak, 0, 0.99) if leak else 0.0
 
 
-def make(shop: Shop, root: str | Path | None = None) -> dict:
-    """Make the feed, import it, add the truth, and write the dataset below the data root and the summary (`read`).
+@dataclass(frozen=True)
+class Made:
+    """A shop as it was imported: features (n, d), given and true labels (n,) of its products, training ones first;
+    leaked (m,), which of the m test products have another product of their article in training."""
 
-    The .npz holds, beside a dataset's arrays, test_leaked (n,) bool: another product of that article is in training.
-    Raises DataError when the photos are not there, or give another dataset than the one a summary describes already.
-    """
-    root = data.data_root(root)
-    kind, out = KINDS[shop.kind], root / shop.dataset
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as name:
+    dataset: data.Dataset
+    rows: NDArray
+    labels: NDArray
+    truth: NDArray
+    leaked: NDArray
+    put_in: dict[str, Any]
+    manifest: dict[str, Any]
+
+
+def make(shop: Shop) -> Made:
+    """Make a shop's feed, import it, look at its photos. Raises DataError when the photos are not there."""
+    with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        put_in = feedmaker.make_feed_from(
-            _photos(kind, root, work), work / "shop", classes=kind.classes,
-            main_categories=kind.main_categories, products_per_class=kind.per_class, misfiled=MISFILED,
-            near_duplicates=variants_for(shop.leak / 100), seed=shop.seed,
+        put_in = make_feed_from(
+            _photos(shop, work), work / "shop", misfiled=MISFILED, near_duplicates=variants_for(shop.leak / 100),
+            main_categories=CLOTHING_MAIN if shop.photos == "clothing" else None, seed=shop.seed,
         )  # fmt: skip
-        rules = catalogue.FeedRules(size=kind.size, split=shop.split, seed=shop.seed, near_distance=kind.near_distance)
-        manifest = catalogue.import_feed(
+        rules = importer.FeedRules(
+            size=CLOTHING_RULES.size, split=shop.split, seed=shop.seed,
+            near_distance=22 if shop.photos == "clothing" else None,  # digits are too much alike for perceptual hashes
+        )  # fmt: skip
+        manifest = importer.import_feed(
             [work / "shop" / "feed"], work / "shop.npz", images=work / "shop", rules=rules,
-            licence=LICENCES[kind.source], workers=1,
+            licence=LICENCES[shop.photos], workers=1,
         )  # fmt: skip
-        with np.load(work / "shop.npz") as archive:
-            arrays = dict(archive)
-        arrays |= _truth(pd.read_csv(work / "shop" / "truth.csv", dtype=str), arrays)
-        np.savez(work / "known.npz", **arrays)
-        fingerprint = data.load(str(work / "known.npz")).fingerprint()
-        before = read(summary_path(shop))
-        if before and before["fingerprint"] != fingerprint:
-            raise data.DataError(
-                f"{shop.dataset}: made here with {manifest['made_with']} it is not what {summary_path(shop)} describes "
-                f"({before['imported']['made_with']}); take those versions, or remove that file and the runs it names"
-            )
-        (work / "known.npz").replace(out)
-    labels, truth = arrays["test_labels"], arrays["test_truth"]
-    summary = {
-        "dataset": shop.dataset,
-        "shop": dataclasses.asdict(shop),
-        "fingerprint": fingerprint,
-        "put_in": put_in,
-        "imported": {name: manifest[name] for name in ("counts", "split", "made_with")},
-        "licence": LICENCES[kind.source],
-        "train": {
-            "products": len(arrays["train_labels"]),
-            "wrong": _share(arrays["train_labels"] != arrays["train_truth"]),
-        },
-        "test": {
-            "products": len(labels),
-            "wrong": _share(labels != truth),
-            "near_duplicate_in_train": _share(arrays["test_leaked"]),
-            "near_duplicate_in_train_by_import": manifest["split"]["test_with_near_duplicate_in_train"] / len(labels),
-        },
-        "runs": before["runs"] if before else {},
+        dataset = data.load(str(work / "shop.npz"))
+        eye = features.backbone()._replace(side=SIDE)
+        rows = audit.photo_rows(dataset, work / "shop", eye, records.state_root() / "features")
+        known = pd.read_csv(work / "shop" / "truth.csv", dtype=str).set_index("id")
+    inside, outside = (known.loc[list(ids)] for ids in (dataset.train_ids, dataset.test_ids))
+    number = {name: k for k, name in enumerate(dataset.class_names)}
+    truth = pd.concat([inside, outside])["true_label"].map(number).to_numpy(np.int64)
+    leaked = outside["article"].isin(set(inside["article"])).to_numpy()
+    return Made(dataset, rows, audit.labels_of(dataset), truth, leaked, put_in, manifest)
+
+
+def _photos(shop: Shop, work: Path) -> str:
+    """A dataset of all photos of a source."""
+    if shop.photos != "clothing":
+        return shop.photos
+    folder = data.data_root() / "clothing"
+    if not (folder / "feeds").is_dir():
+        raise data.DataError(
+            f"clothing: no folder {folder / 'feeds'}; put the open feed's `feeds` and `thumbnails` there"
+        )
+    importer.import_feed([folder / "feeds"], work / "photos.npz", images=folder, rules=CLOTHING_RULES, workers=1)
+    return str(work / "photos.npz")
+
+
+def trained(
+    x: torch.Tensor, labels: torch.Tensor, classes: int, with_elr: bool, rho: float, seed: int
+) -> torch.nn.Linear:
+    """A dense layer over x (n, d), trained by `RECIPE` with cross-entropy or ELR; with SAM where rho is above 0."""
+    draw = torch.Generator().manual_seed(seed)
+    layer = torch.nn.Linear(x.shape[1], classes)
+    torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.zeros_(layer.bias)
+    rates = {name: RECIPE[name] for name in ("lr", "momentum", "weight_decay")}
+    optimizer = torch.optim.SGD(layer.parameters(), **rates)
+    elr = ELRLoss(len(x), classes, beta=RECIPE["beta"], lam=RECIPE["lam"])
+    steps = RECIPE["epochs"] * -(-len(x) // RECIPE["batch"])
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+
+    def loss(index: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        if with_elr:
+            return elr(logits, labels[index], index)
+        return torch.nn.functional.cross_entropy(logits, labels[index])
+
+    for _ in range(RECIPE["epochs"]):
+        for index in torch.randperm(len(x), generator=draw).split(RECIPE["batch"]):
+            logits = layer(x[index])
+            elr.update(index, logits)
+            optimizer.zero_grad()
+            loss(index, logits).backward()
+            if rho:
+                with perturbed(layer.parameters(), rho):
+                    loss(index, layer(x[index])).backward()
+            optimizer.step()
+            falling.step()
+    return layer
+
+
+def measure(shop: Shop) -> studies.Record:
+    """The record of a shop. Shares in [0, 1]: agreement with the shop's own test labels and accuracy against the truth;
+    _leaked and _apart, among the test products with and without a near-duplicate in training (None where there is
+    none); memorized, of the wrong training labels those that the network predicts."""
+    made = make(shop)
+    n, classes = len(made.dataset.train_labels), made.dataset.num_classes
+    scaled, mean, scale = head.standardized(made.rows[:n])
+    x, unseen = torch.from_numpy(scaled), torch.from_numpy((made.rows[n:] - mean) / scale)
+    labels, truth = made.labels[n:], made.truth[n:]
+    wrong = made.labels[:n] != made.truth[:n]
+    parts = {"": np.ones(len(labels), bool), "_leaked": made.leaked, "_apart": ~made.leaked}
+    arms = []
+    for arm, (with_elr, rho) in ARMS.items():
+        started = time.perf_counter()
+        layer = trained(x, torch.from_numpy(made.labels[:n]), classes, with_elr, rho, shop.seed)
+        seconds = round(time.perf_counter() - started, 1)
+        with torch.inference_mode():
+            seen, predicted = (layer(each).argmax(dim=1).numpy() for each in (x, unseen))
+        measured = {
+            f"{what}{part}": _share((predicted == wanted)[chosen])
+            for part, chosen in parts.items() for what, wanted in (("agreement", labels), ("accuracy", truth))
+        }  # fmt: skip
+        arms.append({"arm": arm, "seconds": seconds, "memorized": _share((seen == made.labels[:n])[wrong]), **measured})
+        if arm == "ELR" and shop == SHOWN:
+            gallery = _save_gallery(shop, made.dataset, labels, predicted, truth)
+    imported = made.manifest["split"]["test_with_near_duplicate_in_train"] / len(labels)
+    return {
+        "schema": SCHEMA, "shop": asdict(shop), "licence": LICENCES[shop.photos], "put_in": made.put_in,
+        "imported": {name: made.manifest[name] for name in ("counts", "split", "made_with")},
+        "train": {"products": n, "wrong": _share(wrong)},
+        "test": {"products": len(labels), "wrong": _share(labels != truth),
+                 "near_duplicate_in_train": _share(made.leaked),
+                 "near_duplicate_in_train_by_import": round(imported, 6)},
+        "arms": arms, "recipe": RECIPE, "side": SIDE, "backbone": features.backbone().name,
+        **({"gallery": gallery} if shop == SHOWN else {}),
+        "versions": precision.versions(), "device": precision.describe_device(features.device()),
     }  # fmt: skip
-    write_json(summary, summary_path(shop))
-    return summary
 
 
-def _share(flags: np.ndarray) -> float:
-    return round(float(flags.mean()), 6)
+def _share(flags: NDArray[np.bool_]) -> float | None:
+    return round(float(flags.mean()), 6) if len(flags) else None
 
 
-def _photos(kind: Kind, root: Path, work: Path) -> Path:
-    """An .npz of all photos of a source, in an order that does not depend on how they were stored."""
-    path = work / "photos.npz"
-    if kind.source == "clothing":
-        folder = root / "clothing"
-        if not (folder / "feeds").is_dir():
-            raise data.DataError(
-                f"clothing: no folder {folder / 'feeds'}; put the open feed's `feeds` and `thumbnails` there"
-            )
-        catalogue.import_feed([folder / "feeds"], path, images=folder, rules=CLOTHING_RULES, workers=1)
-        return path
-    dataset = data.load(kind.source, root)
-    images = torch.cat([dataset.train_images, dataset.test_images]).numpy()
-    labels = torch.cat([dataset.train_labels, dataset.test_labels]).numpy()
-    images = np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
-    order = sorted(range(len(labels)), key=lambda i: (labels[i], images[i].tobytes()))
-    last = order.pop()  # a dataset needs a test image; the feed is made of both parts
-    np.savez(
-        path, train_images=images[order], train_labels=labels[order], test_images=images[[last]],
-        test_labels=labels[[last]], class_names=dataset.class_names,
-    )  # fmt: skip
-    return path
+def gather(chosen: Sequence[Shop], make_missing: bool = False) -> list[studies.Record]:
+    """The records of these shops that are there; with `make_missing` the others are made first."""
+    return studies.gather("shop", chosen, measure if make_missing else None)
 
 
-def _truth(known: pd.DataFrame, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """train_truth, test_truth and test_leaked of an imported feed, from the feed's truth.csv."""
-    known = known.set_index("id")
-    number = {name: k for k, name in enumerate(arrays["class_names"].tolist())}
-    rows = {part: known.loc[arrays[f"{part}_ids"]] for part in ("train", "test")}
-    truth = {f"{part}_truth": rows[part]["true_label"].map(number).to_numpy(np.int64) for part in rows}
-    return truth | {"test_leaked": rows["test"]["article"].isin(set(rows["train"]["article"])).to_numpy()}
+def table(found: Sequence[studies.Record]) -> pd.DataFrame:
+    """A row a shop and arm: photos, split, leak, seed; near_duplicates, the measured share of test products with one in
+    training; and what `measure` says of the arm (NaN where there is none)."""
+    rows = [
+        each["shop"] | {"near_duplicates": each["test"]["near_duplicate_in_train"]} | arm
+        for each in found
+        for arm in each["arms"]
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(PARTS, float))
 
 
-def folder() -> Path:
-    """Where new summaries go: `shop` beside the store of run records."""
-    return records.results_root().with_name("shop")
+PARTS = ("agreement_leaked", "agreement_apart", "accuracy_leaked", "accuracy_apart")
+COLUMNS = ["photos", "split", "leak", "seed", "near_duplicates", "arm", "seconds", "memorized", "agreement", "accuracy",
+           *PARTS]  # fmt: skip
 
+# What a network sees through ------------------------------------------------------------------------------------------
 
-def summary_path(shop: Shop) -> Path:
-    return records.beside("shop", Path(shop.dataset).with_suffix(".json").name)
-
-
-def gallery_path(shop: Shop) -> Path:
-    return records.beside("shop", f"{Path(shop.dataset).stem}.gallery.npz")
-
-
-def read(path: Path) -> dict | None:
-    """A summary, or None where there is none; a damaged file is reported by name and counts as none."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        log.warning("skipped %s: not readable as JSON (%s)", path, error)
-        return None
-
-
-def write_json(value: dict, path: Path) -> None:
-    records.write_text(folder() / path.name, json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def run(
-    chosen: Sequence[Shop],
-    epochs: int | None = None,
-    jobs: int = 1,
-    budget_seconds: float | None = None,
-    on_event: Callable[[runner.Event], None] = lambda event: None,
-) -> list[RunConfig]:
-    """Make the shops that have missing runs, train those, measure all; returns the runs still missing.
-
-    Can be stopped and called again at any time. A shop whose photos are not here is reported and passed over.
-    """
-    started = time.monotonic()
-    todo: list[RunConfig] = []
-    for shop in chosen:
-        missing = [config for config in configs(shop, epochs).values() if records.find(config) is None]
-        try:
-            if missing and not ((data.data_root() / shop.dataset).exists() and read(summary_path(shop))):
-                make(shop)
-        except data.DataError as error:
-            log.warning("%s: passed over (%s)", shop.dataset, error)
-            continue
-        todo += missing
-    if budget_seconds is not None:
-        budget_seconds -= time.monotonic() - started
-    if todo:
-        runner.announce(todo, jobs)
-        runner.train_missing(todo, jobs=jobs, budget_seconds=budget_seconds, on_event=on_event)
-    for shop in chosen:
-        measure(shop, epochs)
-    return [config for shop in chosen for config in configs(shop, epochs).values() if records.find(config) is None]
-
-
-def measure(shop: Shop, epochs: int | None = None) -> None:
-    """Complete a shop's summary by what the network of each finished run, as far as it is on this machine, says of the
-    test products with and without a near-duplicate in training, and by how good the list of its ELR targets is; and
-    write the gallery, if it is the shop to show."""
-    summary = read(summary_path(shop))
-    if summary is None or not (data.data_root() / shop.dataset).exists():
-        return
-    dataset = leaked = None
-    for arm, config in configs(shop, epochs).items():
-        record = records.find(config)
-        if config.run_id in summary["runs"] or record is None or record["status"] != "finished":
-            continue
-        if (outcome := checkpoints.outcome(record)) is None:
-            continue
-        if dataset is None:
-            dataset = data.load(shop.dataset)
-            with np.load(data.data_root() / shop.dataset) as archive:
-                leaked = archive["test_leaked"]
-        predicted = train.predict_test(config, dataset, outcome).argmax(dim=1).numpy()
-        labels, truth = dataset.test_labels.numpy(), dataset.test_truth.numpy()
-        parts = {"leaked": leaked, "apart": ~leaked}
-        summary["runs"][config.run_id] = {"arm": arm, "epochs": config.epochs} | {
-            f"{what}_{part}": _share((predicted == wanted)[chosen]) if chosen.any() else None
-            for part, chosen in parts.items()
-            for what, wanted in (("agreement", labels), ("accuracy", truth))
-        }
-        if outcome["targets"] is not None:
-            given, wrong = dataset.train_labels.numpy(), (dataset.train_labels != dataset.train_truth).numpy()
-            targets = outcome["targets"].numpy()
-            found = audit.measure(
-                wrong, audit.label_scores(targets, given, audit.OF_TARGETS), audit.suspect_list(targets, given)
-            )
-            summary["runs"][config.run_id]["list"] = {name: round(value, 6) for name, value in found.items()}
-        if arm == "ELR" and shop.split == "group" and shop.seed == 0 and KINDS[shop.kind].source != "cifar100":
-            _save_gallery(shop, dataset, predicted)
-    write_json(summary, summary_path(shop))
-
-
+SHOWN = Shop("clothing", "group", 60, 0)
 GALLERY = (
     "misfiled, seen through",
     "misfiled, predicted as filed",
@@ -351,98 +272,29 @@ GALLERY = (
 GALLERY_COLUMNS = 5
 
 
-def _save_gallery(shop: Shop, dataset: data.Dataset, predicted: np.ndarray) -> None:
-    """The first products of each kind in the test set's order, which is random: nothing was picked by hand.
-
-    CIFAR-100 states no licence under which its photos could be passed on, so only the other sources are shown.
-    """
-    labels, truth = dataset.test_labels.numpy(), dataset.test_truth.numpy()
+def _save_gallery(
+    shop: Shop, dataset: data.Dataset, labels: NDArray, predicted: NDArray, truth: NDArray
+) -> list[dict[str, str]]:
+    """The first test products of each kind in the test set's order, which is random: nothing was picked by hand."""
     wrong = labels != truth
     kinds = (
-        wrong & (predicted == truth),
-        wrong & (predicted == labels),
-        ~wrong & (predicted != labels),
+        wrong & (predicted == truth), wrong & (predicted == labels), ~wrong & (predicted != labels),
         ~wrong & (predicted == labels),
-    )
-    rows = [np.flatnonzero(kind)[:GALLERY_COLUMNS] for kind in kinds]
-    index, names = np.concatenate(rows), np.array(dataset.class_names)
-    folder().mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        folder() / gallery_path(shop).name, images=dataset.test_images.numpy()[index], label=names[labels[index]],
-        prediction=names[predicted[index]], truth=names[truth[index]],
-        row=np.repeat(GALLERY, [len(row) for row in rows]), licence=LICENCES[KINDS[shop.kind].source],
     )  # fmt: skip
+    rows = [(kind, i) for kind, of in zip(GALLERY, kinds, strict=True) for i in np.flatnonzero(of)[:GALLERY_COLUMNS]]
+    studies.save_sheet("shop", shop.name, dataset.test_images.numpy()[[i for _, i in rows]])
+    name = dataset.class_names
+    return [
+        {"row": kind, "label": name[labels[i]], "prediction": name[predicted[i]], "truth": name[truth[i]]}
+        for kind, i in rows
+    ]
 
 
-def load_gallery(shop: Shop) -> dict[str, np.ndarray] | None:
-    """images (n, H, W, 3) uint8, and label, prediction, truth, row (n,) as text, licence; None where not made yet."""
-    try:
-        with np.load(gallery_path(shop), allow_pickle=False) as archive:
-            return dict(archive)
-    except FileNotFoundError:
-        return None
-
-
-def table(chosen: Sequence[Shop], epochs: int | None = None) -> pd.DataFrame:
-    """One row per run that has a record, shares in [0, 1]; empty where there is none.
-
-    kind, split, leak, seed, arm; near_duplicates: the measured share of test products with one in training; wrong: the
-    share of wrong test labels; agreement: with the shop's own test labels; accuracy: against the truth; both _leaked
-    and _apart: among the test products with and without a near-duplicate in training (NaN where not measured);
-    memorized: the share of wrong training labels that the network predicts.
-    """
-    rows = []
-    for shop in chosen:
-        summary = read(summary_path(shop))
-        for arm, config in configs(shop, epochs).items():
-            record = records.find(config)
-            if summary is None or record is None or record["status"] != "finished":
-                continue
-            curves, parts = record["curves"], summary["runs"].get(config.run_id, {})
-            rows.append(
-                dataclasses.asdict(shop)
-                | {"arm": arm, "near_duplicates": summary["test"]["near_duplicate_in_train"]}
-                | {"wrong": summary["test"]["wrong"], "agreement": curves["test_top1_noisy"][-1]}
-                | {"accuracy": curves["test_top1"][-1], "memorized": curves["wrong_memorized"][-1]}
-                | {k: parts.get(k) for k in PARTS}
-                | {"run_id": config.run_id, "seconds": record["timing"]["seconds"]}
-            )
-    names = ["arm", "near_duplicates", "wrong", "agreement", "accuracy", "memorized", *PARTS, "run_id", "seconds"]
-    columns = [*(field.name for field in dataclasses.fields(Shop)), *names]
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(PARTS, float))
-
-
-PARTS = ("agreement_leaked", "agreement_apart", "accuracy_leaked", "accuracy_apart")
-
-
-def lists(chosen: Sequence[Shop], epochs: int | None = None) -> pd.DataFrame:
-    """How good the list of labels to look at is on the shops' training products, as text: a row per shop and ELR run,
-    mean over seeds and 95 % t interval; empty where none was measured (`measure` needs the weights).
-
-    Precision is the share of misfiled products among the first 1, 5 and 10 % of the list; looks: the products to look
-    at until half of the misfiled ones are found, in percent of those in any order.
-    """
-    rows = []
-    for shop in chosen:
-        summary = read(summary_path(shop)) or {"runs": {}}
-        for config in configs(shop, epochs).values():
-            entry = summary["runs"].get(config.run_id, {})
-            if "list" in entry:
-                found = entry["list"] | {"looks": entry["list"]["effort_half"] / entry["list"]["effort_half_random"]}
-                key = {"shop": shop.kind, "split by": shop.split, "leak": shop.leak, "run": entry["arm"]}
-                rows.append(key | {"seed": shop.seed, "products": summary["train"]["products"]} | found)
-    texts = {
-        "misfiled": "wrong_share", "first 1 %": "precision_at_1", "first 5 %": "precision_at_5",
-        "first 10 %": "precision_at_10", "looks": "looks", "listed": "listed_share",
-        "misfiled of it": "precision", "found": "recall",
-    }  # fmt: skip
-    key = ["shop", "split by", "leak", "run"]
-    table = [
-        {
-            **dict(zip(key, names, strict=True)), "seeds": part["seed"].nunique(),
-            "products": round(part["products"].mean()),
-            **{text: tables.percent(part[name]) for text, name in texts.items()},
-        }
-        for names, part in pd.DataFrame(rows, columns=None if rows else key).groupby(key, sort=False)
-    ]  # fmt: skip
-    return pd.DataFrame(table, columns=[*key, "seeds", "products", *texts])
+def gallery(found: Sequence[studies.Record]) -> tuple[NDArray[np.uint8], pd.DataFrame, str] | None:
+    """(pictures (n, side, side, 3), their label, prediction, truth and row; their licence) of the shop that is shown;
+    None where its record is not among these."""
+    for each in found:
+        if "gallery" in each:
+            name = Shop(**each["shop"]).name
+            return studies.sheet("shop", name), pd.DataFrame(each["gallery"]), each["licence"]
+    return None

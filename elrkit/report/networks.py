@@ -83,9 +83,8 @@ def of_runs(records: Iterable[dict]) -> pd.DataFrame:
     """The operations of each run in the order of the records, in PFLOP, counted over the epochs that it finished.
 
     Columns: training_pflop (three forward passes an image, six with SAM) and evaluation_pflop (one for each test and
-    held-out image every `test_every` epochs, another for each test image where the weights are averaged, and one for
-    each training image every `eval_every` epochs and at the end). NaN for files and folders of a record so old that it
-    does not hold their image size.
+    held-out image every `test_every` epochs, and one for each training image every `eval_every` epochs and at the end).
+    NaN for files and folders of a record so old that it does not hold their image size.
     """
     rows = []
     for record in records:
@@ -100,18 +99,15 @@ def of_runs(records: Iterable[dict]) -> pd.DataFrame:
             epochs // every + (done and epochs % every > 0)
             for every in (config["eval_every"], config.get("test_every", 1))
         )
-        tested = data["test_images"] * (2 if config.get("weight_average") else 1)
+        tested = data["test_images"]
         seen = tests * (tested + data["held_out_images"]) + looks * data["train_images"]
         rows.append((forward * passes, forward * seen))
     return pd.DataFrame(rows, columns=["training_pflop", "evaluation_pflop"])
 
 
 def _image_shape(dataset: str, data: dict) -> tuple[int, int, int] | None:
-    """(channels, height, width) of a record's images; records older than `image_shape` hold it for made shops alone,
-    whose imports have 32 by 32 pixels, and for the named datasets."""
-    if "image_shape" in data:
-        return tuple(data["image_shape"])
-    return (3, 32, 32) if dataset.startswith("shop/") else IMAGE_SHAPES.get(dataset)
+    """(channels, height, width) of a record's images; records older than `image_shape` are of named datasets."""
+    return tuple(data["image_shape"]) if "image_shape" in data else IMAGE_SHAPES.get(dataset)
 
 
 def totals(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:

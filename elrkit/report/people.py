@@ -34,16 +34,6 @@ def confusion_facts(counts: Mapping[str, np.ndarray], class_names: Iterable[str]
     return pd.DataFrame(rows)
 
 
-def foreseen(studies: pd.DataFrame) -> pd.DataFrame:
-    """Of people's wrong labels, the share that nets trained without the image predict as labelled: level, share in [0,
-    1], a row per study of `list_study.rows`, whose natural list holds every label that is not the most probable
-    class."""
-    kept = studies[
-        studies["dataset"].eq("cifar10") & studies["source"].eq("out_of_fold") & studies["list"].eq("natural")
-    ]
-    return kept[["level"]].assign(share=1 - kept["recall"])
-
-
 def needed_foresight(agreement: float, wrong: float) -> float:
     """Of the wrong labels, the share in [0, 1] that a network must foresee to agree with a share `agreement` of all
     labels when a share `wrong` of them is wrong: it agrees with 1 - wrong + f wrong, if it knows every true class."""

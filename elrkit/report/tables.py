@@ -209,6 +209,7 @@ def shops(table: pd.DataFrame) -> pd.DataFrame:
     seed has none), one row per split and arm; `difference`: agreement less accuracy, within a seed."""
     table = table.assign(difference=table["agreement"] - table["accuracy"])
     measures = {
+        "memorized": "memorized",
         "agreement with its labels": "agreement",
         "accuracy against the truth": "accuracy",
         "difference": "difference",
@@ -216,8 +217,8 @@ def shops(table: pd.DataFrame) -> pd.DataFrame:
         "agreement, none": "agreement_apart",
     }
     rows = []
-    for (kind, split, _, arm), part in table.groupby(["kind", "split", "leak", "arm"], sort=False):
-        where = {"shop": kind, "split by": split, "loss": arm, "seeds": part["seed"].nunique()}
+    for (split, _, arm), part in table.groupby(["split", "leak", "arm"], sort=False):
+        where = {"split by": split, "loss": arm, "seeds": part["seed"].nunique()}
         where["near-duplicates"] = f"{100 * part['near_duplicates'].mean():.1f} %"
         rows.append(where | {name: percent(part[column].dropna()) for name, column in measures.items()})
     return pd.DataFrame(rows)
