@@ -13,9 +13,9 @@ def one_line(message, *parts):
 
 
 @contextlib.contextmanager
-def refused(error, *parts):
+def refused(error, *parts, match=None):
     """What is done within raises this error, whose message is one line that has each of the parts."""
-    with pytest.raises(error) as caught:
+    with pytest.raises(error, match=match) as caught:
         yield caught
     one_line(str(caught.value), *parts)
 

@@ -16,7 +16,7 @@ from elrkit.catalogue.importer import import_feed
 from elrkit.catalogue.made_feed import make_feed
 
 PAGE = "https://shop.example/p/"
-CHECK_LOADABLE = written._check_loadable
+LOADABLE = written._check_loadable
 
 
 def picture(seed: int, size=(80, 80)) -> Image.Image:
