@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import io
 import itertools
-import json
 import re
 import shutil
 from typing import get_args
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 from refusals import refused
+from shops import data_of
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, precision_score, recall_score
@@ -275,14 +275,9 @@ def doubting(row):
     return found
 
 
-def items_of(page):
-    data = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page.read_text(), re.S)[1]
-    return json.loads(data)["items"]
-
-
 def shades(page):
     """Width and mean of each product's photo beside the page."""
-    files = {item[0]: page.parent / "photos" / f"{item[-1]}.webp" for item in items_of(page)}
+    files = {item[0]: page.parent / "photos" / f"{item[-1]}.webp" for item in data_of(page)["items"]}
     photos = {id_: np.asarray(Image.open(io.BytesIO(path.read_bytes())).convert("RGB")) for id_, path in files.items()}
     return {id_: (photo.shape[1], float(photo.mean())) for id_, photo in photos.items()}
 
@@ -470,7 +465,7 @@ def test_no_cell_of_the_table_is_a_formula(start, tmp_path):
     assert (rows["p3"]["title"], rows["p3"]["label"], rows["p3"]["suggested_label"]) == ("p = q", f"'{start}a", "b")
     assert not any(cell[:1] in "=+-@\t\r" for row in rows.values() for cell in row.values())
     assert set(listed["id"]) == {f"{start}id", "p3"}
-    assert {item[0] for item in items_of(page)} == {f"{start}id", "p3"}
+    assert {item[0] for item in data_of(page)["items"]} == {f"{start}id", "p3"}
     reasons = listed.assign(reason=f"{start} is still the most likely")  # which begins with the class
     assert set(for_spreadsheets(reasons)["reason"]) == {f"'{start} is still the most likely"}
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from refusals import one_line
+from shops import data_of
 from small_dataset import IDS, IMAGES, LABELS, small, write_dataset
 
 from elrkit import records, runner, train
@@ -199,8 +200,7 @@ def test_the_page_has_the_shop_s_own_pictures(tmp_path, audit, capsys):
     command = [shop, "--probabilities", tmp_path / "p.npy"]
 
     def sizes():
-        page = (tmp_path / "list" / "review.html").read_text()
-        items = json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.S)[1])["items"]
+        items = data_of(tmp_path / "list" / "review.html")["items"]
         photos = [tmp_path / "list" / "photos" / f"{item[-1]}.webp" for item in items]
         return {Image.open(io.BytesIO(photo.read_bytes())).size for photo in photos}
 
