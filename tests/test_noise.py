@@ -172,26 +172,24 @@ def test_input_is_copied_never_changed(kind, convention, make):
     assert [int(label) for label in labels] == values
 
 
+BOUNDS = {
+    "kind={}: allowed are none, symmetric, asymmetric": ["uniform"],
+    "rate={}: allowed is 0 <= rate <= 1": [1.2, -0.1, math.nan, "0.2"],
+    "num_classes={}: allowed are whole numbers from 2": [1, 10.0],
+    "convention={} with kind='symmetric': allowed are all, others": ["reference", None],
+    "draw={}: allowed are exact, independent": ["both"],
+    "seed={}: allowed are whole numbers from 0": [None, -1],
+}
+HUGE = 2**64 - 1
 NOT_ALLOWED = {
-    "kind='uniform': allowed are none, symmetric, asymmetric": {"kind": "uniform"},
-    "rate=1.2: allowed is 0 <= rate <= 1": {"rate": 1.2},
-    "rate=-0.1: allowed is 0 <= rate <= 1": {"rate": -0.1},
-    "rate=nan: allowed is 0 <= rate <= 1": {"rate": math.nan},
-    "rate='0.2': allowed is 0 <= rate <= 1": {"rate": "0.2"},
-    "num_classes=1: allowed are whole numbers from 2": {"num_classes": 1},
-    "num_classes=10.0: allowed are whole numbers from 2": {"num_classes": 10.0},
-    "convention='reference' with kind='symmetric': allowed are all, others": {"convention": "reference"},
-    "convention=None with kind='symmetric': allowed are all, others": {"convention": None},
+    **{said.format(repr(each)): {said.split("=")[0]: each} for said, values in BOUNDS.items() for each in values},
     "convention='all' with kind='asymmetric': allowed are intended, reference": {"kind": "asymmetric"},
     "convention='x' with kind='none': allowed are None, all, others, intended, reference": dict(
         kind="none", convention="x"
     ),
-    "draw='both': allowed are exact, independent": {"draw": "both"},
-    "seed=None: allowed are whole numbers from 0": {"seed": None},
-    "seed=-1: allowed are whole numbers from 0": {"seed": -1},
     "labels: from 0 to 10; allowed is 0 to 9": {"labels": [0, 10]},
     "labels: from -1 to 3; allowed is 0 to 9": {"labels": [-1, 3]},
-    f"labels: from {2**64 - 1} to {2**64 - 1}; allowed is 0 to 9": {"labels": np.array([2**64 - 1], dtype=np.uint64)},
+    f"labels: from {HUGE} to {HUGE}; allowed is 0 to 9": {"labels": np.array([HUGE], dtype=np.uint64)},
     "labels: float64 of shape (2,); allowed are whole numbers of shape (n,)": {"labels": [0.0, 1.0]},
     "labels: <U3 of shape (1,); allowed are whole numbers of shape (n,)": {"labels": ["cat"]},
     "labels: int64 of shape (1, 2); allowed are whole numbers of shape (n,)": {"labels": [[0, 1]]},
