@@ -7,6 +7,7 @@ import torch
 
 from elrkit import data
 
+pytest.register_assert_rewrite("refusals", "shops")  # so that what they hold explains itself too
 torch.set_num_threads(1)  # the bits of a result depend on the number of threads
 
 

@@ -5,6 +5,8 @@
 
 import csv
 import io
+import json
+import re
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -16,7 +18,7 @@ from elrkit.catalogue.importer import import_feed
 from elrkit.catalogue.made_feed import make_feed
 
 PAGE = "https://shop.example/p/"
-CHECK_LOADABLE = written._check_loadable
+LOADABLE = written._check_loadable
 
 
 def picture(seed: int, size=(80, 80)) -> Image.Image:
@@ -58,6 +60,11 @@ def good(n: int) -> str:
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def data_of(page: Path) -> dict:
+    """What the page of a list shows."""
+    return json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page.read_text(), re.S)[1])
 
 
 def labels_by_id(path: Path) -> dict[str, str]:

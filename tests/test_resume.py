@@ -1,5 +1,6 @@
 """A run that was stopped, killed or robbed of its checkpoints ends with the record of one that was left alone."""
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from processes import end, start, wait_until
+from refusals import Payload, one_line
 from small_dataset import tiny
 
 from elrkit import checkpoints, data, train
@@ -26,7 +28,8 @@ RECIPES = {
     "ce": {"loss": "ce", "augmentation": "flip"},
     "elr": {"loss": "elr", "augmentation": "fresh", "schedule": "cosine", "restart_epochs": 3},
     "elr+sam": {"loss": "elr", "sam_rho": 0.1, "schedule": "multistep", "milestones": (1,)},
-    "adam": {"loss": "sce", "optimizer": "adam", "lr": 0.001, "augmentation": "frozen", "precision": "bfloat16"},
+    "adam": {"loss": "sce", "optimizer": "adam", "lr": 0.001, "augmentation": "frozen", "noise": "asymmetric"},
+    "adaptive": {"loss": "nce_rce", "sam_rho": 0.1, "sam_adaptive": True, "precision": "bfloat16"},
     "averaged": {"loss": "elr", "sam_rho": 0.1, "weight_average": 0.7},
     "float16": {"loss": "elr", "precision": "float16_fresh_scaler", "split": "held_out"},
 }
@@ -59,9 +62,8 @@ def test_stopped_before_every_step_and_resumed(digits, tmp_path, steps_taken, na
     config = recipe(name)
     expected = fit(config, dataset=digits)
     steps_taken.clear()
-    stopped(config, digits, tmp_path, 0)
-    for _ in range(EPOCHS * STEPS - 1):
-        stopped(config, digits, tmp_path, 1)
+    for steps in [0] + [1] * (EPOCHS * STEPS - 1):
+        stopped(config, digits, tmp_path, steps)
     record = fit(config, dataset=digits, state_dir=tmp_path)
     assert steps_taken == [0, 1, 2] * EPOCHS  # none twice
     assert comparable(record) == comparable(expected)
@@ -100,11 +102,9 @@ def position(folder):
 
 def stamp(path):
     """Changes whenever the file is replaced; None while there is none."""
-    try:
+    with contextlib.suppress(FileNotFoundError):
         found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns
+        return found.st_ino, found.st_mtime_ns
 
 
 def test_killed_twenty_times_at_random_moments(digits, tmp_path):
@@ -160,10 +160,7 @@ DAMAGES = {  # what is done to the two files, and how many are set aside
     "empty": (spoil(lambda content: b""), 1),
     "foreign": (spoil(lambda content: b"not a checkpoint"), 1),
     "both": (lambda current, previous: [path.write_bytes(b"torn") for path in (current, previous)], 2),
-    "killed between two renames": (
-        lambda current, previous: current.replace(current.with_name("checkpoint-new.pt")),
-        0,
-    ),
+    "killed between two renames": (lambda current, _: current.replace(current.with_name("checkpoint-new.pt")), 0),
 }
 
 
@@ -181,12 +178,9 @@ def test_a_damaged_checkpoint_is_set_aside_by_name_and_the_one_before_used(
     assert comparable(fit(config, dataset=digits, state_dir=tmp_path)) == expected
     assert len(steps_taken) == EPOCHS * STEPS - (0 if aside == 2 else 2)
     assert [path.with_suffix(".damaged").read_bytes() for path in files[:aside]] == spoiled
-    messages = [r.getMessage() for r in caplog.records]
-    assert len(messages) == aside
-    for path, message in zip(files, messages, strict=False):
-        assert str(path) in message
-        assert f"set aside as {path.with_suffix('.damaged').name}" in message
-        assert "\n" not in message
+    assert len(caplog.messages) == aside
+    for path, message in zip(files, caplog.messages, strict=False):
+        one_line(message, str(path), f"set aside as {path.with_suffix('.damaged').name}")
 
 
 def rewrite(path, change):
@@ -258,16 +252,6 @@ def test_other_data_of_the_same_name_is_not_trained_on_with_old_weights(digits, 
     assert "other data of the same name" in caplog.text
 
 
-class Payload:
-    """Unpickling this makes a folder."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.folder),)
-
-
 def test_a_pickle_that_would_run_code_is_refused(digits, tmp_path, caplog):
     config, owned = recipe("elr"), tmp_path / "owned"
     expected = comparable(fit(config, dataset=digits))
@@ -304,8 +288,8 @@ def test_a_full_disk_does_not_end_the_training(digits, tmp_path, monkeypatch, ca
     record = fit(config, dataset=digits, state_dir=tmp_path, checkpoint_seconds=0.0)
     assert comparable(record) == expected
     assert list(tmp_path.iterdir()) == []
-    assert caplog.text.count("checkpoint not written") == EPOCHS * STEPS
-    assert caplog.text.count("No space left on device") == EPOCHS * STEPS + 1  # and the outcome
+    said = [caplog.text.count(what) for what in ("checkpoint not written", "No space left on device")]
+    assert said == [EPOCHS * STEPS, EPOCHS * STEPS + 1]  # and the outcome
 
 
 def test_a_failed_write_leaves_the_checkpoints_that_are_there(digits, tmp_path, monkeypatch, steps_taken, caplog):

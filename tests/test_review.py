@@ -5,7 +5,6 @@ import datetime
 import functools
 import http.server
 import io
-import json
 import re
 import threading
 import time
@@ -15,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from scipy.optimize import minimize
+from shops import data_of
 
 from elrkit.catalogue import review
 from elrkit.catalogue import scores as audit
@@ -45,10 +45,6 @@ def pictures(ids, side):
 
 def written(table, folder, pictures=pictures, dataset="shops/Hüte & Co.npz", classes=CLASSES, **options):
     return review.review_page(table, folder, pictures, dataset=dataset, classes=classes, **options)
-
-
-def data_of(page):
-    return json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page.read_text(), re.S)[1])
 
 
 @pytest.mark.parametrize(
@@ -132,6 +128,7 @@ def open_page(context, tmp_path):
 def press(page, *keys):
     for key in keys:
         page.keyboard.press(key)
+    return page
 
 
 def typed(page, text):
@@ -161,8 +158,7 @@ def counts(page):
 def test_a_person_goes_through_the_list_by_keyboard(open_page, tmp_path):
     page = open_page(review_table())
     page.fill("#reviewer", "Änne")
-    press(page, "Enter", "c", "k", "u", "k")
-    assert counts(page) == [4, 1, 2, 1, 4]
+    assert counts(press(page, "Enter", "c", "k", "u", "k")) == [4, 1, 2, 1, 4]
     assert page.inner_text("#place") == "Product 5 of 12, 1 of 4 alike"
     assert page.get_attribute("#message", "aria-live") == "polite"
     assert page.inner_text("#message").startswith("Kept: Product 9, stays in cat. Now </script>")
@@ -185,15 +181,13 @@ def test_a_person_goes_through_the_list_by_keyboard(open_page, tmp_path):
     page.uncheck("#keys")
     press(page, "c", "ArrowLeft")
     assert not page.is_visible("#undo kbd")
-    press(page, "Control+z")
-    assert counts(page) == [5, 3, 2, 0, 0]
+    assert counts(press(page, "Control+z")) == [5, 3, 2, 0, 0]
 
 
 def test_a_wrong_label_moves_to_an_alternative_or_any_category(open_page, tmp_path):
     polos, shirts = CLASSES[5:7]
-    table = review_table().assign(
-        alternative_2="bird", alternative_3=polos, chance_1=0.7, chance_2=0.25, chance_3=0.004
-    )
+    more = dict(alternative_2="bird", alternative_3=polos, chance_1=0.7, chance_2=0.25, chance_3=0.004)
+    table = review_table().assign(**more)
     table.loc[11, ["alternative_2", "alternative_3", "chance_2", "chance_3"]] = "", "", np.nan, np.nan
     page = open_page(table, typical={"dog": ["t1", "t2", "t3"], polos: ["t4"]})
     texts = [page.inner_text(f".others [data-rank='{k}']").split("\n") for k in (2, 3)]
@@ -243,23 +237,18 @@ def test_alike_products_are_decided_at_once(open_page):
     press(page, "ArrowRight", "Space", "ArrowDown", "ArrowUp", "ArrowRight")
     assert page.inner_text("#ticked") == "59 of 60 ticked"
     assert page.evaluate("boxes().indexOf(document.activeElement)") == 2
-    press(page, "f", "Escape", "c")  # a look at one in full
-    assert counts(page) == [60, 59, 1, 0, 60]
+    assert counts(press(page, "f", "Escape", "c")) == [60, 59, 1, 0, 60]  # after a look at one in full
     assert page.inner_text("#alike-name") == "cat → dog: 6"  # those that were not shown yet
     press(page, "a", "a", "c")
     assert not page.is_visible("#alike")
     assert page.inner_text("#title") == "Product 6"  # the one that was left out
-    press(page, "z")
-    assert counts(page) == [60, 59, 1, 0, 60]
-    press(page, "z")
-    assert counts(page) == [1, 0, 1, 0, 1]
-    press(page, "l")
-    assert page.locator("#pairs button").all_inner_texts() == [
-        "dog → cat, wild: 67 open of 67", "cat → dog: 66 open of 67", 'bird → the "cat": 66 open of 66'
-    ]  # fmt: skip
-    page.locator("#pairs button").nth(2).click()
-    press(page, "u", "Escape")
-    assert counts(page) == [61, 0, 1, 60, 61]
+    assert counts(press(page, "z")) == [60, 59, 1, 0, 60]
+    assert counts(press(page, "z")) == [1, 0, 1, 0, 1]
+    pairs = press(page, "l").locator("#pairs button")
+    open_ = ["dog → cat, wild: 67 open of 67", "cat → dog: 66 open of 67", 'bird → the "cat": 66 open of 66']
+    assert pairs.all_inner_texts() == open_
+    pairs.nth(2).click()
+    assert counts(press(page, "u", "Escape")) == [61, 0, 1, 60, 61]
     page.select_option("#order", "list")
     page.evaluate("go(4)")
     press(page, "ArrowRight")
@@ -308,14 +297,12 @@ def test_files_are_named_for_shop_and_day_and_are_loaded_back(open_page, tmp_pat
     press(page, "u")  # newer than the file
     load(page, tmp_path / "d.csv", "3 decisions loaded", "1 are here as they are there, or newer")
     assert counts(page) == [4, 0, 2, 2, 1]
-    press(page, "z")
-    assert counts(page) == [1, 0, 0, 1, 1]
+    assert counts(press(page, "z")) == [1, 0, 0, 1, 1]
     press(page, "z")
     # What a spreadsheet makes of it; and a file of an earlier page, which is as old as it is.
     excel = pd.read_csv(tmp_path / "d.csv", dtype=str)[["time", *DECISION_COLUMNS, "reviewer"]]
-    excel.assign(time="29.11.26 10:00", decision=excel["decision"].str.upper()).to_csv(
-        tmp_path / "excel.csv", sep=";", index=False, encoding="utf-8-sig"
-    )
+    excel = excel.assign(time="29.11.26 10:00", decision=excel["decision"].str.upper())
+    excel.to_csv(tmp_path / "excel.csv", sep=";", index=False, encoding="utf-8-sig")
     load(page, tmp_path / "excel.csv", "4 decisions loaded")
     again = saved(page, tmp_path / "third.csv")
     assert sorted(again[DECISION_COLUMNS].values.tolist()) == sorted(kept[DECISION_COLUMNS].values.tolist())

@@ -17,18 +17,20 @@ from elrkit.config import ConfigError, RunConfig
 from elrkit.records import comparable
 
 LONG = tiny(epochs=10_000)  # minutes: to be stopped
-
-
 pytestmark = pytest.mark.usefixtures("no_evidence")
 
 
-def collected():
-    events = []
-    return events, lambda event: events.append((event.kind, event.config.run_id, event.detail))
+class Told(list):
+    """The events that it is called with: (kind, run id, detail)."""
 
+    def __call__(self, event):
+        self.append((event.kind, event.config.run_id, event.detail))
 
-def ends_of(events):
-    return {run_id: (kind, detail) for kind, run_id, detail in events if kind not in ("started", "progress")}
+    def kinds(self):
+        return [(kind, run_id) for kind, run_id, _ in self if kind != "progress"]
+
+    def ends(self):
+        return {run_id: (kind, detail) for kind, run_id, detail in self if kind not in ("started", "progress")}
 
 
 def write(path, digits, turned=(), **more):
@@ -51,19 +53,18 @@ def test_missing_runs_are_trained_in_order_and_once(digits, capsys):
     assert runner.missing(plan) == [plan[0], plan[3]]
     assert [r["run_id"] for r in runner.gather(plan[:2])] == [plan[1].run_id]
     assert capsys.readouterr().out == "1 of 2 runs are there\n"
-    events, on_event = collected()
-    assert runner.train_missing(plan, threads=1, on_event=on_event) == []
-    assert [(k, i) for k, i, _ in events if k != "progress"] == [
-        (kind, config.run_id) for config in (plan[0], plan[3]) for kind in ("started", "finished")
-    ]
+    told = Told()
+    assert runner.train_missing(plan, threads=1, on_event=told) == []
+    trained = plan[0], plan[3]
+    assert told.kinds() == [(kind, config.run_id) for config in trained for kind in ("started", "finished")]
     assert comparable(records.find(plan[3])) == comparable(train.fit(plan[3], dataset=digits))
-    for config in (plan[0], plan[3]):
+    for config in trained:
         assert {p.name for p in records.state_dir(config).iterdir()} == {"lock", "outcome.pt"}
-    events.clear()
+    told.clear()
     (records.state_dir(plan[0]) / "checkpoint.pt").write_bytes(b"left by a kill behind the record")
     (records.state_dir(plan[0]) / "checkpoint-previous.pt").touch()
-    assert runner.train_missing(plan, on_event=on_event) == []
-    assert events == []
+    assert runner.train_missing(plan, on_event=told) == []
+    assert told == []
     assert {p.name for p in records.state_dir(plan[0]).iterdir()} == {"lock", "outcome.pt"}
     assert runner.gather([plan[0], tiny(seed=3)], train=True, jobs=1)[1]["run_id"] == tiny(seed=3).run_id
 
@@ -79,11 +80,10 @@ def test_a_run_that_fails_or_diverges_does_not_stop_the_others(tmp_path, monkeyp
 
     monkeypatch.setattr(runner, "dataset", cifar10_without_labels)
     (tmp_path / "cifar10n.npz").write_bytes(b"torn")
-    events, on_event = collected()
-    assert runner.train_missing([*gone, people, wild, good], threads=1, on_event=on_event) == [*gone, people]
-    ends = ends_of(events)
-    kinds = {config: ends[config.run_id][0] for config in (*gone, people, wild, good)}
-    assert list(kinds.values()) == ["failed", "failed", "failed", "diverged", "finished"]
+    plan, told = [*gone, people, wild, good], Told()
+    assert runner.train_missing(plan, threads=1, on_event=told) == [*gone, people]
+    ends = told.ends()
+    assert [ends[config.run_id][0] for config in plan] == ["failed", "failed", "failed", "diverged", "finished"]
     assert "gone.npz" in ends[gone[0].run_id][1]
     assert "cifar10n.npz: not readable as human labels" in ends[people.run_id][1]
     assert records.find(wild)["diverged"]["epoch"] == 1
@@ -102,11 +102,8 @@ def test_a_record_is_loaded_unless_its_data_have_changed(tmp_path, digits, monke
     record = runner.train_one(config)
     monkeypatch.setattr(train, "fit", None)  # nothing is trained again
     assert comparable(runner.train_one(config)) == comparable(record)
-    for turned, truth, what in (
-        ((), "test_truth", "its true test labels are"),
-        (("test_labels",), None, r"its content"),
-    ):
-        more = {truth: digits.test_labels.numpy()[::-1]} if truth else {}
+    others = {"test_truth": digits.test_labels.numpy()[::-1]}
+    for turned, more, what in (((), others, "its true test labels are"), (("test_labels",), {}, "its content")):
         write(path, digits, turned, **more)
         for asked in (runner.train_one, lambda config: runner.missing([config])):  # while the old one is in memory
             with pytest.raises(data.DataError, match=rf"{what}.* not what run [0-9a-f]{{12}} was trained on; give the"):
@@ -138,8 +135,10 @@ def test_an_outcome_is_not_taken_for_another_training_of_the_same_name(tmp_path,
 
 
 def test_what_cannot_be_trained_is_told_and_not_to_be_called_again(tmp_path, digits):
-    large = tiny(dataset=str(write(tmp_path / "mine.npz", digits)), train_size=None, batch_size=5000)
-    with pytest.raises(RuntimeError, match=r"1 of 1 runs have no record, 1 failed: batch_size=5000: larger than the"):
+    path = str(write(tmp_path / "mine.npz", digits))  # it holds more images than that, but not once it is split
+    large = tiny(dataset=path, train_size=None, batch_size=1300, split="held_out")
+    told = r"1 of 1 runs have no record, 1 failed: batch_size=1300: larger than the 12\d\d training images"
+    with pytest.raises(RuntimeError, match=told):
         runner.load_or_train([large], jobs=1)
     with pytest.raises(RuntimeError, match=r"1 of 1 runs have no record, 1 stopped; call again to resume them"):
         runner.load_or_train([LONG], jobs=1, budget_seconds=0.1)
@@ -153,9 +152,9 @@ def test_a_full_disk_at_the_end_loses_nothing(digits, monkeypatch):
             raise OSError(28, "No space left on device", "the record")
 
         full.setattr(records, "save", no_space)
-        events, on_event = collected()
-        assert runner.train_missing([config], threads=1, on_event=on_event, checkpoint_seconds=0.0) == [config]
-    assert ends_of(events)[config.run_id] == ("failed", "[Errno 28] No space left on device: 'the record'")
+        told = Told()
+        assert runner.train_missing([config], threads=1, on_event=told, checkpoint_seconds=0.0) == [config]
+    assert told.ends()[config.run_id] == ("failed", "[Errno 28] No space left on device: 'the record'")
     taken, inner_step = [], train.Trainer.step
     monkeypatch.setattr(train.Trainer, "step", lambda self: taken.append(1) or inner_step(self))
     assert runner.train_missing([config], threads=1) == []
@@ -164,10 +163,9 @@ def test_a_full_disk_at_the_end_loses_nothing(digits, monkeypatch):
 
 
 def test_the_budget_stops_cleanly_with_a_checkpoint():
-    events, on_event = collected()
-    left = runner.train_missing([LONG, tiny(seed=5)], threads=1, budget_seconds=0.3, on_event=on_event)
-    assert left == [LONG, tiny(seed=5)]
-    assert [(k, i) for k, i, _ in events if k != "progress"] == [("started", LONG.run_id), ("stopped", LONG.run_id)]
+    plan, told = [LONG, tiny(seed=5)], Told()
+    assert runner.train_missing(plan, threads=1, budget_seconds=0.3, on_event=told) == plan
+    assert told.kinds() == [("started", LONG.run_id), ("stopped", LONG.run_id)]
     assert checkpoints.read(records.state_dir(LONG) / "checkpoint.pt")["config"] == LONG.to_json()
     assert records.find(LONG) is None
 
@@ -193,11 +191,9 @@ def test_work_that_is_no_run_goes_through_the_same_loop(tmp_path):
 
 @pytest.mark.parametrize(("name", "number"), [("jobs", 0), ("jobs", -2), ("threads", 0), ("threads", -1)])
 def test_numbers_of_jobs_and_threads_that_cannot_be(name, number):
-    with pytest.raises(ConfigError, match=f"^{name}={number}: allowed are whole numbers from 1$"):
-        runner.train_missing([tiny()], **{name: number})
-    if name == "jobs":
-        with pytest.raises(ConfigError, match=f"^jobs={number}: allowed are whole numbers from 1$"):
-            runner.estimate_seconds([tiny()], number)
+    for asks in [runner.train_missing] + [runner.estimate_seconds] * (name == "jobs"):
+        with pytest.raises(ConfigError, match=f"^{name}={number}: allowed are whole numbers from 1$"):
+            asks([tiny()], **{name: number})
 
 
 @pytest.mark.parametrize("variable", ["ELRKIT_RESULTS", "ELRKIT_STATE"])
@@ -275,21 +271,19 @@ def test_a_run_that_another_process_holds_is_waited_for(digits):
         assert (mine, second, third) == (True, False, True)
     holder = start(hold, config.to_json())
     wait_until((records.state_root() / "held-True").exists)
-    events, on_event = collected()
-    assert runner.train_missing([config], on_event=on_event, budget_seconds=0.5) == [config]
-    assert [kind for kind, _, _ in events] == ["busy"]
-    events, inner = collected()
+    told = Told()
+    assert runner.train_missing([config], on_event=told, budget_seconds=0.5) == [config]
+    assert told == [("busy", config.run_id, None)]
 
     def then_kill(event):
-        inner(event)
+        told(event)
         if event.kind == "busy":
             holder.kill()
 
     assert runner.train_missing([config, other], jobs=2, on_event=then_kill) == []
     holder.join()
-    assert [kind for kind, run_id, _ in events if run_id == config.run_id and kind != "progress"] == [
-        "busy", "started", "finished"
-    ]  # fmt: skip
+    kinds = [kind for kind, run_id in told.kinds() if run_id == config.run_id]
+    assert kinds == ["busy", "busy", "started", "finished"]  # the first of before
 
 
 def test_the_record_of_the_process_that_was_waited_for_is_used(digits, monkeypatch):
@@ -320,10 +314,9 @@ def train_plan(texts, log_file, barrier, options):
         def on_event(event):
             log.write(f"{event.kind} {event.config.run_id}\n")
 
+        plan = [RunConfig.from_json(text) for text in texts]
         try:
-            left = runner.train_missing(
-                [RunConfig.from_json(t) for t in texts], threads=1, on_event=on_event, **options
-            )
+            left = runner.train_missing(plan, threads=1, on_event=on_event, **options)
         except KeyboardInterrupt:
             os._exit(130)
     os._exit(3 if left else 0)
@@ -379,11 +372,10 @@ def test_a_worker_that_is_sent_the_signal_too_stops_cleanly():
 
 
 def test_two_jobs_train_what_one_would(digits, caplog):
-    plan = [tiny(seed=1), tiny(lr=1e30), tiny(loss="elr")]
-    events, on_event = collected()
+    plan, told = [tiny(seed=1), tiny(lr=1e30), tiny(loss="elr")], Told()
     with caplog.at_level(logging.ERROR):
-        assert runner.train_missing(plan, jobs=2, threads=1, on_event=on_event) == []
+        assert runner.train_missing(plan, jobs=2, threads=1, on_event=told) == []
     assert caplog.text == ""
-    assert [ends_of(events)[config.run_id][0] for config in plan] == ["finished", "diverged", "finished"]
+    assert [told.ends()[config.run_id][0] for config in plan] == ["finished", "diverged", "finished"]
     for config in plan:
         assert comparable(records.find(config)) == comparable(train.fit(config, dataset=digits))
