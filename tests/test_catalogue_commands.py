@@ -133,7 +133,7 @@ def test_audit_says_what_the_run_has_not_seen(tmp_path, audit):
     for run, left, why in ((some, 20, "train_size=40"), (split, 6, "split=held_out")):
         line = f"{left} of the dataset's 60 training images are not in the list: run {run.run_id} was not trained on"
         assert f"{line} them ({why})\n" in audit(0, run.run_id)
-    assert "not in the list" not in audit(0, whole.run_id)
+    assert "training images are not in the list" not in audit(0, whole.run_id)
 
 
 def test_audit_of_a_feed_says_to_import_it_first(tmp_path, no_training, audit):
@@ -155,13 +155,14 @@ def test_audit_of_a_feed_says_to_import_it_first(tmp_path, no_training, audit):
 
 def test_a_second_review_goes_on_where_the_first_ended(tmp_path, audit):
     """Half of a list is decided and applied; the next one leaves that half out."""
-    found = np.eye(3)[LABELS] * 0.9 + 0.1 / 3
-    found[[1, 4, 7, 10]] = [0.05, 0.05, 0.9]  # filed as b, look like c
-    np.savez(tmp_path / "p.npz", train=found, test=np.eye(3)[LABELS[:9]])
+    looks = np.concatenate([LABELS, LABELS[:9]])
+    looks[[1, 4, 7, 10]] = 2  # filed as b, look like c
+    seen = np.eye(3)[looks] + np.random.default_rng(0).normal(0, 0.05, (len(looks), 3))
+    np.save(tmp_path / "seen.npy", seen)
 
     def listed(dataset, *decisions):
         asked = ["--decisions", *decisions] if decisions else []
-        said = audit(0, dataset, "--probabilities", tmp_path / "p.npz", *asked)
+        said = audit(0, dataset, "--features", tmp_path / "seen.npy", *asked)
         return set(pd.read_csv(tmp_path / "list" / "labels.csv")["id"]), said
 
     def save(name, *rows):
@@ -187,7 +188,7 @@ def test_a_second_review_goes_on_where_the_first_ended(tmp_path, audit):
 
 
 def test_the_page_has_the_shop_s_own_pictures(tmp_path, audit, capsys):
-    """Of a feed made and imported, listed by another model: pictures in full where their folder is told."""
+    """Of a feed made and imported: pictures in full where their folder is told."""
     feed, shop = (str(tmp_path / name) for name in ("feed", "shop.npz"))
     assert main(["make-feed", "digits", feed, "--products-per-class", "20", "--unusable", "0.1"]) == 0
     assert main(["import-feed", f"{feed}/feed", "--images", feed, "--out", shop]) == 0
@@ -195,9 +196,10 @@ def test_the_page_has_the_shop_s_own_pictures(tmp_path, audit, capsys):
     assert f"every dropped product, with its reason: {tmp_path / 'shop.dropped.csv'}" in said
     assert (tmp_path / "shop.dropped.csv").read_text().count("\n") == 1 + 20
     with np.load(shop) as arrays:
-        train = np.full((len(arrays["train_labels"]), 10), 0.1)
-    np.save(tmp_path / "p.npy", train + np.eye(10)[0])  # everything looks like the first class
-    command = [shop, "--probabilities", tmp_path / "p.npy"]
+        looks = np.concatenate([arrays["train_labels"], arrays["test_labels"]])
+    looks[::5] = (looks[::5] + 1) % 10  # what is filed wrong
+    np.save(tmp_path / "seen.npy", np.eye(10)[looks] + np.random.default_rng(0).normal(0, 0.05, (len(looks), 10)))
+    command = [shop, "--features", tmp_path / "seen.npy"]
 
     def sizes():
         items = data_of(tmp_path / "list" / "review.html")["items"]

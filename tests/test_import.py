@@ -16,7 +16,7 @@ from shops import LOADABLE, checked, dropped, encode, good, labels_by_id, make_s
 from elrkit import data
 from elrkit.catalogue import draw, images, importer, written
 from elrkit.catalogue.images import read_thumbnail
-from elrkit.catalogue.importer import import_feed, rebuild_feed, summary
+from elrkit.catalogue.importer import import_feed, summary
 from elrkit.catalogue.rules import FeedRules
 
 shop = pytest.fixture(open_shop)
@@ -103,31 +103,6 @@ def test_several_processes_give_the_same_bytes(bring, tmp_path, monkeypatch):
     monkeypatch.setattr(draw, "CHUNK", 8)
     bring("b.npz", workers=2)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-
-
-def test_a_dataset_is_rebuilt_from_its_manifest(made, bring, tmp_path):
-    out, feed, manifest = made[0], [made[0] / "feed"], tmp_path / "a.manifest.json"
-    bring(per_class=10, fit="pad", seed=4)
-    rebuild_feed(manifest, feed, tmp_path / "b.npz", images=out)
-    for suffix in (".npz", ".manifest.json", ".dropped.csv"):
-        assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
-    with pytest.raises(ValueError, match="is not the feed"):
-        rebuild_feed(manifest, [next((out / "feed").iterdir())], tmp_path / "c.npz", images=out)
-    (tmp_path / "d.csv").write_text("id,decision,label,suggested_label\n")
-    with pytest.raises(ValueError, match="not the decisions"):
-        rebuild_feed(manifest, feed, tmp_path / "c.npz", images=out, decisions=tmp_path / "d.csv")
-    whole = json.loads(manifest.read_text())
-    image = next(iter(whole["images"]))
-    for change, message in (
-        ({"images": whole["images"] | {image: "0" * 64}}, r"1 of \d+ images differ"),
-        ({"npz_sha256": "0" * 64}, "the file differs from"),
-    ):
-        manifest.write_text(json.dumps(whole | change))
-        before = files_of(tmp_path, "*")
-        for name in ("c.npz", "a.npz"):  # the second is the dataset that is checked, which stays
-            with pytest.raises(ValueError, match=message):
-                rebuild_feed(manifest, feed, tmp_path / name, images=out)
-        assert files_of(tmp_path, "*") == before
 
 
 # ------------------------------------------------------------------------------------------------ pictures shared

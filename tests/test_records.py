@@ -2,13 +2,11 @@
 
 import copy
 import functools
-import io
 import json
 import logging
 import math
 import operator
 import os
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ from refusals import refused
 from small_dataset import tiny
 
 from elrkit import records, runner, train
-from elrkit.config import RunConfig, cifar10_recipe
+from elrkit.config import RETIRED, ConfigError, RunConfig, cifar10_recipe
 from elrkit.records import comparable
 
 
@@ -244,9 +242,17 @@ def test_table(three):
 
 def test_a_field_that_is_younger_than_a_record_holds_what_was_done_then(record):
     """Else an older and a newer record of one setting would count as different settings."""
-    older = {**record, "config": {k: v for k, v in record["config"].items() if k != "weight_average"}}
+    older = {**record, "config": {k: v for k, v in record["config"].items() if k != "test_every"}}
     for frame in (records.table([older, record]), records.curves([older, record])):
-        assert (frame["weight_average"] == 0).all()
+        assert (frame["test_every"] == 1).all()
+
+
+@pytest.mark.parametrize("field", ["weight_average", "sam_adaptive", "sam_double_update_of"])
+def test_a_record_with_a_field_that_is_no_more_is_the_same_run(record, field):
+    config = record["config"] | {field: RETIRED[field]}
+    assert RunConfig(**config).run_id == record["run_id"]
+    with refused(ConfigError, f"{field}: unknown field"):
+        RunConfig(**config | {field: "other"})
 
 
 def test_curves(three):
@@ -275,79 +281,3 @@ def test_curves(three):
 )
 def test_scales(changes, scale):
     assert records.scale(cifar10_recipe("elr", 0.2).with_(**changes)) == scale
-
-
-# Records from elsewhere
-
-
-def tar_of(path, files, mode="w:gz"):
-    with tarfile.open(path, mode) as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
-
-
-def test_import_adds_what_is_new_and_names_what_is_refused(record, tmp_path):
-    refused_changes = {
-        "spoiled": {"config.seed": 9},
-        "classless": {"data": {}},  # what every table of records asks for
-        "unknown": {"curves.held_out_top1_noisy": [None] * 3},
-        "unnamed": {"versions": {}},
-        "other-result": {"curves.test_top1": [0.123, 0.5, 0.5]},
-    }
-    taken_changes = {
-        "../../outside": {},
-        "again": {},
-        "elsewhere": {"curves.test_top1": [0.123, 0.5, 0.5], "device.name": "another processor"},
-    }
-    files = {"torn.json": b"{", "foreign.json": b"{}", "deep.json": b"[" * 100_000, "notes.txt": b"no record"}
-    for name, changes in {**taken_changes, **refused_changes}.items():
-        changed = copy.deepcopy(record)
-        spoil(changed, changes)
-        files[f"{name}.json"] = json.dumps(changed).encode()
-    added, known, left = records.import_tar(tar_of(tmp_path / "home.tar.gz", files))
-    assert (added, known) == ([record["run_id"]], [record["run_id"]] * 2)
-    named = {f"home.tar.gz:{name}.json" for name in ("torn", "foreign", "deep", *refused_changes)}
-    assert {message.split(": ")[0] for message in left} == named
-    assert "is here with other results of the same device" in left[-1]
-    assert comparable(records.find(RunConfig(**record["config"]))) == comparable(record)
-    assert [p.name for p in records.results_root().rglob("*.json")] == [f"{record['run_id']}.json"]
-    assert not list(Path(tmp_path).rglob("outside.json"))
-
-
-def test_import_of_a_damaged_tar_keeps_what_came_before(three, tmp_path):
-    files = {f"{r['run_id']}.json": json.dumps(r).encode() for r in three[:2]}
-    whole = tar_of(tmp_path / "whole.tar", files, "w").read_bytes()
-    first = 512 * (1 + -(-len(next(iter(files.values()))) // 512))
-    (tmp_path / "cut.tar").write_bytes(whole[: first + 600])
-    added, known, [message] = records.import_tar(tmp_path / "cut.tar")
-    assert (added, known) == ([three[0]["run_id"]], [])
-    assert "cut.tar: not a tar, or damaged after 1 records" in message
-    (tmp_path / "no.tar").write_bytes(b"hello")
-    assert records.import_tar(tmp_path / "no.tar")[0] == []
-    with pytest.raises(records.RecordError, match=r"gone.tar: no such file"):
-        records.import_tar(tmp_path / "gone.tar")
-
-
-@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
-def test_nothing_is_taken_from_a_compressed_tar_whose_checksum_does_not_hold(record, tmp_path, kind):
-    """A changed bit may leave a record that can be read, and tarfile stops before the checksum."""
-    files = {f"{record['run_id']}.json": json.dumps(record).encode()}
-    whole = tar_of(tmp_path / "whole.tar", files, f"w:{kind}").read_bytes()
-    for place in range(len(whole) // 4, len(whole), len(whole) // 9):
-        damaged = bytearray(whole)
-        damaged[place] ^= 1
-        (tmp_path / "damaged.tar").write_bytes(damaged)
-        added, known, [message] = records.import_tar(tmp_path / "damaged.tar")
-        assert (added, known) == ([], [])
-        assert "damaged.tar: not a tar, or damaged after 0 records" in message
-    assert records.import_tar(tmp_path / "whole.tar") == ([record["run_id"]], [], [])
-
-
-def test_an_import_that_cannot_save_blames_no_tar(record, tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "save", full_disk)
-    tar = tar_of(tmp_path / "x.tar.gz", {"a.json": json.dumps(record).encode()})
-    with pytest.raises(OSError, match="No space left on device"):
-        records.import_tar(tar)

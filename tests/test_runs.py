@@ -170,25 +170,6 @@ def test_the_budget_stops_cleanly_with_a_checkpoint():
     assert records.find(LONG) is None
 
 
-def test_work_that_is_no_run_goes_through_the_same_loop(tmp_path):
-    made, order = {"there": 1}, []
-
-    def make(name, should_stop):
-        order.append(name)
-        if name == "long":
-            while not should_stop():
-                pass
-            raise train.Stopped
-        made[name] = 1
-
-    wanted = ["there", "held", "short", "long", "last"]
-    with records.lock(tmp_path / "held") as mine:
-        assert mine
-        left = runner.make_missing(wanted, made.get, make, lambda name: tmp_path / name, budget_seconds=0.2)
-    assert order == ["short", "long"]
-    assert left == ["held", "long", "last"]
-
-
 @pytest.mark.parametrize(("name", "number"), [("jobs", 0), ("jobs", -2), ("threads", 0), ("threads", -1)])
 def test_numbers_of_jobs_and_threads_that_cannot_be(name, number):
     for asks in [runner.train_missing] + [runner.estimate_seconds] * (name == "jobs"):

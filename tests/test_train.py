@@ -3,7 +3,6 @@
 import json
 import math
 import random
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refused
 from small_dataset import tiny
-from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts as Cosine
 from torch.optim.lr_scheduler import MultiStepLR
 
@@ -26,7 +24,7 @@ OUTCOMES = ("right_correct", "right_other", "wrong_correct", "wrong_memorized", 
 
 
 def trainer_of(config, dataset):
-    trainer = train.Trainer(config, dataset, set_up(config, dataset), torch.device("cpu"), compiled=False)
+    trainer = train.Trainer(config, dataset, set_up(config, dataset), torch.device("cpu"))
     trainer.model.train()
     trainer.start_epoch()
     return trainer
@@ -60,7 +58,7 @@ def test_the_record_holds_what_it_promises(digits, tmp_path):
     }  # fmt: skip
     assert record["versions"].keys() == {"elrkit", "python", "torch", "torchvision", "numpy"}
     assert record["device"]["type"] == "cpu"
-    assert record["execution"] == {"threads": 1, "compiled": False, "memory_format": "channels_last"}
+    assert record["execution"] == {"threads": 1, "memory_format": "channels_last"}
     assert all(len(record["timing"][k]) == 3 for k in ("train_seconds", "evaluation_seconds", "images_per_second"))
     assert record["curves"]["epoch"] == [1, 2, 3]
     assert record["curves"]["lr"] == pytest.approx([0.05, 0.005, 0.0005])
@@ -252,45 +250,6 @@ def test_evaluations_of_the_training_images_are_as_rare_as_asked(digits):
         assert None not in curves[name]
 
 
-def test_the_average_is_that_of_the_weights_after_each_step(digits):
-    """By its definition: weights 1/t while t steps or fewer than 1 / (1 - decay) are in it, then exponential."""
-    trainer = trainer_of(tiny(weight_average=0.75, epochs=3), digits)
-    history = []
-    for _ in range(6):
-        trainer.step()
-        history.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
-        if trainer.step_in_epoch == trainer.steps:
-            trainer.end_epoch(0.1)
-            trainer.start_epoch()
-    # The plain mean of four steps, then a quarter of each new one: the shares by hand.
-    shares = [0.25 * 0.75**2] * 4 + [0.25 * 0.75, 0.25]
-    assert sum(shares) == 1
-    for name, value in trainer.averaged.state_dict().items():
-        if name.endswith("num_batches_tracked"):
-            assert value == 6
-        else:  # batch-norm statistics too
-            expected = sum(share * state[name].double() for share, state in zip(shares, history, strict=True))
-            np.testing.assert_allclose(value.numpy(), expected.numpy(), rtol=1e-4, atol=1e-6)
-    assert not any(parameter.requires_grad for parameter in trainer.averaged.parameters())
-
-
-def test_an_average_changes_nothing_in_the_training_and_is_tested_beside_it(digits, tmp_path):
-    config = tiny(loss="elr", epochs=3)
-    plain = fit(config, dataset=digits)
-    record = fit(config.with_(weight_average=0.9), dataset=digits, state_dir=tmp_path)
-    curves = dict(record["curves"])
-    averaged = curves.pop("test_top1_averaged")
-    assert (curves, record["weights_sha256"]) == (plain["curves"], plain["weights_sha256"])
-    assert record["run_id"] != plain["run_id"] == config.with_(weight_average=0.0).run_id
-    outcome = train.load_outcome(tmp_path)
-    model = models.build("small_resnet", 10, 1, 8, 1)
-    model.load_state_dict(outcome["averaged"])
-    images = data.DeviceImages(digits.test_images, digits.mean, digits.std, "cpu")
-    guess = train.predict(model, images).argmax(dim=1)
-    assert (len(averaged), averaged[-1]) == (3, np.mean((guess == digits.test_labels).numpy()))
-    assert not all(outcome["averaged"][name].equal(value) for name, value in outcome["model"].items())
-
-
 def test_progress_counts_up(digits, monkeypatch):
     seen, clock = [], iter(range(10_000))
     monkeypatch.setattr(train.time, "monotonic", lambda: float(next(clock)))
@@ -374,33 +333,13 @@ def test_rounded_values_overflow_and_vanish():
 
 
 def test_a_cpu_computes_in_bfloat16_only_where_it_can(digits, monkeypatch):
-    """Elsewhere float32 is rounded: the record says so, and nothing is compiled, since that would lose the rounding."""
+    """Elsewhere float32 is rounded: the record says so."""
     config = tiny(precision="bfloat16", train_size=128, epochs=1)
     for capability, bf16, rounded in (("AVX2", True, True), ("AVX512", False, True), ("AVX512", True, False)):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)  # noqa: B023
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)  # noqa: B023
-        execution = fit(config, dataset=digits, compiled=rounded)["execution"]
+        execution = fit(config, dataset=digits)["execution"]
         assert execution.get("bfloat16") == ("rounded float32" if rounded else None)
-        assert not execution["compiled"]
-
-
-@pytest.mark.skipif(
-    shutil.which("g++") is None and shutil.which("clang++") is None,
-    reason="torch.compile needs a C++ compiler: install g++",
-)
-def test_compiled_is_not_compiled_within_tolerance(digits, monkeypatch):
-    def build(name, classes, channels, width, stem_stride):
-        """One block, because the compiler takes a minute for the real net."""
-        block = nn.Sequential(nn.Conv2d(channels, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
-        return nn.Sequential(block, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, classes))
-
-    monkeypatch.setattr(models, "build", build)
-    config = tiny(loss="elr", train_size=128)
-    plain, compiled = (fit(config, dataset=digits, compiled=c) for c in (False, True))
-    assert compiled["execution"]["compiled"]
-    assert compiled["parameters"] == plain["parameters"]
-    for name in ("train_loss", "test_loss", "test_top1"):
-        assert compiled["curves"][name] == pytest.approx(plain["curves"][name], rel=1e-3)
 
 
 # Ends that are none

@@ -30,6 +30,7 @@ from elrkit.losses import ELRLoss
 # Chosen on labels made wrong (benchmarks/head.md), not on any that people got wrong.
 TRAINING = dict(lr=0.002, momentum=0.9, weight_decay=0.01, epochs=40, batch=256)
 ELR = dict(beta=0.9, lam=3.0)
+WIDTH = 1280  # features of the backbone that they were chosen for
 ROUNDS = 5
 MADE_WRONG = 0.1  # of the labels, in each round
 SUSPECT = 2.0  # another class is so many times as probable as the label: taken for an error when errors are copied
@@ -154,8 +155,12 @@ def audit(
 
 
 def standardized(rows: Rows) -> tuple[Rows, Rows, Rows]:
-    """(rows (n, d) with mean 0 and deviation 1 in each feature, the means (d,), the deviations (d,))."""
-    mean, scale = rows.mean(0), np.maximum(rows.std(0), 1e-6)
+    """(rows (n, d) with mean 0 and one deviation in every feature, the means (d,), what they are divided by (d,)).
+
+    Deviation 1 where there are as many features as the learning rate was chosen for; fewer deviate more, so that rows
+    are as long, and a layer over them learns as fast.
+    """
+    mean, scale = rows.mean(0), np.maximum(rows.std(0), 1e-6) * np.float32(np.sqrt(rows.shape[1] / WIDTH))
     return (rows - mean) / scale, mean, scale
 
 
