@@ -394,6 +394,7 @@ def estimate_seconds(configs: Sequence[RunConfig], jobs: int = 1, threads: int |
     """How long these runs will take on this device, from the pace of a few steps of each kind of run, measured now;
     jobs and threads as `train_missing` takes them."""
     require("jobs", jobs, 1, whole=True)
+    require("threads", threads, 1, whole=True, optional=True)
     jobs = max(1, min(jobs, len(configs)))
     threads = threads or _default_threads(configs, jobs)
     paces: dict[tuple[Any, ...], tuple[float, float]] = {}
