@@ -180,6 +180,7 @@ def test_a_person_goes_through_the_list_by_keyboard(open_page, tmp_path):
     page.click("[data-decision=keep]")
     page.uncheck("#keys")
     press(page, "c", "ArrowLeft")
+    assert page.locator("#undo kbd").count() == 1
     assert not page.is_visible("#undo kbd")
     assert counts(press(page, "Control+z")) == [5, 3, 2, 0, 0]
 
