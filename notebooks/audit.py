@@ -61,7 +61,7 @@ figures.wrong_labels_found(
 #
 # * **cleanlab** {cite:p}`northcutt2021`: self-confidence of five logistic regressions out of fold, on the same features.
 # * **neighbours**: how many of the 15 nearest bear another label.
-# * **from scratch**: the targets of a small net trained on 15,000 images of 32 pixels, half an hour a list.
+# * **from scratch**: the targets of a small net trained on 15,000 images of 32 pixels, some five minutes a list.
 #
 # *Looks for half*: labels to look at until half of the wrong ones are found, of looks in any order. Percent, mean and 95 %
 # interval over seeds.

@@ -74,12 +74,14 @@ def said(name, *args, **options):
     glue(name, effects.say(found, *args, **options), display=False)
 
 
-plain = effects.shared("described") | {"schedule": "multistep", "noise_rate": 0.2}
-for loss in ("ce", "elr"):
-    share = effects.level(runs, "batches_wrong_memorized", **plain, loss=loss)
-    glue(f"{loss}_memorized", f"{share.mean:.0f}", display=False)
+for setting, suffix in {"described": "", "frozen": "_frozen"}.items():
+    plain = effects.shared(setting) | {"schedule": "multistep", "noise_rate": 0.2}
+    for loss in ("ce", "elr"):
+        share = effects.level(runs, "batches_wrong_memorized", **plain, loss=loss)
+        glue(f"{loss}_memorized{suffix}", f"{share.mean:.0f}", display=False)
 said("memorizes_less", "elr-memorizes-less", "described", "+")
 said("gain", "elr-cifar10", "described", "+", "0.2")
 said("gain_all", "elr-cifar10", "all-images", "+", "0.2")
+said("gain_frozen", "elr-cifar10", "frozen", "~", "0.2")
 said("over_best", "over-best", "described", "+")
 said("sam_all", "sam-elr", "all-images", "+")
