@@ -130,7 +130,7 @@ def test_a_wing_that_is_not_installed_is_named_with_its_extra(monkeypatch, capsy
     monkeypatch.setattr(__main__.importlib, "import_module", lacking)
     assert main(["audit", "shop.npz"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: audit: no such command among train, runs, import;")
+    assert said.startswith("error: audit: no such command among train, runs;")
     assert 'those of elrkit.catalogue need lxml: pip install "elrkit[catalogue]"' in said
     assert main(["runs"]) == 0
 
