@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import average_precision_score
 
 from elrkit.catalogue import head
@@ -52,6 +53,18 @@ def test_the_same_call_finds_the_same(audited):
     rows, labels, _ = products()
     again = head.audit(rows, labels, CLASSES, "eye")
     assert (again.suspicion == audited[0].suspicion).all()
+
+
+@pytest.mark.parametrize(("top_k", "off"), [(2, 0.02), (4, 0.01)])
+def test_of_many_categories_the_largest_targets_make_the_same_list(audited, top_k, off, monkeypatch):
+    monkeypatch.setattr(head, "MANY_CLASSES", len(CLASSES) - 1)
+    monkeypatch.setattr(head, "TOP_K", top_k)
+    rows, labels, _ = products()
+    x, every = torch.from_numpy(head.standardized(rows)[0]), np.arange(len(labels))
+    kept, _ = head.trained(x, torch.from_numpy(labels), len(CLASSES), 0)
+    assert not (kept == audited[0].probabilities).all()
+    np.testing.assert_allclose(kept.sum(1), 1)
+    np.testing.assert_allclose(kept[every, labels], audited[0].probabilities[every, labels], atol=off)
 
 
 def test_the_estimated_share_is_exact_where_right_ones_never_score_high():

@@ -55,8 +55,8 @@ def logits(seed=0, scale=2.0):
     return scale * torch.randn(BATCH, CLASSES, generator=torch.Generator().manual_seed(seed))
 
 
-def moved(beta=0.7, lam=3.0, steps=3):
-    elr = ELRLoss(N, CLASSES, beta, lam)
+def moved(beta=0.7, lam=3.0, steps=3, top_k=None):
+    elr = ELRLoss(N, CLASSES, beta, lam, top_k)
     for step in range(steps):
         elr.update(INDEX, logits(100 + step))
     return elr
@@ -140,11 +140,11 @@ def test_bfloat16_autocast_does_not_reach_the_loss():
         assert elr(z, LABELS, INDEX).equal(outside)
 
 
-@pytest.mark.parametrize("scale", [1e3, 1e6])
-def test_certain_networks_get_finite_losses(scale):
+@pytest.mark.parametrize(("scale", "top_k"), [(1e3, None), (1e6, None), (1e3, 1), (1e6, 3)])
+def test_certain_networks_get_finite_losses(scale, top_k):
     z = torch.eye(CLASSES)[[0, 1, 2, 3, 0]] * scale
     z.requires_grad_()
-    elr = ELRLoss(N, CLASSES, beta=0.5)
+    elr = ELRLoss(N, CLASSES, beta=0.5, top_k=top_k)
     for _ in range(100):
         elr.update(INDEX, z.detach())
     loss = elr(z, LABELS, INDEX)
@@ -193,6 +193,8 @@ def test_logits_of_another_shape_raise(shape):
         ((10, 10, math.nan), "beta=nan"),
         ((10, 10, 0.7, -1), "lam=-1: allowed is 0 <= lam"),
         ((10, 10, 0.7, math.nan), "lam=nan"),
+        ((10, 10, 0.7, 3.0, 0), "top_k=0: allowed is 1 <= top_k <= 10, or None"),
+        ((10, 10, 0.7, 3.0, 11), "top_k=11"),
     ],
 )
 def test_settings_that_make_no_sense_raise(arguments, message):
@@ -200,18 +202,75 @@ def test_settings_that_make_no_sense_raise(arguments, message):
         ELRLoss(*arguments)
 
 
-def test_targets_travel_in_the_state_dict():
-    elr, fresh = moved(), ELRLoss(N, CLASSES)
-    assert list(elr.state_dict()) == ["targets"]
+@pytest.mark.parametrize(
+    ("top_k", "names"), [(None, ["targets"]), (CLASSES, ["targets"]), (2, ["values", "kept", "rest"])]
+)
+def test_targets_travel_in_the_state_dict(top_k, names):
+    elr, fresh = moved(top_k=top_k), ELRLoss(N, CLASSES, top_k=top_k)
+    assert list(elr.state_dict()) == names
     assert list(elr.parameters()) == []
     fresh.load_state_dict(elr.state_dict())
-    assert fresh.targets.equal(elr.targets)
-    z = logits(6)
+    z, all_of_them = logits(6), torch.arange(N)
+    assert fresh.target_rows(all_of_them).equal(elr.target_rows(all_of_them))
     for module in (elr, fresh):
         module.update(INDEX, z)
     assert fresh(z, LABELS, INDEX).equal(elr(z, LABELS, INDEX))
     with pytest.raises(RuntimeError, match="size mismatch"):
-        ELRLoss(N + 1, CLASSES).load_state_dict(elr.state_dict())
+        ELRLoss(N + 1, CLASSES, top_k=top_k).load_state_dict(elr.state_dict())
+
+
+def test_top_k_of_all_classes_is_the_dense_loss_bit_for_bit():
+    whole, dense, z = moved(top_k=CLASSES), moved(), logits(6)
+    assert whole.targets.equal(dense.targets)
+    assert whole(z, LABELS, INDEX).equal(dense(z, LABELS, INDEX))
+    assert whole.target_rows(INDEX).equal(dense.targets[INDEX])
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("beta", [0.5, 0.9])
+@pytest.mark.parametrize(("scale", "noise"), [(2, 0.5), (3, 3.0)])
+def test_top_k_is_as_near_the_dense_loss_as_its_docstring_says(scale, noise, beta, labelled):
+    """Loss and gradients, step by step: the bound holds, is not far above what happens, and both fall with K."""
+    batch, classes, lam, draw = 16, 50, 3.0, torch.Generator().manual_seed(0)
+    index, labels = torch.arange(batch), torch.randint(classes, (batch,), generator=draw)
+    said = scale * torch.randn(batch, classes, generator=draw) + noise * torch.randn(12, batch, classes, generator=draw)
+    largest = []
+    for top_k, times in ((2, 20), (8, 30), (16, 60), (49, 20)):
+        _, top = pair = ELRLoss(batch, classes, beta, lam), ELRLoss(batch, classes, beta, lam, top_k)
+        d, off, allowed = torch.zeros(batch), [], []
+        for z in said:
+            z.requires_grad_()
+            for elr in pair:
+                elr.update(index, z, labels if labelled else None)
+            loss, near = (elr(z, labels, index) for elr in pair)
+            slope, near_slope = (torch.autograd.grad(value, z)[0] for value in (loss, near))
+            off.append([(near - loss).abs().item(), *(near_slope - slope).abs().sum(dim=1).tolist()])
+            p = z.detach().softmax(dim=1).clamp(1e-4, 1 - 1e-4)
+            w = 1 / (1 - torch.maximum(*((p * elr.target_rows(index)).sum(dim=1) for elr in pair)))
+            d = beta * d + torch.minimum(top.rest[:, 0], top.values[:, -1] + 0.001)
+            allowed.append([lam * (d * w).mean().item(), *(lam / batch * d * w * (1 + w / 2)).tolist()])
+        off, allowed = np.array(off), np.array(allowed)  # (steps, 1 + batch): the loss, and each image's gradient
+        assert (off <= allowed + 1e-6).all()
+        assert (allowed[:, 0] / off[:, 0]).min() < times
+        assert (allowed[:, 1:] / off[:, 1:]).min() < times
+        largest.append((off[:, 0].max(), off[:, 1:].max()))
+    assert (np.diff(largest, axis=0) < 0).all()
+    assert (np.array(largest[-1]) < np.array(largest[0]) / 20).all()
+
+
+@pytest.mark.parametrize(("classes", "number"), [(4000, torch.int16), (32_768, torch.int16), (40_000, torch.int32)])
+def test_top_k_of_six_million_products_fits_into_700_mb(classes, number):
+    elr, index = ELRLoss(2, classes, top_k=16), torch.tensor([1])
+    assert sum(part.nbytes for part in elr.buffers()) / 2 * 6e6 < 700e6
+    assert elr.kept.dtype == number
+    z, last = torch.zeros(1, classes), classes - 1
+    z[0, last] = 20
+    elr.update(index, z, labels=torch.tensor([5]))
+    row = elr.target_rows(index)[0]
+    assert row.argmax() == last
+    assert row.sum() == pytest.approx(0.3, rel=1e-4)  # moved from zero by 1 - beta
+    assert elr.kept[1, :2].tolist() == [5, last]  # the label first, then the largest
+    assert elr.target_rows(torch.tensor([0])).count_nonzero() == 0
 
 
 @settings(max_examples=30, deadline=None)
@@ -288,12 +347,14 @@ def test_the_table_names_every_loss():
         losses.Loss("nothing", "#000000", {})
 
 
+@pytest.mark.parametrize("top_k", [None, 1])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_logit_that_is_not_finite_leaves_its_target_alone(bad):
-    loss_fn = ELRLoss(num_samples=3, num_classes=2, beta=0.5)
+def test_a_logit_that_is_not_finite_leaves_its_target_alone(bad, top_k):
+    loss_fn = ELRLoss(num_samples=3, num_classes=2, beta=0.5, top_k=top_k)
     index = torch.tensor([0, 2])
     loss_fn.update(index, torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
-    before = loss_fn.targets.clone()
+    before = loss_fn.target_rows(torch.arange(3))
     loss_fn.update(index, torch.tensor([[bad, 0.0], [0.0, 2.0]]))
-    assert torch.equal(loss_fn.targets[:2], before[:2])
-    assert (loss_fn.targets[2] != before[2]).all()
+    after = loss_fn.target_rows(torch.arange(3))
+    assert torch.equal(after[:2], before[:2])
+    assert (after[2] != before[2]).all()
