@@ -63,8 +63,9 @@ figures.wrong_labels_found(
 # * **neighbours**: how many of the 15 nearest bear another label.
 # * **from scratch**: the targets of a small net trained on 15,000 images of 32 pixels, some five minutes a list.
 #
-# *Looks for half*: labels to look at until half of the wrong ones are found, of looks in any order. Percent, mean and 95 %
-# interval over seeds.
+# *Aggregate*, *random1* and *worst* are the labels that people gave: their majority, one person's, and a wrong one wherever there is
+# one. *Looks for half*: labels to look at until half of the wrong ones are found, of looks in any order. Percent, mean and 95 %
+# interval over seeds. On errors made at random among clothes cleanlab is as good; elsewhere ELR orders better.
 
 # %% tags=["nbval-ignore-output", "full-width"]
 list_study.summary(seen).style.hide(axis="index")
@@ -73,9 +74,18 @@ list_study.summary(seen).style.hide(axis="index")
 # ## What the list says of itself
 #
 # `audit` makes errors like those it suspects, on purpose, and looks how high they score. So it estimates how many labels are wrong,
-# and the chance of each. People's errors are harder to see than that: there are more of them than it says.
+# and the chance of each. People's errors are harder to see than that: it counts a third to three fifths of them. *Said 30 to 50*: of
+# the labels that it gives such a chance of being wrong, how many are.
 
 # %% tags=["nbval-ignore-output"]
+of_people = [
+    each["estimated"][0] * each["images"] / each["wrong"]
+    for each in studies
+    if each["study"]["rate"] is None
+]
+assert dataset or 0.25 < min(of_people) < max(of_people) < 0.65, (
+    "the text above says how many of people's errors are counted"
+)
 list_study.calibration(studies).style.hide(axis="index")
 
 # %% [markdown]
@@ -91,7 +101,8 @@ figures.suspects(pictures, first["label"], first["suggested_label"])
 # %% [markdown]
 # ## A check for new products
 #
-# `check` judges products that the audit did not have. Set to let 95 % of the rightly filed ones through, percent:
+# `check` judges products that the audit did not have. Set to let 95 % of the rightly filed ones through. It
+# catches fewer of people's errors than it says of itself (*by its own word*). Percent:
 
 # %% tags=["nbval-ignore-output"]
 list_study.checks(studies).style.hide(axis="index")
@@ -101,8 +112,8 @@ list_study.checks(studies).style.hide(axis="index")
 #
 # The paper's future work is to "manually clean a fraction of the images to fine-tune" {cite:p}`galatolo2021`. Here a person looks at
 # a part of the labels, by the list or at random; each becomes the true one, and the layer is trained again. The gain is in points of
-# accuracy on products that were not in the list. There is little to gain: ELR has seen through most of what the list finds. Who
-# corrects labels does it for the catalogue.
+# accuracy on products that were not in the list. There is little to gain, by the list no more than at random: the layer that is
+# trained with ELR may have seen through most of these errors. Who corrects labels does it for the catalogue.
 
 # %% tags=["nbval-ignore-output", "full-width"]
 gained = list_study.gains(studies)
@@ -153,16 +164,14 @@ figures.contact_sheet(
 
 # %% tags=["remove-cell", "nbval-ignore-output"]
 random1 = shown[(shown["errors"] == "random1") & (shown["finder"] == "head")]
-looks = effects.interval(
-    100 * random1["effort_half"] / random1["effort_half_random"]
-)
-assert dataset or looks.high < 50, (
+looks = effects.interval(100 * random1["effort_half"] / random1["images"])
+assert dataset or looks.high < 12, (
     "the sentence at the top of this page was written for a list that halves the work"
 )
 share = f"{looks.mean:.0f}"
 glue("looks_random1", share, display=False)
 glue(
     "said_list",
-    f"Half of people's wrong labels are found in {share} % of the looks that any order takes, where 17 % of the labels are wrong.",
+    f"Where 17 % of people's labels are wrong, half of the wrong ones lie in the first {share} % of the list.",
     display=False,
 )

@@ -77,6 +77,8 @@ for name in ("sweep-random", "sweep-grid"):
         rows.append({"sweep": name, "runs": len(table), "best on the test images, %": 100 * table["test_top1"].max(),
                      "chosen by noisy labels, %": 100 * chosen["test_top1"], "rank correlation": rank,
                      "wrong labels memorized, median %": 100 * table["batches_wrong_memorized"].median()})  # fmt: skip
+
+# %% tags=["nbval-ignore-output", "full-width"]
 choice = pd.DataFrame(rows)
 choice["regret, points"] = (
     choice["best on the test images, %"] - choice["chosen by noisy labels, %"]

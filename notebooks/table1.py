@@ -77,8 +77,8 @@ tables.table1(runs).style.hide(axis="index")
 # ## Other losses
 #
 # The paper cites losses that others proposed against wrong labels: symmetric cross-entropy {cite:p}`wang2019`, NCE + RCE
-# {cite:p}`ma2020`, and generalized cross-entropy {cite:p}`zhang2018`. Under the paper's recipe, with their authors' parameters, 20 % of
-# the labels redrawn:
+# {cite:p}`ma2020`, and generalized cross-entropy {cite:p}`zhang2018`. Those that have run, with their authors' parameters, 20 % of the
+# labels redrawn:
 
 # %% tags=["nbval-ignore-output", "full-width"]
 tables.losses(runs).style.hide(axis="index")

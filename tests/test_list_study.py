@@ -102,7 +102,7 @@ def test_what_a_regression_predicts_of_wrong_labels_is_foreseen(record):
     made = study.run(study.Study("cifar10", "worst", 0), *[study.Labelled(rows, given, truth)] * 2, tuple("abcde"))
     assert made["foreseen"] > 0.95
     assert record[0]["foreseen"] < 0.1
-    assert study.foreseen([made, record[0]])["errors"].tolist() == ["worst"]
+    assert study.foreseen([made, record[0]])["errors"].tolist() == ["worst, by people", "uniform, made"]
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def answer(runs: pd.DataFrame) -> Figure:
         gain = effects.difference(runs, {"loss": "elr"}, {"loss": "ce"}, "test_top1", **common)
         words = effects.text(gain, "{:+.1f}").replace(" (", "\n(")
         right.annotate(words, (1.01, y), xycoords=right.get_yaxis_transform(), va="center", fontsize="small")
-    left.set(xlim=(0, 100), title="wrong labels memorized", yticks=range(len(labels)), ylim=(len(labels) - 0.4, -0.6))
+    left.set(xlim=(-3, 103), title="wrong labels memorized", yticks=range(len(labels)), ylim=(len(labels) - 0.4, -0.6))
     left.set_yticklabels(labels)
     right.set(title="test accuracy")
     for ax in (left, right):
@@ -319,7 +319,7 @@ def leakage(table: pd.DataFrame, agreed: float, wrong: float) -> Figure:
     """What near-duplicates across the split do to agreement with the shop's labels, and to accuracy.
 
     table   `made_shops.table` of the shops of one scale: lines join means over seeds of the splits by product, hollow
-            marks are the split by group of the same feed
+            marks are the split by group of the last feed, where no test product has one
     agreed  the paper's agreement with SAM, in [0, 1]
     wrong   share of wrong labels, in [0, 1]: what is above 1 - wrong needs errors that can be foreseen, or copies
     """
@@ -331,8 +331,8 @@ def leakage(table: pd.DataFrame, agreed: float, wrong: float) -> Figure:
     ):
         sns.lineplot(by_product, x="leak", y=column, hue="arm", style="arm", palette=palette, markers=True, ax=ax,
                      errorbar=lambda values: (values.min(), values.max()))  # fmt: skip
-        sns.scatterplot(by_group, x="leak", y=column, hue="arm", style="arm", palette=palette, ax=ax, legend=False,
-                        facecolors="none", s=70)  # fmt: skip
+        for arm, part in by_group.groupby("arm", sort=False):
+            ax.scatter(100 * part["near_duplicates"], part[column], facecolors="none", edgecolors=palette[arm], s=60)
         ax.axhline(agreed, color="black", lw=1.1, ls=":", label=f"the paper's {100 * agreed:g} %")
         ax.axhline(1 - wrong, color=GREY, lw=1, label=f"labels that are right: {100 - 100 * wrong:.3g} %")
         ax.set(title=title, ylabel="", ylim=(0, 1), xlabel="test products with a near-duplicate in training, %")
