@@ -241,11 +241,6 @@ def as_lines(value: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def comparable(record: dict[str, Any]) -> str:
-    """The part of a record that a repetition must reproduce bit for bit: all but `timing`, as JSON."""
-    return json.dumps({k: v for k, v in record.items() if k != "timing"}, sort_keys=True)
-
-
 SCALES = ("paper", "cpu", "digits", "other")
 
 

@@ -19,6 +19,7 @@
 # %%
 # %matplotlib inline
 # %config InlineBackend.figure_formats = ["svg"]
+import pandas as pd
 from elrkit import config, records, runner
 from elrkit.report import (
     effects,
@@ -110,17 +111,18 @@ worst, least = (
     effects.say(found, "people", "flips", "+", level)
     for level in ("worst", "aggregate")
 )
-of_elr = runs[(runs["loss"] == "elr") & (runs["augmentation"] == "flip")]
-shares = (
-    of_elr.assign(human=of_elr["noise"] == "human")
-    .groupby([of_elr["noise_rate"].round(4), "human"])["batches_wrong_memorized"]
-    .mean()
-    .unstack("human")
+common = effects.shared("flips") | {"schedule": "multistep", "loss": "elr"}
+memorized = pd.DataFrame(
+    {
+        kind: effects.level(runs, "batches_wrong_memorized", **common | labels).mean
+        for kind, labels in tables.kinds_of_labels(level).items()
+    }
+    for level in plans.LEVELS
 )
-times = (shares[True] / shares[False]).agg(["min", "max"]).tolist()
+times = (memorized["people's"] / memorized["redrawn"]).agg(["min", "max"])
 glue(
     "said_people",
     f"On labels by people ELR ends {worst} points above cross-entropy where 40 % are wrong, {least} where 9 % are. "
-    f"It memorizes {times[0]:.1f} to {times[1]:.1f} times as many of people's errors as of redrawn ones.",
+    f"It memorizes {times['min']:.1f} to {times['max']:.1f} times as many of people's errors as of redrawn ones.",
     display=False,
 )

@@ -1,5 +1,7 @@
 """What tests train on: a part of the digits, and a dataset of one's own; seconds each."""
 
+import json
+
 import numpy as np
 
 from elrkit.config import RunConfig
@@ -24,3 +26,8 @@ def small(dataset, **changes):
 def tiny(**changes):
     """On the digits: three steps of 64, 64 and 62 images an epoch."""
     return RunConfig(**{"train_size": 190, "width": 8, "epochs": 2, "noise_rate": 0.4, "lr": 0.05, **changes})
+
+
+def comparable(record):
+    """The part of a record that a repetition must reproduce bit for bit: all but `timing`, as JSON."""
+    return json.dumps({k: v for k, v in record.items() if k != "timing"}, sort_keys=True)

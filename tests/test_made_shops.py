@@ -11,6 +11,7 @@ import torch
 
 from elrkit import data
 from elrkit.__main__ import main
+from elrkit.catalogue import head
 from elrkit.config import ConfigError
 from elrkit.report import made_shops as shop
 from elrkit.report import tables
@@ -92,12 +93,12 @@ def test_the_two_parts_of_the_test_set_add_up(made):
 
 
 @pytest.mark.parametrize(("with_elr", "rho"), [(False, 0.0), (True, 0.0), (False, 0.5)])
-def test_the_layer_is_trained_as_the_recipe_says(with_elr, rho, monkeypatch):
+def test_the_layer_is_trained_as_the_recipe_says(with_elr, rho):
     """Two steps of all products by hand: momentum, decay, a cosine from 0.02; ELR's gradient and SAM's second one."""
-    monkeypatch.setitem(shop.RECIPE, "epochs", 2)
     torch.manual_seed(0)
     x, labels = torch.randn(20, 4), torch.arange(20) % 3
-    layer = shop.trained(x, labels, 3, with_elr, rho, seed=0)
+    recipe = shop.RECIPE | (shop.ARMS["ELR"] if with_elr else shop.ARMS["CE"]) | {"epochs": 2}
+    _, layer = head.trained(x, labels, 3, seed=0, rho=rho, **recipe)
     weight, bias = torch.zeros(3, 4), torch.zeros(3)
     targets, moving = torch.zeros(20, 3), [torch.zeros(3, 4), torch.zeros(3)]
 

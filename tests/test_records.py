@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from refusals import refused
-from small_dataset import tiny
+from small_dataset import comparable, tiny
 
 from elrkit import records, runner, train
 from elrkit.config import RETIRED, ConfigError, RunConfig, cifar10_recipe
-from elrkit.records import comparable
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,10 @@ import pytest
 import torch
 from processes import end, start, wait_until
 from refusals import Payload, one_line
-from small_dataset import tiny
+from small_dataset import comparable, tiny
 
 from elrkit import checkpoints, data, train
 from elrkit.config import RunConfig
-from elrkit.records import comparable
 from elrkit.train import Stopped, fit
 
 EPOCHS, STEPS = 2, 3

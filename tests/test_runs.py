@@ -10,11 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from processes import PATIENCE_SECONDS, context, end, start, wait_until
-from small_dataset import tiny, write_dataset
+from small_dataset import comparable, tiny, write_dataset
 
 from elrkit import checkpoints, data, pace, records, runner, train
 from elrkit.config import ConfigError, RunConfig
-from elrkit.records import comparable
 
 LONG = tiny(epochs=10_000)  # minutes: to be stopped
 pytestmark = pytest.mark.usefixtures("no_evidence")

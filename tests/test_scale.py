@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from small_dataset import comparable
 
 from elrkit import records, runner, scale, train
 from elrkit.config import ConfigError, RunConfig
@@ -103,7 +104,7 @@ def test_a_lost_node_loses_no_run(cluster):
     assert not any((records.state_dir(c) / "checkpoint.pt").exists() for c in configs)
 
     for config in configs:
-        assert records.comparable(records.find(config)) == records.comparable(train.fit(config, device="cpu"))
+        assert comparable(records.find(config)) == comparable(train.fit(config, device="cpu"))
 
 
 def test_nothing_missing_starts_nothing(monkeypatch):
@@ -127,4 +128,4 @@ def test_a_stopped_task_goes_on_from_its_checkpoint(monkeypatch):
         assert scale._train(config, {}, 1, 12, {"device": "cpu"}).kind == "stopped"
     assert (records.state_dir(config) / "checkpoint.pt").exists()
     ended = scale._train(config, {}, 1, None, {"device": "cpu"})
-    assert records.comparable(ended.detail) == records.comparable(whole)
+    assert comparable(ended.detail) == comparable(whole)

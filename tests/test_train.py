@@ -11,13 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refused
-from small_dataset import tiny
+from small_dataset import comparable, tiny
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts as Cosine
 from torch.optim.lr_scheduler import MultiStepLR
 
 from elrkit import data, losses, models, precision, records, train
 from elrkit.config import RunConfig
-from elrkit.records import comparable
 from elrkit.train import fit, label_outcomes, learning_rate, set_up
 
 OUTCOMES = ("right_correct", "right_other", "wrong_correct", "wrong_memorized", "wrong_other")

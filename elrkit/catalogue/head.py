@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from elrkit.config import ConfigError
 from elrkit.losses import ELRLoss
+from elrkit.sam import perturbed
 
 # Chosen on labels made wrong (benchmarks/head.md), not on any that people got wrong.
 TRAINING = dict(lr=0.002, momentum=0.9, weight_decay=0.01, epochs=40, batch=256)
@@ -192,27 +193,41 @@ def _like_the_errors(
 
 
 def trained(
-    x: Tensor, labels: Tensor, classes: int, seed: int, on_epoch: Callable[[int], None] = lambda epoch: None
+    x: Tensor,
+    labels: Tensor,
+    classes: int,
+    seed: int,
+    on_epoch: Callable[[int], None] = lambda epoch: None,
+    rho: float = 0.0,
+    **recipe: float,
 ) -> tuple[NDArray[np.float64], nn.Linear]:
     """(ELR's targets (n, C), rows that sum to 1; the layer) of one training over x (n, d).
 
+    rho     of SAM, which takes a second gradient a step; 0: none
+    recipe  what differs from TRAINING and ELR; lam=0 is cross-entropy
+
     Of more than MANY_CLASSES a row holds the label's target, the TOP_K - 1 largest others, and one value for the rest.
     """
+    chosen = TRAINING | ELR | recipe
     draw = torch.Generator().manual_seed(seed)
     layer = nn.Linear(x.shape[1], classes)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
-    rates = {name: TRAINING[name] for name in ("lr", "momentum", "weight_decay")}
+    rates = {name: chosen[name] for name in ("lr", "momentum", "weight_decay")}
     optimizer = torch.optim.SGD(layer.parameters(), **rates)
-    elr = ELRLoss(len(x), classes, **ELR, top_k=TOP_K if classes > MANY_CLASSES else None)
-    steps = TRAINING["epochs"] * -(-len(x) // TRAINING["batch"])
+    top_k = TOP_K if classes > MANY_CLASSES else None
+    elr = ELRLoss(len(x), classes, beta=chosen["beta"], lam=chosen["lam"], top_k=top_k)
+    steps = chosen["epochs"] * -(-len(x) // chosen["batch"])
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for epoch in range(TRAINING["epochs"]):
-        for index in torch.randperm(len(x), generator=draw).split(TRAINING["batch"]):
+    for epoch in range(chosen["epochs"]):
+        for index in torch.randperm(len(x), generator=draw).split(chosen["batch"]):
             logits = layer(x[index])
             elr.update(index, logits, labels[index])
             optimizer.zero_grad()
             elr(logits, labels[index], index).backward()
+            if rho:
+                with perturbed(layer.parameters(), rho):
+                    elr(layer(x[index]), labels[index], index).backward()
             optimizer.step()
             falling.step()
         on_epoch(epoch + 1)

@@ -27,7 +27,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from elrkit import data, precision, records, train
 from elrkit.catalogue import audit, features, head, importer, scores
-from elrkit.config import ConfigError, RunConfig, as_list, is_whole
+from elrkit.config import ConfigError, RunConfig
 from elrkit.report import effects, plans, studies
 from elrkit.report.studies import Record
 
@@ -62,9 +62,7 @@ class Study(NamedTuple):
 def of_dataset(dataset: str = "cifar10", seeds: Sequence[int] = plans.SEEDS, rate: float = 0.15) -> list[Study]:
     """The studies of a dataset: three levels of people's labels of CIFAR-10, or two kinds of errors made in another's
     labels. Raises ConfigError."""
-    seeds = as_list("seeds", seeds)
-    if bad := [seed for seed in seeds if not is_whole(seed, 0)]:
-        raise ConfigError(f"seeds={bad}: allowed are whole numbers from 0")
+    seeds = studies.checked_seeds(seeds)
     if not 0 < rate < 1:
         raise ConfigError(f"rate={rate}: allowed is a share above 0 and below 1")
     if dataset == "cifar10":
@@ -133,12 +131,9 @@ def checked(model: head.Model, new: Labelled) -> dict[str, Any]:
     found, right = head.check(model, new.rows, new.labels), new.labels == new.truth
     stopped = found.verdict != "fits"
     first = found.alternatives[:, 0] == new.truth
-
-    def share(flags: NDArray[np.bool_]) -> float | None:
-        return round(float(flags.mean()), 4) if len(flags) else None
-
-    return {"products": len(new.labels), "passed": share(~stopped[right]), "caught": share(stopped[~right]),
-            "suggested": share(first[~right & stopped])}  # fmt: skip
+    return {"products": len(new.labels), "passed": studies.share(~stopped[right], 4),
+            "caught": studies.share(stopped[~right], 4),
+            "suggested": studies.share(first[~right & stopped], 4)}  # fmt: skip
 
 
 def cleaned(products: Labelled, suspicion: NDArray, new: Labelled, classes: int, seed: int) -> list[Record]:
@@ -248,7 +243,7 @@ def first_audit() -> list[Record]:
 def rows(found: Sequence[Record], more: Sequence[Record] = ()) -> pd.DataFrame:
     """A row a study and finder: dataset, errors, rate, seed, images, wrong, and what was measured of the finder."""
     table = pd.DataFrame(
-        [{**each["study"], "images": each["images"], "wrong": each["wrong"], **finder, "estimated": each["estimated"]}
+        [{**each["study"], "images": each["images"], "wrong": each["wrong"], **finder}
          for each in found for finder in each["finders"]] + list(more)
     )  # fmt: skip
     return table.sort_values(["dataset", "errors"], kind="stable", ignore_index=True)

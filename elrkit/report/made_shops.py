@@ -25,14 +25,12 @@ from elrkit import data, precision, records
 from elrkit.catalogue import audit, features, head, importer
 from elrkit.catalogue.made_feed import make_feed_from
 from elrkit.config import ELR_CIFAR100, ConfigError, as_list, is_whole
-from elrkit.losses import ELRLoss
 from elrkit.report import plans, studies
-from elrkit.sam import perturbed
 
 SCHEMA = 1
 MISFILED = 0.15  # the middle of the 10 to 20 % that the shop estimates (Section 1)
 LEAKS = (0, 20, 40, 60)
-ARMS = {"CE": (False, 0.0), "ELR": (True, 0.0), "ELR + SAM": (True, 0.05)}  # with ELR's term; rho
+ARMS = {"CE": dict(lam=0.0), "ELR": {}, "ELR + SAM": dict(rho=0.05)}  # what differs from the recipe
 # Of the paper, but for the epochs; beta and lambda are those of its shop (Section 5.3).
 RECIPE = dict(lr=0.02, momentum=0.9, weight_decay=1e-3, epochs=100, batch=128, **ELR_CIFAR100)
 SIDE = 128  # pixels to which photos of 80 are enlarged
@@ -81,11 +79,9 @@ def shops(photos: str = "clothing", seeds: Sequence[int] = plans.SEEDS, leaks: S
     Raises ConfigError."""
     if photos not in LICENCES:
         raise ConfigError(f"photos={photos!r}: allowed are {', '.join(LICENCES)}")
-    seeds, leaks = as_list("seeds", seeds), as_list("leaks", leaks)
+    seeds, leaks = studies.checked_seeds(seeds), as_list("leaks", leaks)
     if bad := [leak for leak in leaks if not is_whole(leak, 0) or leak > 90]:
         raise ConfigError(f"leaks={bad}: allowed are whole percents from 0 to 90")
-    if bad := [seed for seed in seeds if not is_whole(seed, 0)]:
-        raise ConfigError(f"seeds={bad}: allowed are whole numbers from 0")
     kinds = [("product", leak) for leak in leaks] + [("group", max(leaks))]
     return [Shop(photos, split, leak, seed) for seed in seeds for split, leak in kinds]
 
@@ -122,6 +118,7 @@ class Made:
     leaked: NDArray
     put_in: dict[str, Any]
     manifest: dict[str, Any]
+    backbone: str
 
 
 def make(shop: Shop) -> Made:
@@ -148,7 +145,7 @@ def make(shop: Shop) -> Made:
     number = {name: k for k, name in enumerate(dataset.class_names)}
     truth = pd.concat([inside, outside])["true_label"].map(number).to_numpy(np.int64)
     leaked = outside["article"].isin(set(inside["article"])).to_numpy()
-    return Made(dataset, rows, audit.labels_of(dataset), truth, leaked, put_in, manifest)
+    return Made(dataset, rows, audit.labels_of(dataset), truth, leaked, put_in, manifest, eye.name)
 
 
 def _photos(shop: Shop, work: Path) -> str:
@@ -164,39 +161,6 @@ def _photos(shop: Shop, work: Path) -> str:
     return str(work / "photos.npz")
 
 
-def trained(
-    x: torch.Tensor, labels: torch.Tensor, classes: int, with_elr: bool, rho: float, seed: int
-) -> torch.nn.Linear:
-    """A dense layer over x (n, d), trained by `RECIPE` with cross-entropy or ELR; with SAM where rho is above 0."""
-    draw = torch.Generator().manual_seed(seed)
-    layer = torch.nn.Linear(x.shape[1], classes)
-    torch.nn.init.zeros_(layer.weight)
-    torch.nn.init.zeros_(layer.bias)
-    rates = {name: RECIPE[name] for name in ("lr", "momentum", "weight_decay")}
-    optimizer = torch.optim.SGD(layer.parameters(), **rates)
-    elr = ELRLoss(len(x), classes, beta=RECIPE["beta"], lam=RECIPE["lam"])
-    steps = RECIPE["epochs"] * -(-len(x) // RECIPE["batch"])
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-
-    def loss(index: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        if with_elr:
-            return elr(logits, labels[index], index)
-        return torch.nn.functional.cross_entropy(logits, labels[index])
-
-    for _ in range(RECIPE["epochs"]):
-        for index in torch.randperm(len(x), generator=draw).split(RECIPE["batch"]):
-            logits = layer(x[index])
-            elr.update(index, logits)
-            optimizer.zero_grad()
-            loss(index, logits).backward()
-            if rho:
-                with perturbed(layer.parameters(), rho):
-                    loss(index, layer(x[index])).backward()
-            optimizer.step()
-            falling.step()
-    return layer
-
-
 def measure(shop: Shop) -> studies.Record:
     """The record of a shop. Shares in [0, 1]: agreement with the shop's own test labels and accuracy against the truth;
     _leaked and _apart, among the test products with and without a near-duplicate in training (None where there is
@@ -209,35 +173,38 @@ def measure(shop: Shop) -> studies.Record:
     wrong = made.labels[:n] != made.truth[:n]
     parts = {"": np.ones(len(labels), bool), "_leaked": made.leaked, "_apart": ~made.leaked}
     arms = []
-    for arm, (with_elr, rho) in ARMS.items():
+    for arm, differs in ARMS.items():
         started = time.perf_counter()
-        layer = trained(x, torch.from_numpy(made.labels[:n]), classes, with_elr, rho, shop.seed)
+        _, layer = head.trained(x, torch.from_numpy(made.labels[:n]), classes, shop.seed, **RECIPE | differs)
         seconds = round(time.perf_counter() - started, 1)
         with torch.inference_mode():
             seen, predicted = (layer(each).argmax(dim=1).numpy() for each in (x, unseen))
         measured = {
-            f"{what}{part}": _share((predicted == wanted)[chosen])
+            f"{what}{part}": studies.share((predicted == wanted)[chosen], 6)
             for part, chosen in parts.items() for what, wanted in (("agreement", labels), ("accuracy", truth))
         }  # fmt: skip
-        arms.append({"arm": arm, "seconds": seconds, "memorized": _share((seen == made.labels[:n])[wrong]), **measured})
+        arms.append(
+            {
+                "arm": arm,
+                "seconds": seconds,
+                "memorized": studies.share((seen == made.labels[:n])[wrong], 6),
+                **measured,
+            }
+        )
         if arm == "ELR" and shop == SHOWN:
             gallery = _save_gallery(shop, made.dataset, labels, predicted, truth)
     imported = made.manifest["split"]["test_with_near_duplicate_in_train"] / len(labels)
     return {
         "schema": SCHEMA, "shop": asdict(shop), "licence": LICENCES[shop.photos], "put_in": made.put_in,
         "imported": {name: made.manifest[name] for name in ("counts", "split", "made_with")},
-        "train": {"products": n, "wrong": _share(wrong)},
-        "test": {"products": len(labels), "wrong": _share(labels != truth),
-                 "near_duplicate_in_train": _share(made.leaked),
+        "train": {"products": n, "wrong": studies.share(wrong, 6)},
+        "test": {"products": len(labels), "wrong": studies.share(labels != truth, 6),
+                 "near_duplicate_in_train": studies.share(made.leaked, 6),
                  "near_duplicate_in_train_by_import": round(imported, 6)},
-        "arms": arms, "recipe": RECIPE, "side": SIDE, "backbone": features.backbone().name,
+        "arms": arms, "recipe": RECIPE, "side": SIDE, "backbone": made.backbone,
         **({"gallery": gallery} if shop == SHOWN else {}),
         "versions": precision.versions(), "device": precision.describe_device(features.device()),
     }  # fmt: skip
-
-
-def _share(flags: NDArray[np.bool_]) -> float | None:
-    return round(float(flags.mean()), 6) if len(flags) else None
 
 
 def gather(chosen: Sequence[Shop], make_missing: bool = False) -> list[studies.Record]:

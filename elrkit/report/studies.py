@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elrkit import records
+from elrkit.config import ConfigError, as_list, is_whole
 
 Record = dict[str, Any]
 
@@ -20,6 +21,19 @@ class Named(Protocol):
 
     @property
     def name(self) -> str: ...
+
+
+def checked_seeds(seeds: Sequence[int]) -> list[int]:
+    """The seeds of studies, each a whole number from 0. Raises ConfigError."""
+    seeds = as_list("seeds", seeds)
+    if bad := [seed for seed in seeds if not is_whole(seed, 0)]:
+        raise ConfigError(f"seeds={bad}: allowed are whole numbers from 0")
+    return seeds
+
+
+def share(flags: NDArray[np.bool_], digits: int) -> float | None:
+    """The share of flags that are set, to so many decimals; None of none."""
+    return round(float(flags.mean()), digits) if len(flags) else None
 
 
 def gather(folder: str, wanted: Sequence[Named], make: Callable[[Any], Record] | None = None) -> list[Record]:

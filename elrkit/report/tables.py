@@ -141,6 +141,12 @@ def sam(runs: pd.DataFrame) -> pd.DataFrame:
     return _without_empty(pd.DataFrame(rows))
 
 
+def kinds_of_labels(level: str) -> dict[str, dict[str, object]]:
+    """The fields of runs on people's labels of a level, and of those on as many redrawn ones."""
+    redrawn = {"noise": "symmetric", "noise_convention": "others", "noise_rate": HUMAN_NOISE_RATES[level]}
+    return {"people's": {"noise": "human", "noise_convention": level}, "redrawn": redrawn}
+
+
 def people(runs: pd.DataFrame) -> pd.DataFrame:
     """ELR and CE on people's labels and on as many redrawn ones: a row per setting, level and kind of labels; test
     accuracy in percent, differences in points within a seed, wrong labels memorized in percent of them."""
@@ -148,11 +154,7 @@ def people(runs: pd.DataFrame) -> pd.DataFrame:
     for name in effects.present(runs):
         for level in plans.LEVELS:
             rate = HUMAN_NOISE_RATES[level]
-            kinds = {
-                "people's": {"noise": "human", "noise_convention": level},
-                "redrawn": {"noise": "symmetric", "noise_convention": "others", "noise_rate": rate},
-            }
-            for kind, labels in kinds.items():
+            for kind, labels in kinds_of_labels(level).items():
                 common = {**effects.shared(name), "schedule": "multistep", **labels}
                 ce, elr = (effects.level(runs, "test_top1", **common, loss=loss) for loss in ("ce", "elr"))
                 arms = ({"loss": "elr"}, {"loss": "ce"})
