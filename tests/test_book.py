@@ -62,7 +62,10 @@ def test_page_loads_with_a_heading_and_text_for_every_image(visit, name):
     assert not re.search(r"\{(glue|doc|cite|numref)[:}]|Traceback", text)
 
 
-@pytest.mark.parametrize("name", ["book/index", "notebooks/made", "notebooks/sam"])
+WIDE = ["book/index", *(f"notebooks/{name}" for name in ("audit", "hyperparameters", "made", "sam", "shop"))]
+
+
+@pytest.mark.parametrize("name", WIDE)
 def test_wide_figures_and_tables_stay_within_the_window(visit, name):
     page = visit(name)
     assert page.locator(".full-width, .tag_full-width").count() > 0
