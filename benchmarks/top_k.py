@@ -27,7 +27,7 @@ class WithoutLabels(ELRLoss):
 
 
 def products(classes, count, features, wrong=0.1, seed=0):
-    """(standardized rows (count, features), labels (count,), truth (count,)); no subcategory is empty."""
+    """(scaled rows (count, features), labels (count,), truth (count,)); no subcategory is empty."""
     draw = np.random.default_rng(seed)
     share = 1 / draw.permutation(np.arange(1, classes + 1))
     truth = np.concatenate([np.arange(classes), draw.choice(classes, count - classes, p=share / share.sum())])
@@ -38,7 +38,7 @@ def products(classes, count, features, wrong=0.1, seed=0):
     for part, among in zip(np.array_split(chosen, 2), (CATEGORY, classes), strict=True):
         first = truth[part] // among * among
         labels[part] = first + (truth[part] - first + draw.integers(1, among, len(part))) % among
-    return head.standardized(rows)[0], labels, truth
+    return head.Scaled(rows)[:], labels, truth
 
 
 def main():
@@ -50,17 +50,18 @@ def main():
     parser.add_argument("--no-labels", action="store_true")
     given = parser.parse_args()
     rows, labels, truth = products(given.classes, given.products, given.features)
-    x, y = torch.from_numpy(rows), torch.from_numpy(labels)
+    x, y = rows, torch.from_numpy(labels)
     sizes, device = np.bincount(truth), describe_device(torch.device("cpu"))
     print(vars(given), device, f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(f"products of a subcategory: median {np.median(sizes):.0f}, largest {sizes.max()}")
     print("| K | layer right | targets right | average precision | here | 6 M products | CPU ms per step |")
-    head.MANY_CLASSES = 0
     head.ELRLoss = WithoutLabels if given.no_labels else ELRLoss
     for top_k in given.top_k:
-        head.TOP_K = top_k or None
+        head.DENSE, head.TOP_K = (0, top_k) if top_k else (10**18, None)
         clock = [time.process_time()]
-        targets, layer = head.trained(x, y, given.classes, 0, lambda _, clock=clock: clock.append(time.process_time()))
+        elr, layer = head.trained(x, y, given.classes, 0, lambda _, clock=clock: clock.append(time.process_time()))
+        targets = elr.target_rows(torch.arange(len(y))).double()
+        targets = (targets / targets.sum(dim=1, keepdim=True)).numpy()
         with torch.inference_mode():
             guess = torch.cat([layer(part).argmax(dim=1) for part in x.split(4096)]).numpy()
         of_truth = [(one == truth).mean() for one in (guess, targets.argmax(1))]

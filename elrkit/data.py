@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
@@ -27,6 +28,7 @@ CIFAR = {
 REQUIRED = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
 
 FOLDER_IMAGE_SIDE = 32
+BLOCK = 1024  # pictures that are summed at once
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
@@ -39,18 +41,35 @@ class UnreadableImage(DataError):
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """Images (n, H, W, C) uint8 and labels (n,) int64, all on the CPU.
+class Pictures:
+    """What n products show: `images` (m, H, W, C) uint8, perhaps mapped from a file; `of` (n,), which one is whose."""
 
+    images: NDArray[np.uint8]
+    of: NDArray[np.int64]
+
+    def __getitem__(self, number: Any) -> NDArray[np.uint8]:
+        return self.images[self.of[number]]
+
+
+def one_each(images: Tensor | NDArray[np.uint8]) -> Pictures:
+    """Images (n, H, W, C) of which each product has its own."""
+    return Pictures(np.asarray(images), np.arange(len(images)))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Pictures and labels (n,) int64, all on the CPU.
+
+    `train_images` and `test_images` are the pictures as (n, H, W, C) uint8, read when they are first asked for.
     `train_truth` and `test_truth` are the true labels; where nobody knows better they are the labels themselves.
     `mean` and `std` are per channel, of images scaled to [0, 1]. Ids (a feed's product ids, a folder's file names) name
     the images where they have names, each one image; titles say what is on them.
     """
 
     name: str
-    train_images: Tensor
+    train_pictures: Pictures
     train_labels: Tensor
-    test_images: Tensor
+    test_pictures: Pictures
     test_labels: Tensor
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
@@ -65,6 +84,19 @@ class Dataset:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @cached_property
+    def train_images(self) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self.train_pictures[:]))
+
+    @cached_property
+    def test_images(self) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self.test_pictures[:]))
+
+    def picture(self, number: int) -> NDArray[np.uint8]:
+        """The picture (H, W, C) at a place, training images first, then test images."""
+        train = len(self.train_labels)
+        return self.train_pictures[number] if number < train else self.test_pictures[number - train]
 
     def fingerprint(self) -> str:
         """16 hex digits of SHA-256 over all images and labels, to tell files of the same name apart."""
@@ -110,6 +142,8 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
             )
         return dataset
     path = own_path(name, root)
+    if is_import(path):
+        return _imported(path, name)
     return _folders(path, name) if path.is_dir() else _npz(path, name)
 
 
@@ -138,24 +172,30 @@ def _make(name: str, arrays: Mapping[str, Any]) -> Dataset:
     """The dataset of arrays under the names that an .npz gives them, without further checks."""
     fields: dict[str, Any] = {"class_names": tuple(map(str, arrays["class_names"]))}
     for part in ("train", "test"):
-        images = arrays[f"{part}_images"]
-        fields[f"{part}_images"] = torch.from_numpy(np.ascontiguousarray(images.reshape(*images.shape[:3], -1)))
+        given = arrays[f"{part}_images"]
+        images, of = (given.images, given.of) if isinstance(given, Pictures) else (given, np.arange(len(given)))
+        fields[f"{part}_pictures"] = Pictures(images.reshape(*images.shape[:3], -1), of)
         for what in ("labels", "truth"):
             labels = arrays.get(f"{part}_{what}", arrays[f"{part}_labels"])
             fields[f"{part}_{what}"] = torch.from_numpy(np.asarray(labels).astype(np.int64))
         for key in {f"{part}_ids", f"{part}_titles"} & arrays.keys():
             fields[key] = tuple(map(str, arrays[key].tolist()))
-    mean, std = CIFAR.get(name) or _mean_and_deviation(fields["train_images"])
+    mean, std = CIFAR.get(name) or _mean_and_deviation(fields["train_pictures"])
     return Dataset(name, mean=mean, std=std, **fields)
 
 
-def _mean_and_deviation(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per channel, of images scaled to [0, 1]."""
-    flat = images.reshape(-1, images.shape[-1])
-    # Exact integer sums, so that the constants do not depend on the order of summation.
-    counts, values = torch.stack([torch.bincount(c, minlength=256) for c in flat.T]), torch.arange(256)
-    total, squares = ((counts * v).sum(dim=1).double() / len(flat) for v in (values, values**2))
-    return tuple((total / 255).tolist()), tuple(((squares - total**2).clamp(min=1e-6).sqrt() / 255).tolist())
+def _mean_and_deviation(pictures: Pictures) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Per channel, of images scaled to [0, 1]; each picture counts as often as it is used."""
+    used, count = np.bincount(pictures.of, minlength=len(pictures.images)), len(pictures.of)
+    total, squares = 0, 0
+    for start in range(0, len(used), BLOCK):
+        of = slice(start, start + BLOCK)
+        # Exact integer sums, so that the constants do not depend on the order of summation.
+        values = pictures.images[of].astype(np.int64).reshape(len(used[of]), -1, pictures.images.shape[-1])
+        total, squares = total + used[of] @ values.sum(1), squares + used[of] @ (values**2).sum(1)
+    count *= int(np.prod(pictures.images.shape[1:3]))
+    mean, square = total / count, squares / count
+    return tuple((mean / 255).tolist()), tuple((np.sqrt(np.maximum(square - mean**2, 1e-6)) / 255).tolist())
 
 
 def _digits() -> Dataset:
@@ -201,12 +241,30 @@ def _npz(path: Path, name: str) -> Dataset:
         raise DataError(f"{path}: not readable ({error.strerror or error})") from None
     except Exception:  # numpy raises many kinds for damaged archives, and advises to execute what it could not read
         raise DataError(f"{path}: not a readable .npz of plain arrays") from None
-    # An import stores a picture that products share once, and beside it which picture is each one's.
-    if "images" in arrays and "train_images" not in arrays:
-        try:
-            arrays |= {f"{part}_images": arrays["images"][arrays[f"{part}_image"]] for part in ("train", "test")}
-        except (KeyError, IndexError):
-            raise DataError(f"{path}: train_image and test_image do not say which of its images are whose") from None
+    if fault := next(_faults(arrays), None):
+        raise DataError(f"{path}: {fault}")
+    return _make(name, arrays)
+
+
+def is_import(path: Path) -> bool:
+    """Whether a folder is what an import of a feed wrote."""
+    return (path / "manifest.json").is_file() and (path / "pictures.npy").is_file()
+
+
+def _imported(path: Path, name: str) -> Dataset:
+    """The folder of an import: an .npy for each array, mapped, and a picture that products share once."""
+    try:
+        arrays = {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in path.glob("*.npy")}
+        pictures = arrays["pictures"]
+        for part in ("train", "test"):
+            of = arrays[f"{part}_picture"]
+            if of.ndim != 1 or not (0 <= of.min(initial=0) <= of.max(initial=0) < len(pictures)):
+                raise ValueError
+            arrays[f"{part}_images"] = Pictures(pictures, of)
+    except OSError as error:
+        raise DataError(f"{path}: not readable ({error.strerror or error}); import the feed again") from None
+    except Exception:  # numpy raises many kinds for damaged files
+        raise DataError(f"{path}: what an import wrote there is damaged or incomplete; import the feed again") from None
     if fault := next(_faults(arrays), None):
         raise DataError(f"{path}: {fault}")
     return _make(name, arrays)
@@ -220,7 +278,8 @@ def _faults(arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
     if names.ndim != 1 or len(names) < 2:
         yield f"class_names has shape {names.shape}; allowed are 2 or more names"
     for part, described in (("train", "training"), ("test", "test")):
-        images, n = arrays[f"{part}_images"], arrays[f"{part}_images"].shape[:1]
+        given = arrays[f"{part}_images"]
+        images, n = (given.images, given.of.shape) if isinstance(given, Pictures) else (given, given.shape[:1])
         if images.dtype != np.uint8 or images.ndim not in (3, 4):
             yield f"{part}_images is {images.dtype} {images.shape}; allowed is uint8 (n, H, W, C)"
         if n == (0,):
@@ -234,7 +293,8 @@ def _faults(arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
         for key in {f"{part}_ids", f"{part}_titles"} & arrays.keys():
             if arrays[key].shape != n:
                 yield f"{key} has shape {arrays[key].shape}; allowed is one for each image"
-    if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:
+        arrays = {**arrays, f"{part}_shape": images.shape[1:]}
+    if arrays["train_shape"] != arrays["test_shape"]:
         yield "training and test images differ in shape"
 
 

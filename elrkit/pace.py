@@ -27,7 +27,8 @@ def measure(config: RunConfig, shape: tuple[int, int, int], threads: int) -> tup
     labels = torch.randint(0, 10, (n,), generator=generator)
     names = tuple(map(str, range(100 if config.dataset == "cifar100" else 10)))
     one = (1.0,) * shape[2]
-    random = data.Dataset("random", images, labels, images[:1], labels[:1], names, one, one, labels, labels[:1])
+    pictures = data.one_each(images), labels, data.one_each(images[:1]), labels[:1]
+    random = data.Dataset("random", *pictures, names, one, one, labels, labels[:1])
     clean = {"noise": "none", "noise_rate": 0, "noise_convention": None, "split": "all"}
     config = config.with_(dataset="random.npz", train_size=None, batch_size=batch, **clean)
     trainer = Trainer(config, random, set_up(config, random), device)

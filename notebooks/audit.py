@@ -140,7 +140,7 @@ rules = importer.FeedRules(
     min_images=6,
 )
 with tempfile.TemporaryDirectory() as work:
-    out = Path(work) / "shop.npz"
+    out = Path(work) / "shop"
     manifest = importer.import_feed(
         [folder / "feeds"], out, images=folder, rules=rules, workers=1
     )

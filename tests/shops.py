@@ -67,14 +67,19 @@ def data_of(page: Path) -> dict:
     return json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page.read_text(), re.S)[1])
 
 
+def arrays_of(path: Path) -> dict[str, np.ndarray]:
+    """What an import wrote."""
+    return {file.stem: np.load(file, allow_pickle=False) for file in path.glob("*.npy")}
+
+
 def labels_by_id(path: Path) -> dict[str, str]:
     """The label of each product of a dataset, by its id without the shop's address."""
-    with np.load(path) as z:
-        return {
-            id_.removeprefix(PAGE): str(z["class_names"][label])
-            for part in ("train", "test")
-            for id_, label in zip(z[f"{part}_ids"].tolist(), z[f"{part}_labels"], strict=True)
-        }
+    z = arrays_of(path)
+    return {
+        id_.removeprefix(PAGE): str(z["class_names"][label])
+        for part in ("train", "test")
+        for id_, label in zip(z[f"{part}_ids"].tolist(), z[f"{part}_labels"], strict=True)
+    }
 
 
 def checked(manifest: dict) -> dict:
@@ -92,10 +97,10 @@ def dropped(manifest: dict) -> dict[str, int]:
 
 
 class Shop:
-    """A folder with ten good pictures, 0.jpg to 9.jpg, whose feed is imported into out.npz."""
+    """A folder with ten good pictures, 0.jpg to 9.jpg, whose feed is imported into out."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.out = folder, folder / "out.npz"
+        self.folder, self.out = folder, folder / "out"
         for k in range(10):
             self.put(f"{k}.jpg", encode(picture(k), "JPEG"))
 
@@ -114,7 +119,7 @@ class Shop:
     def labels(self) -> dict[str, str]:
         return labels_by_id(self.out)
 
-    def listed(self, name: str = "out.dropped.csv") -> list[tuple[str, ...]]:
+    def listed(self, name: str = "out/dropped.csv") -> list[tuple[str, ...]]:
         return [tuple(row.values()) for row in rows_of(self.folder / name)]
 
 

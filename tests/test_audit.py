@@ -27,7 +27,7 @@ from elrkit.catalogue import review
 from elrkit.catalogue import scores as audit
 from elrkit.catalogue.decisions import for_spreadsheets
 from elrkit.catalogue.feed_files import DECISION_COLUMNS
-from elrkit.data import Dataset
+from elrkit.data import Dataset, one_each
 
 
 def random_probabilities(n, classes, seed=0, sharpness=4.0):
@@ -66,15 +66,15 @@ def test_lists_by_hand():
     p = np.array([[0.9, 0.1], [0.7, 0.3], [0.15, 0.85], [0.4, 0.6], [0.2, 0.8], [0.45, 0.55]])
     y = np.array([0, 0, 0, 0, 1, 1])
     assert audit.class_confidence(p, y) == pytest.approx([(0.9 + 0.7 + 0.15 + 0.4) / 4, (0.8 + 0.55) / 2])
-    assert audit.suspect_list(p, y).tolist() == [False, False, True, False, False, False]
+    assert audit.suspect_list(audit.judged(p, y)).tolist() == [False, False, True, False, False, False]
 
 
 @pytest.mark.parametrize("own", [1 / 3, 0.1, 0.2, 0.3])
 def test_a_class_exactly_twice_as_probable_is_not_listed(own):
     p = np.array([[own, 2 * own, 1 - 3 * own]])
-    assert not audit.suspect_list(p[:, [0, 1]], [0]).any()
+    assert not audit.suspect_list(audit.judged(p[:, [0, 1]], [0])).any()
     p[0, 1] *= 1.001
-    assert audit.suspect_list(p[:, [0, 1]], [0]).all()
+    assert audit.suspect_list(audit.judged(p[:, [0, 1]], [0])).all()
 
 
 def test_list_on_real_noisy_digits_beats_cleanlabs():
@@ -91,7 +91,7 @@ def test_list_on_real_noisy_digits_beats_cleanlabs():
     ours = audit.measure(y != clean, audit.label_scores(p, y))
     assert ours["effort_half"] < ours["effort_half_random"] / 3
     by_cleanlab = find_label_issues(y, p, filter_by="both", n_jobs=1)
-    assert f1_score(y != clean, audit.suspect_list(p, y)) > f1_score(y != clean, by_cleanlab)
+    assert f1_score(y != clean, audit.suspect_list(audit.judged(p, y))) > f1_score(y != clean, by_cleanlab)
 
 
 # The table
@@ -99,8 +99,11 @@ def test_list_on_real_noisy_digits_beats_cleanlabs():
 
 def test_rank_says_what_it_sees():
     p = [[0.1, 0.9, 0.0], [0.98, 0.01, 0.01], [0.05, 0.9, 0.05], [0.3, 0.25, 0.45], [0.2, 0.7, 0.1]]
-    table = audit.rank(p, [1, 0, 0, 0, 0], list("abcde"), ["hat", "shoe", "bag"], [0.1, 0.01, 0.95, 0.6, 0.78])
-    assert list(table.columns) == audit.COLUMNS
+    y = np.array([1, 0, 0, 0, 0])
+    table = audit.rank(audit.judged(p, y), y, list("abcde"), ["hat", "shoe", "bag"], [0.1, 0.01, 0.95, 0.6, 0.78])
+    assert list(table.columns) == [*audit.COLUMNS, "chance_1", "alternative_2", "chance_2"]
+    assert table["alternative_2"].tolist() == ["bag", "bag", "shoe", "bag", "bag"]
+    assert table["chance_2"].tolist() == [0.05, 0.1, 0.25, 0.0, 0.01]
     assert table.index.tolist() == [2, 4, 3, 0, 1]
     assert table["id"].tolist() == ["c", "e", "d", "a", "b"]
     assert table["confidence"].tolist() == [0.95, 0.78, 0.6, 0.1, 0.01]
@@ -111,7 +114,7 @@ def test_rank_says_what_it_sees():
 def test_rank_keeps_the_order_of_equals_and_never_suggests_the_label():
     p, y = random_probabilities(200, 4)
     p, y = np.vstack([p, p]), np.concatenate([y, y])
-    table = audit.rank(p, y, range(400), "abcd", audit.label_scores(p, y))
+    table = audit.rank(audit.judged(p, y), y, range(400), "abcd", audit.label_scores(p, y))
     assert (table["label"] != table["suggested_label"]).all()
     first = table.index.to_numpy()
     assert all(first[i + 1] == first[i] + 200 for i in range(0, 400, 2))
@@ -148,6 +151,7 @@ def test_measures_against_scikit_learn():
 # Errors
 
 P = np.array([[0.5, 0.5], [0.2, 0.8]])
+FOUND = audit.judged(P, [0, 1])
 
 
 REFUSED = [  # the function, what it is given, what it says
@@ -158,9 +162,9 @@ REFUSED = [  # the function, what it is given, what it says
     (audit.label_scores, (P, [0, 2]), "0 to 2; expected 0 to 1"),
     (audit.label_scores, (P, [0.0, 1.0]), "expected integers"),
     (audit.label_scores, (P, [0]), "shape (1,); expected integers of shape (2,)"),
-    (audit.rank, (P, [0, 1], ["a", "a"], "xy", [0, 1]), "'a' is there more than once"),
-    (audit.rank, (P, [0, 1], ["a"], "xy", [0, 1]), "1 ids for 2 labels"),
-    (audit.rank, (P, [0, 1], ["a", "b"], "x", [0, 1]), "1 class names for 2 classes"),
+    (audit.rank, (FOUND, np.arange(2), ["a", "a"], "xy", [0, 1]), "'a' is there more than once"),
+    (audit.rank, (FOUND, np.arange(2), ["a"], "xy", [0, 1]), "1 ids for 2 labels"),
+    (audit.rank, (FOUND, np.arange(2), ["a", "b"], "x", [0, 1]), "1 class names, and a label 1"),
     (audit.measure, ([False, False], [0, 1]), "nothing to find"),
     (audit.measure, ([0, 1], [0, 1]), "expected bool (n,)"),
     (audit.measure, ([True, False], [0, np.inf]), "row 1 is not a finite number"),
@@ -212,9 +216,9 @@ def three_classes(**named):
     images = torch.arange(12, dtype=torch.uint8)[:, None, None, None].expand(12, 8, 8, 3)
     labels = torch.arange(12) % 3
     return Dataset(
-        name="x", train_images=images, train_labels=labels, train_truth=labels, test_images=images[:6] + 100,
-        test_labels=labels[:6], test_truth=labels[:6], class_names=("a", "b", "c"), mean=(0.5,) * 3, std=(0.5,) * 3,
-        **named,
+        name="x", class_names=("a", "b", "c"), mean=(0.5,) * 3, std=(0.5,) * 3,
+        train_pictures=one_each(images), train_labels=labels, train_truth=labels,
+        test_pictures=one_each(images[:6] + 100), test_labels=labels[:6], test_truth=labels[:6], **named,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from refusals import refused
-from shops import PAGE, dropped, good, open_shop, product, xml
+from shops import PAGE, arrays_of, dropped, good, open_shop, product, xml
 
 from elrkit.catalogue import rules
 from elrkit.catalogue.decisions import read_decisions, without_zeros
@@ -162,29 +162,28 @@ def test_labels_come_in_one_spelling(text, which, label):
 
 def test_the_result_is_a_dataset_of_this_package(shop):
     manifest = shop.run(good(10), rules=FeedRules(test_share=0.2), licence="CC0")
-    with np.load(shop.out, allow_pickle=False) as z:
-        assert (z["images"].shape, z["images"].dtype) == ((10, 32, 32, 3), np.uint8)
-        assert (z["train_labels"].dtype, z["class_names"].tolist()) == (np.int64, ["kind 0", "kind 1"])
-        for part in ("train", "test"):
-            shown = z["images"][z[f"{part}_image"]]
-            for pixels, label, id_ in zip(shown, z[f"{part}_labels"], z[f"{part}_ids"], strict=True):
-                number = int(id_.removeprefix(PAGE))
-                assert label == number % 2
-                wanted = Image.open(shop.folder / f"{number}.jpg").resize((32, 32), Image.Resampling.BILINEAR)
-                assert np.array_equal(pixels, np.asarray(wanted))
-    text = (shop.folder / "out.manifest.json").read_text()
-    listed = json.loads(text)
-    assert len(listed.pop("images")) == 10
-    assert (listed, listed["source"]["licence"]) == (manifest, "CC0")
+    z = arrays_of(shop.out)
+    assert (z["pictures"].shape, z["pictures"].dtype) == ((10, 32, 32, 3), np.uint8)
+    assert (z["train_labels"].dtype, z["class_names"].tolist()) == (np.int64, ["kind 0", "kind 1"])
+    for part in ("train", "test"):
+        shown = z["pictures"][z[f"{part}_picture"]]
+        for pixels, label, id_ in zip(shown, z[f"{part}_labels"], z[f"{part}_ids"], strict=True):
+            number = int(id_.removeprefix(PAGE))
+            assert label == number % 2
+            wanted = Image.open(shop.folder / f"{number}.jpg").resize((32, 32), Image.Resampling.BILINEAR)
+            assert np.array_equal(pixels, np.asarray(wanted))
+    assert z["picture_paths"].tolist() == sorted(f"{k}.jpg" for k in range(10))
+    text = (shop.out / "manifest.json").read_text()
+    assert (json.loads(text), manifest["source"]["licence"]) == (manifest, "CC0")
     assert str(shop.folder) not in text
-    assert {path.name for path in shop.folder.glob("out*")} == {"out.npz", "out.manifest.json"}
+    assert {path.name for path in shop.folder.glob("out*")} == {"out"}
 
 
 def test_titles_go_along_short_and_as_valid_text(shop):
     def titles() -> dict[str, str]:
-        with np.load(shop.out) as z:
-            parts = [zip(z[f"{p}_ids"].tolist(), z[f"{p}_titles"].tolist(), strict=True) for p in ("train", "test")]
-            return {id_: title for part in parts for id_, title in part}
+        z = arrays_of(shop.out)
+        parts = [zip(z[f"{p}_ids"].tolist(), z[f"{p}_titles"].tolist(), strict=True) for p in ("train", "test")]
+        return {id_: title for part in parts for id_, title in part}
 
     given = ["Blå tröja", "two\nlines  here", "x" * 100, ""]
     shop.run(xml(*(product(k, title=title) for k, title in enumerate(given))))
@@ -192,8 +191,7 @@ def test_titles_go_along_short_and_as_valid_text(shop):
     shop.run("id,label,image,title\n0,hat,0.jpg,Bl\xe5 tr\xf6ja\n".encode("latin-1"))
     assert titles() == {"0": "Bl? tr?ja"}
     shop.run("id,label,image\n0,hat,0.jpg\n")
-    with np.load(shop.out) as z:
-        assert "train_titles" not in z
+    assert "train_titles" not in arrays_of(shop.out)
 
 
 def test_the_name_of_a_file_is_its_products_label(shop):
@@ -236,7 +234,7 @@ def test_every_dropped_product_is_listed_with_where_it_stands_and_why(shop):
     assert "draw" not in {step for *_, step, _ in shop.listed()}
     assert not (shop.folder / "out.failed.csv").exists()
     shop.run("id,label,image\na,hat,0.jpg\n")
-    assert not (shop.folder / "out.dropped.csv").exists()
+    assert not (shop.out / "dropped.csv").exists()
 
 
 def test_names_of_files_are_neither_formulas_nor_commands_to_a_terminal(shop, caplog):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from refusals import one_line
-from shops import data_of
+from shops import arrays_of, data_of
 from small_dataset import IDS, IMAGES, LABELS, small, write_dataset
 
 from elrkit import records, runner, train
@@ -48,7 +48,7 @@ def raising(error):
 
 def test_control_c_ends_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr(catalogue, "import_feed", raising(KeyboardInterrupt))
-    assert main(["import-feed", "feed", "--out", "o.npz"]) == 130
+    assert main(["import-feed", "feed", "--out", "o"]) == 130
     assert capsys.readouterr().err == "stopped; the same command goes on where it was\n"
 
 
@@ -189,14 +189,14 @@ def test_a_second_review_goes_on_where_the_first_ended(tmp_path, audit):
 
 def test_the_page_has_the_shop_s_own_pictures(tmp_path, audit, capsys):
     """Of a feed made and imported: pictures in full where their folder is told."""
-    feed, shop = (str(tmp_path / name) for name in ("feed", "shop.npz"))
+    feed, shop = (str(tmp_path / name) for name in ("feed", "shop"))
     assert main(["make-feed", "digits", feed, "--products-per-class", "20", "--unusable", "0.1"]) == 0
     assert main(["import-feed", f"{feed}/feed", "--images", feed, "--out", shop]) == 0
     said = capsys.readouterr().out
-    assert f"every dropped product, with its reason: {tmp_path / 'shop.dropped.csv'}" in said
-    assert (tmp_path / "shop.dropped.csv").read_text().count("\n") == 1 + 20
-    with np.load(shop) as arrays:
-        looks = np.concatenate([arrays["train_labels"], arrays["test_labels"]])
+    assert f"every dropped product, with its reason: {tmp_path / 'shop' / 'dropped.csv'}" in said
+    assert (tmp_path / "shop" / "dropped.csv").read_text().count("\n") == 1 + 20
+    arrays = arrays_of(tmp_path / "shop")
+    looks = np.concatenate([arrays["train_labels"], arrays["test_labels"]])
     looks[::5] = (looks[::5] + 1) % 10  # what is filed wrong
     np.save(tmp_path / "seen.npy", np.eye(10)[looks] + np.random.default_rng(0).normal(0, 0.05, (len(looks), 10)))
     command = [shop, "--features", tmp_path / "seen.npy"]

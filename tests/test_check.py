@@ -62,8 +62,8 @@ RULES = importer.FeedRules(
 def shop(tmp_path_factory, eye):
     folder = tmp_path_factory.mktemp("shop")
     truth = draw_feed(folder, 240, 0, wrong=0.15)
-    importer.import_feed([folder / "feed.csv"], folder / "shop.npz", images=folder, rules=RULES, workers=1)
-    dataset = data.load(str(folder / "shop.npz"))
+    importer.import_feed([folder / "feed.csv"], folder / "imported", images=folder, rules=RULES, workers=1)
+    dataset = data.load(str(folder / "imported"))
     rows = audit.photo_rows(dataset, folder, eye, folder / "store")
     found = head.audit(rows, audit.labels_of(dataset), dataset.class_names, eye.name)
     return folder, truth, dataset, rows, found

@@ -10,7 +10,7 @@ import torch
 from elrkit.catalogue.corrections import corrections
 from elrkit.catalogue.decisions import SIGNED
 from elrkit.catalogue.feed_files import DECISION_COLUMNS, feed_files
-from elrkit.data import Dataset
+from elrkit.data import Dataset, one_each
 
 NAMES = ("Shop > Hats", "Shop > Shoes", "Shop > Bags")
 HATS, SHOES, BAGS = NAMES
@@ -21,8 +21,9 @@ def filed(*labels, **changes):
     given, ids = torch.tensor([NAMES.index(each) for each in labels]), [f"{k:02}" for k in range(len(labels))]
     images = torch.zeros(len(labels), 8, 8, 3, dtype=torch.uint8)
     return Dataset(
-        name="shop", train_images=images[:-1], train_labels=given[:-1], train_truth=given[:-1], class_names=NAMES,
-        test_images=images[-1:], test_labels=given[-1:], test_truth=given[-1:], mean=(0.5,) * 3, std=(0.5,) * 3,
+        name="shop", class_names=NAMES, mean=(0.5,) * 3, std=(0.5,) * 3,
+        train_pictures=one_each(images[:-1]), train_labels=given[:-1], train_truth=given[:-1],
+        test_pictures=one_each(images[-1:]), test_labels=given[-1:], test_truth=given[-1:],
         train_ids=tuple(ids[:-1]), test_ids=tuple(ids[-1:]), **changes,
     )  # fmt: skip
 

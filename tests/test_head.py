@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from sklearn.metrics import average_precision_score
 
 from elrkit.catalogue import head
@@ -34,9 +33,7 @@ def test_wrong_labels_come_first_and_their_share_is_known(audited):
     assert average_precision_score(labels != truth, found.suspicion) > 0.95
     assert found.wrong.low <= 0.15 <= found.wrong.high
     assert found.wrong.high - found.wrong.low < 0.08
-    others = found.probabilities.copy()
-    others[np.arange(len(labels)), labels] = -1
-    assert (others.argmax(1) == truth)[labels != truth].mean() > 0.9
+    assert (found.judged.others[:, 0] == truth)[labels != truth].mean() > 0.9
 
 
 def test_confidence_is_the_share_that_is_wrong():
@@ -57,14 +54,23 @@ def test_the_same_call_finds_the_same(audited):
 
 @pytest.mark.parametrize(("top_k", "off"), [(2, 0.02), (4, 0.01)])
 def test_of_many_categories_the_largest_targets_make_the_same_list(audited, top_k, off, monkeypatch):
-    monkeypatch.setattr(head, "MANY_CLASSES", len(CLASSES) - 1)
-    monkeypatch.setattr(head, "TOP_K", top_k)
     rows, labels, _ = products()
-    x, every = torch.from_numpy(head.standardized(rows)[0]), np.arange(len(labels))
-    kept, _ = head.trained(x, torch.from_numpy(labels), len(CLASSES), 0)
-    assert not (kept == audited[0].probabilities).all()
-    np.testing.assert_allclose(kept.sum(1), 1)
-    np.testing.assert_allclose(kept[every, labels], audited[0].probabilities[every, labels], atol=off)
+    monkeypatch.setattr(head, "DENSE", len(labels) * len(CLASSES) - 1)
+    monkeypatch.setattr(head, "TOP_K", top_k)
+    kept = head.audit(rows, labels, CLASSES, "eye")
+    assert not (kept.suspicion == audited[0].suspicion).all()
+    np.testing.assert_allclose(kept.suspicion, audited[0].suspicion, atol=off)
+
+
+def test_rows_and_chances_that_do_not_fit_into_memory_make_the_same_list(audited, monkeypatch, tmp_path):
+    rows, labels, _ = products()
+    path = tmp_path / "rows.npy"
+    np.save(path, rows)
+    monkeypatch.setattr(head, "IN_MEMORY", 0)
+    monkeypatch.setattr(head, "PIECE", 100)
+    found = head.audit(np.load(path, mmap_mode="r"), labels, CLASSES, "eye")
+    np.testing.assert_allclose(found.suspicion, audited[0].suspicion, atol=1e-5)
+    assert found.model.own == pytest.approx(audited[0].model.own, abs=1e-5)
 
 
 def test_the_estimated_share_is_exact_where_right_ones_never_score_high():

@@ -1,7 +1,6 @@
 """Image files to pixels: where an image is found, every kind of bad image, and what is converted."""
 
 import base64
-import json
 import os
 import struct
 import zlib
@@ -10,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from PIL import Image
-from shops import PAGE, dropped, encode, open_shop, picture, product, xml
+from shops import PAGE, arrays_of, dropped, encode, open_shop, picture, product, xml
 
 from elrkit.catalogue import images
 from elrkit.catalogue.images import read_thumbnail
@@ -82,8 +81,7 @@ def test_an_image_is_found_as_other_systems_and_shops_write_its_path(shop, writt
     path = shop.put(f"images/{file}", encode(picture(77), "JPEG"))
     manifest = shop.run(f'id,label,image\na,hat,"{written}"\n', images=shop.folder / "images")
     assert manifest["counts"]["notes"] == ({note: 1} if note else {})
-    with np.load(shop.out) as z:
-        (pixels,) = z["images"]
+    (pixels,) = arrays_of(shop.out)["pictures"]
     assert (pixels == read_thumbnail(path.read_bytes()).pixels).all()
 
 
@@ -195,8 +193,7 @@ def test_without_their_readers_avif_and_heic_are_named(monkeypatch):
 def test_a_picture_of_any_format_and_name_is_a_picture(shop, format):
     shop.put("0.jpg", encode(picture(0), format))
     assert shop.run(xml(product(0)))["counts"]["kept"] == 1
-    with np.load(shop.out) as z:
-        (pixels,) = z["images"]
+    (pixels,) = arrays_of(shop.out)["pictures"]
     assert np.abs(pixels.astype(int) - read_thumbnail(encode(picture(0), "PNG")).pixels).mean() < 12
 
 
@@ -282,12 +279,10 @@ def test_originals_are_the_shop_s_own_pictures_in_full(shop):
     assert originals(shop.out, wanted[:1], shop.folder, side=60)[wanted[0]].shape == (60, 60, 3)
     with pytest.raises(FileNotFoundError, match=r"images folder .* does not exist"):
         originals(shop.out, wanted, shop.folder / "none")
-    path = shop.folder / "out.manifest.json"
-    manifest = json.loads(path.read_text())
-    other = manifest | {"npz_sha256": "0" * 64}  # of another import under this name
-    for text in (json.dumps(other), "[]", "{", json.dumps(manifest | {"images": {}}), None):
-        path.unlink() if text is None else path.write_text(text)
-        with pytest.raises(ValueError, match=r"out\.npz: does not say which .* own out\.manifest\.json beside it"):
+    path = shop.out / "manifest.json"
+    for text in ("[]", "{", "{}"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"out: does not say which images it was made of; import the feed again"):
             originals(shop.out, wanted, shop.folder)
 
 

@@ -1,7 +1,7 @@
 """Whole imports: the draw, groups and the split, pictures that products share, and imports that end early."""
 
 import errno
-import json
+import itertools
 import os
 import subprocess
 import sys
@@ -11,7 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from refusals import refused
-from shops import LOADABLE, checked, dropped, encode, good, labels_by_id, make_shop, open_shop, picture, product, xml
+from shops import (
+    LOADABLE,
+    arrays_of,
+    checked,
+    dropped,
+    encode,
+    good,
+    labels_by_id,
+    make_shop,
+    open_shop,
+    picture,
+    product,
+    xml,
+)
 
 from elrkit import data
 from elrkit.catalogue import draw, images, importer, written
@@ -24,7 +37,9 @@ made = pytest.fixture(make_shop, scope="module")
 
 
 def files_of(folder: Path, pattern: str) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.glob(pattern)}
+    """By path, of the files and folders of these names."""
+    inside = itertools.chain.from_iterable((path, *path.rglob("*")) for path in folder.glob(pattern))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in inside if path.is_file()}
 
 
 # ------------------------------------------------------------------------------------------------ made shops
@@ -32,9 +47,9 @@ def files_of(folder: Path, pattern: str) -> dict[str, bytes]:
 
 @pytest.fixture
 def bring(made, tmp_path):
-    """Imports the made shop's feed into a.npz, or another file, by these rules; the manifest."""
+    """Imports the made shop's feed into a, or another file, by these rules; the manifest."""
 
-    def bring(name="a.npz", feed=None, workers=2, **rules):
+    def bring(name="a", feed=None, workers=2, **rules):
         images, given = made[0], feed or [made[0] / "feed"]
         return checked(import_feed(given, tmp_path / name, images=images, rules=FeedRules(**rules), workers=workers))
 
@@ -52,7 +67,7 @@ def test_a_feed_whose_truth_is_known_comes_back_with_the_rates_put_in(made, brin
         "product: old: released before 2011": 6,
         "image: image file missing": 6,
     }
-    found = labels_by_id(tmp_path / "a.npz")
+    found = labels_by_id(tmp_path / "a")
     true = {id_.rpartition("/")[2]: row["true_label"] for id_, row in truth.items()}
     wrong = [id_ for id_, label in found.items() if true[id_] != label]
     assert (len(found), len(wrong)) == (240, 0.2 * 240)
@@ -68,8 +83,8 @@ def test_near_duplicates_never_straddle_the_split(made, bring, tmp_path):
     in_articles = sum(n for n in sharing.values() if n > 1)
 
     def parts(manifest):
-        with np.load(tmp_path / "a.npz") as z:
-            return manifest["split"], z["train_ids"].tolist(), z["test_ids"].tolist()
+        z = arrays_of(tmp_path / "a")
+        return manifest["split"], z["train_ids"].tolist(), z["test_ids"].tolist()
 
     for titles, distance in ((50, 22), (0, 22)):
         split, train, test = parts(bring(title_group=titles, near_distance=distance, test_share=0.2))
@@ -92,17 +107,17 @@ def test_the_draw_does_not_depend_on_the_order_of_the_feed(made, bring, tmp_path
     feeds, found = sorted((made[0] / "feed").iterdir()), []
     for order, seed in ((feeds, 5), (feeds[::-1], 5), (feeds, 6)):
         manifest = bring(feed=order, min_images=30, per_class=12, seed=seed)
-        found.append(labels_by_id(tmp_path / "a.npz"))
+        found.append(labels_by_id(tmp_path / "a"))
         assert set(Counter(found[-1].values()).items()) == {(name, 12) for name in manifest["classes"]}
         assert dropped(manifest)["draw: not drawn"] > 0
     assert set(found[0]) == set(found[1]) != set(found[2])
 
 
 def test_several_processes_give_the_same_bytes(bring, tmp_path, monkeypatch):
-    bring("a.npz", workers=1)
+    bring("a", workers=1)
     monkeypatch.setattr(draw, "CHUNK", 8)
-    bring("b.npz", workers=2)
-    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    bring("b", workers=2)
+    assert list(files_of(tmp_path / "a", "*").values()) == list(files_of(tmp_path / "b", "*").values())
 
 
 # ------------------------------------------------------------------------------------------------ pictures shared
@@ -152,12 +167,12 @@ def test_a_picture_that_products_share_is_stored_once(shop):
     one = {label: read_thumbnail((shop.folder / f"{label}.jpg").read_bytes()).pixels for label in (0, 1)}
     for pixels, label in zip(loaded.test_images, loaded.test_labels.tolist(), strict=True):
         assert (pixels.numpy() == one[label]).all()
-    with np.load(shop.out) as z:
-        arrays = dict(z)
-    assert len(arrays["images"]) == 2
-    np.savez(shop.folder / "bad.npz", **arrays | {"train_image": arrays["train_image"] + 1})
-    with pytest.raises(data.DataError, match="do not say which of its images are whose"):
-        data.load(str(shop.folder / "bad.npz"))
+    arrays = arrays_of(shop.out)
+    assert len(arrays["pictures"]) == 2
+    for damage in (lambda file: np.save(file, arrays["train_picture"] + 1), lambda file: file.write_bytes(b"\x93")):
+        damage(shop.out / "train_picture.npy")
+        with pytest.raises(data.DataError, match="out: what an import wrote there is damaged or incomplete; import"):
+            data.load(str(shop.out))
 
 
 def test_many_products_of_one_label_and_one_image(shop):
@@ -166,7 +181,7 @@ def test_many_products_of_one_label_and_one_image(shop):
         "train": 3000, "test": 0, "groups": 1, "products_in_shared_groups": 3000, "largest_group": 3000,
         "test_with_near_duplicate_in_train": 0,
     }  # fmt: skip
-    assert len(json.loads((shop.folder / "out.manifest.json").read_text())["images"]) == 1
+    assert len(arrays_of(shop.out)["picture_paths"]) == 1
 
 
 def test_a_draw_looks_past_bad_images_but_not_at_the_whole_feed(shop, monkeypatch):
@@ -196,19 +211,19 @@ importer.import_feed([feed + "/feed"], out, images=feed, rules=importer.FeedRule
 
 def test_a_killed_import_leaves_nothing_but_work_that_the_next_one_takes_over(made, bring, tmp_path):
     """Killed while reading, and while writing; then left to end."""
-    bring("whole.npz", per_class=25)
-    for where in (("products", "title_stem"), ("written", "_write_npz")):
-        command = [sys.executable, "-c", KILLED, str(tmp_path / "part.npz"), str(made[0]), *where]
+    bring("whole", per_class=25)
+    for where in (("products", "title_stem"), ("written", "_write_pictures")):
+        command = [sys.executable, "-c", KILLED, str(tmp_path / "part"), str(made[0]), *where]
         assert subprocess.run(command, cwd=Path(__file__).parents[1], timeout=120).returncode == 9
         assert {path.name for path in tmp_path.glob("part*")} == {"part.work"}
-    bring("part.npz", per_class=25)
+    bring("part", per_class=25)
     whole = {name.replace("whole", "part"): content for name, content in files_of(tmp_path, "whole*").items()}
     assert files_of(tmp_path, "part*") == whole
 
 
 def test_two_imports_do_not_write_one_file(shop, monkeypatch):
     def second(*_):
-        with pytest.raises(BlockingIOError, match=r"another import is writing .*out\.npz; let it end or"):
+        with pytest.raises(BlockingIOError, match=r"another import is writing .*out; let it end or"):
             shop.run(good(4))
         raise ZeroDivisionError
 
@@ -228,6 +243,7 @@ def test_an_import_that_fails_leaves_the_last_result(shop, where, monkeypatch):
 
     monkeypatch.setattr(importer, where, full)
     mine = shop.put("out.work/mine.txt", "")
+    shop.out.rename(mine.parent / "old")  # as when an import was stopped just before its end
     with pytest.raises(OSError, match=r"^import_feed: no room in .* make some and start again, downloads are kept$"):
         shop.run(good(4))
     assert list(mine.parent.iterdir()) == [mine]
@@ -276,9 +292,10 @@ def test_what_is_missing_is_named(tmp_path):
          r"feed's paths start from, such as 1: none\.jpg\); every dropped product"),
     ):  # fmt: skip
         with pytest.raises(error, match=message):
-            import_feed(given, tmp_path / "a.npz", **{"images": tmp_path} | changes)
-    with pytest.raises(ValueError, match=r"must end in \.npz"):
-        import_feed([tmp_path], tmp_path / "a.zip", images=tmp_path)
+            import_feed(given, tmp_path / "a", **{"images": tmp_path} | changes)
+    for there in (feed, tmp_path):  # a file, and a folder of somebody's own
+        with pytest.raises(ValueError, match=r"is there and no earlier import; choose a folder that is not there yet"):
+            import_feed([feed], there, images=tmp_path)
 
 
 CLOTHING = Path(os.environ.get("ELRKIT_DATA", "")) / "clothing"
@@ -289,7 +306,7 @@ CLOTHING = Path(os.environ.get("ELRKIT_DATA", "")) / "clothing"
 )
 def test_the_open_clothing_feed(tmp_path):
     rules = FeedRules(columns={"id": "product_id", "label": "subcategory", "image": "thumbnail"}, min_images=20)
-    manifest = checked(import_feed([CLOTHING / "feeds"], tmp_path / "c.npz", images=CLOTHING, rules=rules))
+    manifest = checked(import_feed([CLOTHING / "feeds"], tmp_path / "c", images=CLOTHING, rules=rules))
     assert manifest["counts"]["read"] == 5403
     assert dropped(manifest) == {"image: image file missing": 5, "subcategory: fewer than 20 usable images": 7}
     assert len(manifest["classes"]) == 19

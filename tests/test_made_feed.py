@@ -19,8 +19,8 @@ def test_csv_and_xml_of_one_feed_give_one_dataset(tmp_path):
     for format in ("xml", "csv"):
         out, names = tmp_path / format, ["a b", "c", "d&<", "e"]
         make_feed(pictures(40), np.arange(40) % 4, names, out, format=format, near_duplicates=0.2, seed=1)
-        import_feed([out / "feed"], tmp_path / "a.npz", images=out)
-        found.append(labels_by_id(tmp_path / "a.npz"))
+        import_feed([out / "feed"], tmp_path / "a", images=out)
+        found.append(labels_by_id(tmp_path / "a"))
     assert found[0] == found[1]
     assert set(found[0].values()) == {"a b", "c", "d&<", "e"}
 
@@ -88,7 +88,7 @@ def test_a_feed_from_a_dataset_file_uses_whole_main_categories(tmp_path):
 def test_a_feed_from_a_named_dataset_of_grey_images(tmp_path):
     report = make_feed_from("digits", tmp_path / "shop", classes=3, products_per_class=4)
     assert (report["subcategories"], report["products"]) == (3, 12)
-    manifest = import_feed([tmp_path / "shop" / "feed"], tmp_path / "a.npz", images=tmp_path / "shop", workers=1)
+    manifest = import_feed([tmp_path / "shop" / "feed"], tmp_path / "a", images=tmp_path / "shop", workers=1)
     assert manifest["counts"]["kept"] == 12
 
 

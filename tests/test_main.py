@@ -128,7 +128,7 @@ def test_a_wing_that_is_not_installed_is_named_with_its_extra(monkeypatch, capsy
         raise ModuleNotFoundError("No module named 'lxml'", name="lxml.etree")
 
     monkeypatch.setattr(__main__.importlib, "import_module", lacking)
-    assert main(["audit", "shop.npz"]) == 2
+    assert main(["audit", "shop"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: audit: no such command among train, runs;")
     assert 'those of elrkit.catalogue need lxml: pip install "elrkit[catalogue]"' in said

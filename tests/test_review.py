@@ -43,7 +43,7 @@ def pictures(ids, side):
     return {id_: np.full((side // 10, side // 20, 3), sum(id_.encode()) % 251, np.uint8) for id_ in ids}
 
 
-def written(table, folder, pictures=pictures, dataset="shops/Hüte & Co.npz", classes=CLASSES, **options):
+def written(table, folder, pictures=pictures, dataset="shops/Hüte & Co", classes=CLASSES, **options):
     return review.review_page(table, folder, pictures, dataset=dataset, classes=classes, **options)
 
 

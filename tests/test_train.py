@@ -185,7 +185,10 @@ def pixels(n, classes=10):
     """A dataset of one-pixel images of the size of CIFAR-10."""
     images, labels = torch.zeros(n, 1, 1, 1, dtype=torch.uint8), torch.arange(n) % classes
     names = tuple(map(str, range(classes)))
-    return data.Dataset("pixels", images, labels, images[:100], labels[:100], names, (0.5,), (0.5,), labels, labels)
+    return data.Dataset(
+        "pixels", data.one_each(images), labels, data.one_each(images[:100]), labels[:100], names, (0.5,), (0.5,),
+        labels, labels,
+    )  # fmt: skip
 
 
 def test_held_out_split_is_45_to_5_in_each_class_with_noise_in_both():

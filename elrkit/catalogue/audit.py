@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elrkit.catalogue import importer
-from elrkit.catalogue.features import Backbone, features
+from elrkit.catalogue.features import Backbone, features, unknown
 from elrkit.catalogue.feed_files import feed_files
 from elrkit.catalogue.feeds import READERS
 from elrkit.catalogue.head import Found, Model, check
@@ -18,10 +18,10 @@ from elrkit.catalogue.images import read_file
 from elrkit.catalogue.products import read_products
 from elrkit.catalogue.review import listed_ids
 from elrkit.catalogue.rules import Rejected
-from elrkit.catalogue.scores import rank
+from elrkit.catalogue.scores import Judged, rank
 from elrkit.catalogue.written import sha256_of
 from elrkit.config import ConfigError
-from elrkit.data import Dataset, as_rgb, own_path
+from elrkit.data import Dataset, as_rgb, is_import, own_path
 
 Progress = Callable[[int, int], None]
 
@@ -31,59 +31,51 @@ def _silent(done: int, of: int) -> None: ...
 
 def photo_rows(
     dataset: Dataset, images: Path | None, eye: Backbone, store: Path, on_progress: Progress = _silent
-) -> NDArray[np.float32]:
-    """`features` of a dataset's photos, training images first, then test images, (n, width) float32.
+) -> NDArray[np.float16]:
+    """`features` of a dataset's photos, training images first, then test images, (n, width) float16.
 
     images  the folder that was given to the import: the photos are taken as the shop has them. Without it, and for a
             dataset whose products have no photos of their own, the dataset's own small pictures are enlarged, which
             tells categories apart less well; so is one photo that is not there any more.
     """
-    pixels = [part[i] for part in (dataset.train_images, dataset.test_images) for i in range(len(part))]
-    where, rules, numbers = {}, importer.FeedRules(), dict[int, importer.Place]()
-    if dataset.train_ids and (images is not None or own_path(dataset.name).is_dir()):
+    count = len(dataset.train_labels) + len(dataset.test_labels)
+    keys, where, rules = [""] * count, dict[int, importer.Place](), importer.FeedRules()
+    path = own_path(dataset.name) if dataset.train_ids else None
+    if path and (images is not None or (path.is_dir() and not is_import(path))):
         ids = listed_ids(dataset)
-        where, rules = importer.places(own_path(dataset.name), ids, images or ".")
-        numbers = {number: where[id_] for number, id_ in enumerate(ids) if id_ in where}
+        found, rules = importer.places(path, ids, images or ".")
+        where = {number: found[id_] for number, id_ in enumerate(ids) if id_ in found}
+    for number, place in where.items():
+        keys[number] = place.sha256 or sha256_of(place.folder / place.name)
+    rows = features(keys, lambda k: importer.picture(where[k], rules, eye.side), eye, store, on_progress)
 
     def small(number: int) -> NDArray[np.uint8]:
-        picture = as_rgb(Image.fromarray(pixels[number].numpy().squeeze()))
+        picture = as_rgb(Image.fromarray(dataset.picture(number).squeeze()))
         return np.asarray(picture.resize((eye.side, eye.side), Image.Resampling.BILINEAR))
 
-    rows = np.full((len(pixels), 1), np.nan, np.float32)
-    if numbers:
-        order = list(numbers)
-        keys = [place.sha256 or sha256_of(place.folder / place.name) for place in numbers.values()]
-        seen = features(
-            keys, lambda k: importer.picture(numbers[order[k]], rules, eye.side), eye, store, on_progress
-        )  # fmt: skip
-        rows = np.full((len(pixels), seen.shape[1]), np.nan, np.float32)
-        rows[order] = seen
     # A small picture is kept under its own content: never as that of a photo which may be back one day.
-    left = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if len(left):
-        keys = [hashlib.sha256(np.ascontiguousarray(pixels[number].numpy()).data).hexdigest() for number in left]
-        seen = features(keys, lambda k: small(left[k]), eye, store, on_progress)
-        rows = np.broadcast_to(rows, (len(pixels), seen.shape[1])).copy()
-        rows[left] = seen
-    return rows
+    keys = [""] * count
+    for number in unknown(rows):
+        keys[number] = hashlib.sha256(np.ascontiguousarray(dataset.picture(number)).data).hexdigest()
+    return features(keys, small, eye, store, on_progress, into=rows) if any(keys) else rows
 
 
-def given_rows(path: Path, dataset: Dataset) -> NDArray[np.float32]:
-    """A user's own features, an .npy with a row for each training image and then each test image. Raises ConfigError
-    when they are not."""
+def given_rows(path: Path, dataset: Dataset) -> NDArray[np.floating]:
+    """A user's own features, mapped from an .npy: a row for each training image and then each test image. Raises
+    ConfigError when they are not."""
     try:
-        rows = np.load(path, allow_pickle=False)
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise ConfigError(f"features={path}: no such file; an .npy, efficientnet-lite0, NAME:FILE or none") from None
     except Exception:  # numpy raises many kinds for what is no array
         raise ConfigError(f"features={path}: not an .npy file of numpy") from None
-    n = len(dataset.train_images) + len(dataset.test_images)
-    if rows.ndim != 2 or len(rows) != n or not np.issubdtype(rows.dtype, np.floating) or not np.isfinite(rows).all():
+    train, test = len(dataset.train_labels), len(dataset.test_labels)
+    if rows.ndim != 2 or len(rows) != train + test or rows.dtype.kind != "f" or len(unknown(rows)):
         raise ConfigError(
             f"features={path}: {rows.dtype} of shape {rows.shape}; expected finite numbers, a row for each of the "
-            f"{len(dataset.train_images)} training images and then each of the {len(dataset.test_images)} test images"
+            f"{train} training images and then each of the {test} test images"
         )
-    return rows.astype(np.float32)
+    return rows
 
 
 def labels_of(dataset: Dataset) -> NDArray[np.int64]:
@@ -92,24 +84,14 @@ def labels_of(dataset: Dataset) -> NDArray[np.int64]:
 
 
 def ranked(found: Found, dataset: Dataset) -> pd.DataFrame:
-    """All products that have `listed_ids`, the most suspicious first.
-
-    Columns: those of `rank` with the chance that the label is wrong as confidence, title where there are any, and the
-    three most probable other categories (suggested_label, alternative_2 and alternative_3, with chance_1 to chance_3).
-    The index is a product's place, training images first.
+    """All products that have `listed_ids`, the most suspicious first: the columns of `rank` with the chance that the
+    label is wrong as confidence, and title where there are any. The index is a product's place, training images first.
     """
     ids = listed_ids(dataset)
-    labels, p = labels_of(dataset)[: len(ids)], found.probabilities[: len(ids)]
-    table = rank(p, labels, ids, dataset.class_names, scores=found.suspicion[: len(ids)])
+    n = len(ids)
+    judged = Judged(*(each[:n] for each in found.judged))
+    table = rank(judged, labels_of(dataset)[:n], ids, dataset.class_names, scores=found.suspicion[:n])
     table["confidence"] = found.confidence[table.index]
-    others = p.copy()
-    others[np.arange(len(labels)), labels] = -1
-    best = np.argsort(-others, axis=1, kind="stable")[table.index, :3]
-    names = np.array(dataset.class_names, dtype=object)
-    for place in range(min(3, len(names) - 1)):
-        if place:
-            table[f"alternative_{place + 1}"] = names[best[:, place]]
-        table[f"chance_{place + 1}"] = np.maximum(others[table.index, best[:, place]], 0).round(4)
     titles = [*(dataset.train_titles or ()), *(dataset.test_titles or ())]
     if any(titles):
         table.insert(1, "title", [titles[row] for row in table.index])

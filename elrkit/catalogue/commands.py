@@ -34,7 +34,7 @@ def audit(
 ) -> int:
     """Write the list of labels to look at: labels.csv, and review.html to go through with the keyboard.
 
-    Given a dataset (an .npz of import-feed, a folder of class folders), a pretrained network looks at its photos, and
+    Given a dataset (what import-feed wrote, a folder of class folders), a pretrained network looks at its photos, and
     ELR is trained on what it sees: minutes for 10,000 products, what was seen is kept. The list then tells how many
     labels are probably wrong, and `model.safetensors` in the folder is what `check` judges new products by.
 
@@ -90,9 +90,11 @@ def audit(
     if written.page is None:
         return 0
     if originals is None and dataset.train_ids:
-        print(f"its pictures are {dataset.train_images.shape[1]} pixels wide; --images FOLDER shows the feed's own")
+        side = dataset.train_pictures.images.shape[1]
+        print(f"its pictures are {side} pixels wide; --images FOLDER shows the feed's own")
     shown = f", which has the first {top} of them" if len(written.listed) > top else ""
-    applied = "import-feed --decisions applies" if dataset.name.endswith(".npz") else "the file that it saves lists"
+    imported = dataset.train_ids is not None and data.is_import(data.own_path(dataset.name))
+    applied = "import-feed --decisions applies" if imported else "the file that it saves lists"
     print(f"open {written.page} in a browser{shown}; {applied} what you decide there")
     return 0
 
@@ -128,7 +130,7 @@ def _audit_by_features(
         "are hard to see"
     )
     table = audit.ranked(found, dataset)
-    listed = table[suspect_list(found.probabilities, labels)[table.index]]
+    listed = table[suspect_list(found.judged)[table.index]]
     written = review.write_table(listed, dataset, out, top, decided, originals, audit.typical(found, dataset))
     head.save_model(found.model, out / "model.safetensors")
     return written
@@ -180,7 +182,7 @@ def corrections(
     """Make what goes back to the shop of one or several reviewers' decisions: id, old category, new category.
 
     Args:
-        dataset: the .npz, or the folder of class folders, that was audited, or a newer import of it
+        dataset: what was audited, an import or a folder of class folders, or a newer import of it
         decisions: CSV files saved by the page
         out: folder to write: corrections.csv, and what reviewers disagree on, to be asked again
     """
@@ -216,10 +218,10 @@ def _outcome(config: RunConfig, dataset: "Dataset") -> dict:
             f"warning: run {config.run_id} was trained with {config.loss}, which keeps no targets: its predictions "
             "have seen the labels, and wrong ones that it memorized are not listed; train with --loss elr"
         )
-    if left := len(dataset.train_images) - len(outcome["index"]):
+    if left := len(dataset.train_labels) - len(outcome["index"]):
         part = config.model_dump(include={"train_size", "split"}, exclude_defaults=True)
         print(
-            f"{left} of the dataset's {len(dataset.train_images)} training images are not in the list: run "
+            f"{left} of the dataset's {len(dataset.train_labels)} training images are not in the list: run "
             f"{config.run_id} was not trained on them ({', '.join(f'{name}={part[name]}' for name in part)})"
         )
     if dataset.test_ids:
@@ -237,7 +239,7 @@ def _originals(dataset: "Dataset", images: Path | None) -> Callable | None:
             raise ConfigError(f"images={images}: {dataset.name} has no ids that name its images; leave it out")
         return None
     path = data.own_path(dataset.name)
-    if path.is_dir():
+    if path.is_dir() and not data.is_import(path):
         if images is not None:
             raise ConfigError(f"images={images}: the images of {dataset.name} are its own files; leave it out")
     elif images is None:
@@ -304,7 +306,7 @@ def _dataset_to_audit(name: str) -> "Dataset":
             raise
     raise ConfigError(
         f"{name}: a feed; first make a dataset of it with `python -m elrkit import-feed {name} --images FOLDER "
-        "--out shop.npz`, then audit shop.npz"
+        "--out shop`, then audit shop"
     )
 
 
@@ -332,7 +334,7 @@ def import_feed(
 
     Args:
         feeds: XML and CSV files, or folders of them
-        out: the .npz to write
+        out: the folder to write
         images: folder below which the feed's image paths lie
         rules: what to keep
         decisions: CSV files saved by the page of `audit`, in the order of the reviews, applied to the labels
@@ -347,7 +349,7 @@ def import_feed(
         workers=workers,
     )  # fmt: skip
     print(importer.summary(manifest))
-    if (dropped := importer.dropped_list(out)).exists():
+    if (dropped := out / "dropped.csv").exists():
         print(f"every dropped product, with its reason: {dropped}")
     return 0
 

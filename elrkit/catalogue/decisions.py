@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from elrkit.catalogue.feed_files import DECISION_COLUMNS
 from elrkit.catalogue.rules import as_it_was, as_text
 
 SIGNED = ["reviewer", "time"]  # who decided and when, which files of earlier pages do not say
-TEXTS = ("id", "title", "label", "suggested_label", "reason", "old_category", "new_category")  # written by strangers
 
 
 def read_decisions(path: str | Path) -> pd.DataFrame:
@@ -82,7 +82,7 @@ def without_zeros(ids: Iterable[str]) -> dict[str, str]:
 
 def for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
     """The table for those who open it in Excel: no stranger's text is a formula there."""
-    texts = [name for name in TEXTS if name in table.columns]
+    texts = table.columns[[not is_numeric_dtype(kind) for kind in table.dtypes]]
     return table.assign(**{name: table[name].astype(str).map(as_text) for name in texts})
 
 

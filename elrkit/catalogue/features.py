@@ -9,7 +9,9 @@ layer over its last feature map then tells categories apart in seconds (`elrkit.
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +27,7 @@ from elrkit.precision import rounds
 
 BATCH = 32  # photos at a time
 SHARD = 16  # batches to a file of the store: what a stop may cost
+PIECE = 4096  # rows that are looked at at once
 IMAGENET = (0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of version 0.1.0's weights
 
@@ -113,40 +116,76 @@ def features(
     eye: Backbone,
     folder: Path,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
-) -> NDArray[np.float32]:
-    """The features of photos, (n, width) float32; NaN where a photo cannot be read.
+    into: NDArray[np.float16] | None = None,
+) -> NDArray[np.float16]:
+    """The features of photos, (n, width), NaN where a photo cannot be read; mapped from a file without a name.
 
-    keys         n texts, one a photo, that tell its content: equal ones are computed once, now and in later calls
+    keys         n texts, one a photo, that tell its content: equal ones are computed once, now and in later calls; ""
+                 where there is no photo
     read         the pixels of the photo at a place, (side, side, 3) uint8, or None; called from other threads
     folder       the store; a call that is stopped or killed leaves there what it has computed
     on_progress  photos done, and how many were to do
+    into         what an earlier call returned: only rows that have a key are written
 
     Photos are decoded beside the computing, which is in bfloat16 where the processor has it.
     """
     eye.network.to(device())
     store = folder / f"{eye.name}-{eye.side}"
-    known = _kept(store)
-    todo = sorted({key: place for place, key in reversed(list(enumerate(keys))) if key not in known}.values())
+    wanted, first, which = np.unique(np.array(keys, "S"), return_index=True, return_inverse=True)
+    known = wanted == b""
+    for part in _kept(store):
+        known[_places(wanted, part["keys"])[0]] = True
+    todo = sorted(first[~known].tolist())
     fresh: dict[str, NDArray[np.float16]] = {}
     done = 0
     try:
-        for places, rows in _computed(todo, read, eye):
-            fresh |= {keys[place]: row for place, row in rows.items()}
+        for places, found in _computed(todo, read, eye):
+            fresh |= {keys[place]: row for place, row in found.items()}
             done += len(places)
             on_progress(done, len(todo))
             if len(fresh) >= SHARD * BATCH:
-                known |= fresh
                 fresh = _keep(store, fresh)
     finally:
-        known |= fresh
         _keep(store, fresh)
-    if known:
-        width = len(next(iter(known.values())))
-    else:
-        with torch.inference_mode():
-            width = eye.network(torch.zeros(1, 3, eye.side, eye.side, device=device())).shape[1]
-    missing = np.full(width, np.nan, np.float16)
-    return np.array([known.get(key, missing) for key in keys], np.float32).reshape(len(keys), width)
+    rows = _table(store, len(keys), eye) if into is None else into
+    order = np.argsort(which, kind="stable")
+    bounds = np.searchsorted(which[order], np.arange(len(wanted) + 1))
+    missing = wanted != b"" if into is not None else np.ones(len(wanted), bool)
+    for part in _kept(store):
+        places, there = _places(wanted, part["keys"])
+        missing[places] = False
+        for place, row in zip(places, part["rows"][there], strict=True):
+            rows[order[bounds[place] : bounds[place + 1]]] = row
+    for place in np.flatnonzero(missing):
+        rows[order[bounds[place] : bounds[place + 1]]] = np.nan
+    return rows
+
+
+def _places(wanted: NDArray, keys: NDArray) -> tuple[NDArray, NDArray]:
+    """(places in `wanted`, which ascends, of those keys that it has, places of these keys)."""
+    keys = keys.astype("S")
+    place = np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)
+    there = np.flatnonzero(wanted[place] == keys)
+    return place[there], there
+
+
+def _table(store: Path, n: int, eye: Backbone) -> NDArray[np.float16]:
+    """Room for n rows in a file that is gone with the array, so that they may be more than fit into memory."""
+    with torch.inference_mode():
+        width = eye.network(torch.zeros(1, 3, eye.side, eye.side, device=device())).shape[1]
+    if not n:
+        return np.empty((0, width), np.float16)
+    store.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=store) as file:
+        os.posix_fallocate(file.fileno(), 0, 2 * n * width)  # a full disk is an error here, and a crash once mapped
+        return np.memmap(file, np.float16, "r+", shape=(n, width))
+
+
+def unknown(rows: NDArray[np.floating]) -> NDArray[np.int64]:
+    """The places of rows (n, width) that are not finite numbers throughout."""
+    pieces = range(0, len(rows), PIECE)
+    finite = [np.isfinite(rows[start : start + PIECE]).all(axis=1) for start in pieces]
+    return np.flatnonzero(~np.concatenate(finite)) if finite else np.zeros(0, np.int64)
 
 
 def _computed(
@@ -176,16 +215,17 @@ def _computed(
             yield places, dict(zip(pictures, rows, strict=True))
 
 
-def _kept(store: Path) -> dict[str, NDArray[np.float16]]:
-    """What the store holds: key -> row; a file that is damaged is left out, and its photos are computed again."""
-    known: dict[str, NDArray[np.float16]] = {}
+def _kept(store: Path) -> Iterator[Mapping[str, NDArray]]:
+    """The arrays keys and rows of each file; one that is damaged is deleted, so that its photos are computed again."""
     for file in sorted(store.glob("*.npz")):
         try:
             with file.open("rb") as opened, np.load(opened, allow_pickle=False) as part:
-                known.update(zip(part["keys"].tolist(), part["rows"], strict=True))
+                if len(part["keys"]) == len(part["rows"]):
+                    yield dict(part)
+                    continue
         except Exception:  # numpy raises many kinds
-            file.unlink(missing_ok=True)
-    return known
+            pass
+        file.unlink(missing_ok=True)
 
 
 def _keep(store: Path, fresh: dict[str, NDArray[np.float16]]) -> dict[str, NDArray[np.float16]]:

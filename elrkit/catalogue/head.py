@@ -11,7 +11,7 @@ wrong, what a score means, and what the check will let through.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ from safetensors.torch import save as save_tensors
 from sklearn.isotonic import IsotonicRegression
 from torch import Tensor, nn
 
+from elrkit.catalogue.features import PIECE
+from elrkit.catalogue.scores import ALTERNATIVES, Judged, judged
 from elrkit.config import ConfigError
 from elrkit.losses import ELRLoss
 from elrkit.sam import perturbed
@@ -32,15 +34,19 @@ from elrkit.sam import perturbed
 TRAINING = dict(lr=0.002, momentum=0.9, weight_decay=0.01, epochs=40, batch=256)
 ELR = dict(beta=0.9, lam=3.0)
 WIDTH = 1280  # features of the backbone that they were chosen for
-MANY_CLASSES, TOP_K = 1000, 16  # with more classes, ELR keeps so many of a product's targets (benchmarks/top_k.md)
+DENSE, TOP_K = 10**8, 16  # of more targets than that, ELR keeps so many of a product's (benchmarks/top_k.md)
+IN_MEMORY = 1 << 30  # bytes of rows that are standardized once, and not whenever they are asked for
 ROUNDS = 5
 MADE_WRONG = 0.1  # of the labels, in each round
 SUSPECT = 2.0  # another class is so many times as probable as the label: taken for an error when errors are copied
+SIZES = (2, 3, 6, 21)  # products of a category, from each of which on confidence is found apart
+LEAST_MADE = 10  # labels of a size that a confidence of its own rests on
+TIE = 1e-6  # of a score in the order of equal confidences
 BOOTSTRAPS = 200
 CURVE = 401  # points of a score's distribution that a model keeps
 LEAST_LIKE = 0.01  # share of a shop's own products that count as unlike anything known
 
-Rows = NDArray[np.float32]
+Rows = NDArray[np.floating]
 Labels = NDArray[np.int64]
 
 
@@ -77,15 +83,52 @@ class Share(NamedTuple):
 class Found(NamedTuple):
     """What an audit finds of n products.
 
-    probabilities (n, C): ELR's targets; suspicion (n,) in [0, 1]: 1 less what they grant the label, the order of the
-    list; confidence (n,): the chance that the label is wrong; wrong: the share of all labels that are.
+    judged: of ELR's targets, the label's and the most probable others'; confidence (n,): the chance that the label is
+    wrong; suspicion (n,), the order of the list: by confidence, and where that is equal by what the targets do not
+    grant the label; wrong: the share of all labels that are.
     """
 
-    probabilities: NDArray[np.float64]
+    judged: Judged
     suspicion: NDArray[np.float64]
     confidence: NDArray[np.float64]
     wrong: Share
     model: Model
+
+
+class Scaled:
+    """Rows (n, d) as a layer takes them: mean 0 and one deviation in every feature, float32, by `scaled[index]`.
+
+    Deviation 1 where there are as many features as the learning rate was chosen for; fewer deviate more, so that rows
+    are as long, and a layer over them learns as fast. The rows may be mapped from a file that is larger than memory.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        n, width = rows.shape
+        of = [slice(start, start + PIECE) for start in range(0, n, PIECE)]
+        mean = sum(rows[part].sum(0, dtype=np.float64) for part in of) / n
+        square = sum(((rows[part].astype(np.float64) - mean) ** 2).sum(0) for part in of) / n
+        self.mean = mean.astype(np.float32)
+        self.scale = (np.maximum(np.sqrt(square), 1e-6) * np.sqrt(width / WIDTH)).astype(np.float32)
+        self.shape = n, width
+        self._rows = rows
+        self._ready = self.of(rows) if 4 * n * width <= IN_MEMORY else None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        if self._ready is not None:
+            return self._ready[index]
+        return self.of(self._rows[index if isinstance(index, slice) else index.numpy()])
+
+    def of(self, rows: Rows) -> Tensor:
+        """Other rows (m, d) on the same scale."""
+        return torch.from_numpy((np.asarray(rows, np.float32) - self.mean) / self.scale)
+
+
+def _pieces(index: NDArray[np.int64]) -> Iterator[Tensor]:
+    """So few of them at a time that a row of all classes for each fits into memory."""
+    return iter(torch.from_numpy(index).split(PIECE))
 
 
 def audit(
@@ -95,35 +138,53 @@ def audit(
     backbone: str = "",
     seed: int = 0,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
+    **recipe: float,
 ) -> Found:
     """Judge the labels (n,) of products by their features, rows (n, d), all finite; about a minute for 10,000.
 
-    on_progress  epochs done and to do. Raises ConfigError when there are fewer than two categories or fewer than ten
-                 products.
+    Neither the rows, which may be mapped from a file, nor a chance for each product and class are ever in memory as a
+    whole.
+
+    on_progress  epochs done and to do
+    recipe       what differs from TRAINING and ELR
+
+    Raises ConfigError when there are fewer than two categories or fewer than ten products.
     """
     n, count = len(labels), len(classes)
     if n < 2 * ROUNDS or len(np.unique(labels)) < 2:
         raise ConfigError(f"{n} products of {len(np.unique(labels))} categories: at least ten of two are needed")
     draw = np.random.default_rng(seed)
-    scaled, mean, scale = standardized(rows)
-    x = torch.from_numpy(scaled)
-    trainings = iter(range(ROUNDS + 1))
+    x, everyone = Scaled(rows), np.arange(n)
+    trainings, epochs = iter(range(ROUNDS + 1)), (TRAINING | recipe)["epochs"]
 
-    def one(inside: Labels, given: Labels) -> tuple[NDArray[np.float64], nn.Linear]:
-        number, epochs = next(trainings), TRAINING["epochs"]
+    def one(inside: NDArray[np.int64], given: Labels) -> tuple[Callable[[Tensor], NDArray[np.float64]], nn.Linear]:
+        """(the targets of these places among `inside`, the layer) of a training on these products."""
+        number = next(trainings)
 
         def told(epoch: int) -> None:
             on_progress(number * epochs + epoch, (ROUNDS + 1) * epochs)
 
-        return trained(x[inside], torch.from_numpy(given[inside]), count, seed * (ROUNDS + 1) + number, told)
+        elr, layer = trained(
+            x, torch.from_numpy(given[inside]), count, seed * (ROUNDS + 1) + number, told,
+            inside=torch.from_numpy(inside), **recipe,
+        )  # fmt: skip
 
-    probabilities, _ = one(np.arange(n), labels)
-    suspicion = _suspicion(probabilities, labels)
-    made, likely_right = _like_the_errors(probabilities, labels, draw)
+        def targets(places: Tensor) -> NDArray[np.float64]:
+            found = elr.target_rows(places).double()
+            return (found / found.sum(dim=1, keepdim=True)).numpy()
+
+        return targets, layer
+
+    targets, _ = one(everyone, labels)
+    parts = [judged(targets(piece), labels[piece]) for piece in _pieces(everyone)]
+    found = Judged(*map(np.concatenate, zip(*parts, strict=True)))
+    del targets, parts
+    made, likely_right = _like_the_errors(found, labels, count, draw)
 
     folds, turns = draw.permutation(n) % ROUNDS, draw.permutation(n)
     per_round = max(1, int(MADE_WRONG * n))
-    seen: dict[str, list[NDArray]] = {"own": [], "made": []}  # scores of products that the round was trained on
+    # Scores of products that the round was trained on, and how many products their categories had in it.
+    seen: dict[str, list[NDArray]] = {"own": [], "made": []}
     unseen = {"own": np.empty(n), "made": np.empty(n)}  # and of those that it was not
     layers = []
     for turn in range(ROUNDS):
@@ -132,46 +193,58 @@ def audit(
         spoilt[turns[turn * per_round : (turn + 1) * per_round]] = True
         given = np.where(spoilt, made, labels)
         targets, layer = one(inside, given)
-        scores = _suspicion(targets, given[inside])
-        seen["own"].append(scores[~spoilt[inside]])
-        seen["made"].append(scores[(spoilt & likely_right)[inside]])
-        with torch.inference_mode():
-            guess = layer(x[outside]).softmax(dim=1).double().numpy()
-        unseen["own"][outside] = _suspicion(guess, labels[outside])
-        unseen["made"][outside] = _suspicion(guess, made[outside])
+        scores = np.concatenate(
+            [_suspicion(targets(places), given[inside[places]]) for places in _pieces(np.arange(len(inside)))]
+        )
+        scored = np.stack([scores, np.bincount(given[inside])[given[inside]]])
+        seen["own"].append(scored[:, ~spoilt[inside]])
+        seen["made"].append(scored[:, (spoilt & likely_right)[inside]])
+        for piece in _pieces(outside):
+            with torch.inference_mode():
+                guess = layer(x[piece]).softmax(dim=1).double().numpy()
+            unseen["own"][piece] = _suspicion(guess, labels[piece])
+            unseen["made"][piece] = _suspicion(guess, made[piece])
         layers.append(layer)
 
     own, made_wrong = unseen["own"], unseen["made"][likely_right]
     wrong = estimated_share(own, made_wrong, draw)
-    centres = torch.stack([x[torch.from_numpy(labels == k)].mean(0) for k in range(count)]).nan_to_num()
+    centres = _centres(x, labels, count)
+    likeness = np.concatenate([_likeness(x[piece], centres) for piece in _pieces(everyone)])
     points = np.linspace(0, 1, CURVE)
     model = Model(
         torch.stack([layer.weight.detach() for layer in layers]),
         torch.stack([layer.bias.detach() for layer in layers]),
-        torch.from_numpy(mean), torch.from_numpy(scale), centres,
+        torch.from_numpy(x.mean), torch.from_numpy(x.scale), centres,
         torch.from_numpy(np.quantile(own, points)), torch.from_numpy(np.quantile(made_wrong, points)),
-        wrong.mean, float(np.quantile(_likeness(x, centres), LEAST_LIKE)), classes, backbone,
+        wrong.mean, float(np.quantile(likeness, LEAST_LIKE)), classes, backbone,
     )  # fmt: skip
-    confidence = _confidence(np.concatenate(seen["own"]), np.concatenate(seen["made"]), wrong.mean)
-    return Found(probabilities, suspicion, confidence(suspicion), wrong, model)
-
-
-def standardized(rows: Rows) -> tuple[Rows, Rows, Rows]:
-    """(rows (n, d) with mean 0 and one deviation in every feature, the means (d,), what they are divided by (d,)).
-
-    Deviation 1 where there are as many features as the learning rate was chosen for; fewer deviate more, so that rows
-    are as long, and a layer over them learns as fast.
-    """
-    mean, scale = rows.mean(0), np.maximum(rows.std(0), 1e-6) * np.float32(np.sqrt(rows.shape[1] / WIDTH))
-    return (rows - mean) / scale, mean, scale
+    score = np.clip(1 - found.own, 0, 1)
+    at = np.stack([score, np.bincount(labels)[labels]])
+    confidence = _confidence(np.concatenate(seen["own"], 1), np.concatenate(seen["made"], 1), wrong.mean, at)
+    return Found(found, confidence + TIE * score, confidence, wrong, model)
 
 
 def _suspicion(probabilities: NDArray[np.float64], labels: Labels) -> NDArray[np.float64]:
     return np.clip(1 - probabilities[np.arange(len(labels)), labels], 0, 1)
 
 
+def _by_class(labels: Labels, count: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """(class, the places of its products) of each that has any."""
+    order = np.argsort(labels, kind="stable")
+    ends = np.searchsorted(labels[order], np.arange(count + 1))
+    return ((k, order[ends[k] : ends[k + 1]]) for k in range(count) if ends[k] < ends[k + 1])
+
+
+def _centres(x: Scaled, labels: Labels, count: int) -> Tensor:
+    """The mean row of each category, (C, d)."""
+    centres = torch.zeros(count, x.shape[1])
+    for k, members in _by_class(labels, count):
+        centres[k] = sum(x[piece].sum(0) for piece in _pieces(members)) / len(members)
+    return centres
+
+
 def _like_the_errors(
-    probabilities: NDArray[np.float64], labels: Labels, draw: np.random.Generator
+    found: Judged, labels: Labels, count: int, draw: np.random.Generator
 ) -> tuple[Labels, NDArray[np.bool_]]:
     """(a wrong label for each product, which products are likely right).
 
@@ -179,34 +252,33 @@ def _like_the_errors(
     the label j, and, one time in the number of those and one more, any label as often as it is there. Errors between
     siblings are harder to see than errors at random, so a yardstick of another kind would be a wrong one.
     """
-    n, count = probabilities.shape
-    others = probabilities.copy()
-    others[np.arange(n), labels] = -1
-    suspect = others.max(1) > SUSPECT * probabilities[np.arange(n), labels]
+    suspect = found.chance[:, 0] > SUSPECT * found.own
     pairs = np.zeros((count, count))
-    np.add.at(pairs, (others.argmax(1)[suspect], labels[suspect]), 1)
+    np.add.at(pairs, (found.others[suspect, 0], labels[suspect]), 1)
     pairs += (pairs.sum(0) + 1) / (pairs.sum() + count)
     np.fill_diagonal(pairs, 0)
-    upto = (pairs / pairs.sum(1, keepdims=True)).cumsum(1)
-    made = np.minimum((upto[labels] < draw.random(n)[:, None]).sum(1), count - 1)
+    chance, made = draw.random(len(labels)), np.empty_like(labels)
+    for k, members in _by_class(labels, count):
+        upto = (pairs[k] / pairs[k].sum()).cumsum()
+        made[members] = np.minimum(np.searchsorted(upto, chance[members]), count - 1)
     return np.where(made == labels, (labels + 1) % count, made), ~suspect
 
 
 def trained(
-    x: Tensor,
+    x: Tensor | Scaled,
     labels: Tensor,
     classes: int,
     seed: int,
     on_epoch: Callable[[int], None] = lambda epoch: None,
     rho: float = 0.0,
+    inside: Tensor | None = None,
     **recipe: float,
-) -> tuple[NDArray[np.float64], nn.Linear]:
-    """(ELR's targets (n, C), rows that sum to 1; the layer) of one training over x (n, d).
+) -> tuple[ELRLoss, nn.Linear]:
+    """(ELR with its targets, the layer) of one training over x (n, d) with labels (n,).
 
     rho     of SAM, which takes a second gradient a step; 0: none
+    inside  (m,) the rows of x that are trained on, and the labels (m,) are of; all of them without
     recipe  what differs from TRAINING and ELR; lam=0 is cross-entropy
-
-    Of more than MANY_CLASSES a row holds the label's target, the TOP_K - 1 largest others, and one value for the rest.
     """
     chosen = TRAINING | ELR | recipe
     draw = torch.Generator().manual_seed(seed)
@@ -215,24 +287,25 @@ def trained(
     nn.init.zeros_(layer.bias)
     rates = {name: chosen[name] for name in ("lr", "momentum", "weight_decay")}
     optimizer = torch.optim.SGD(layer.parameters(), **rates)
-    top_k = TOP_K if classes > MANY_CLASSES else None
-    elr = ELRLoss(len(x), classes, beta=chosen["beta"], lam=chosen["lam"], top_k=top_k)
-    steps = chosen["epochs"] * -(-len(x) // chosen["batch"])
+    n = len(labels)
+    top_k = TOP_K if n * classes > DENSE and classes > TOP_K else None
+    elr = ELRLoss(n, classes, beta=chosen["beta"], lam=chosen["lam"], top_k=top_k)
+    steps = chosen["epochs"] * -(-n // chosen["batch"])
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for epoch in range(chosen["epochs"]):
-        for index in torch.randperm(len(x), generator=draw).split(chosen["batch"]):
-            logits = layer(x[index])
+        for index in torch.randperm(n, generator=draw).split(chosen["batch"]):
+            rows = x[index if inside is None else inside[index]]
+            logits = layer(rows)
             elr.update(index, logits, labels[index])
             optimizer.zero_grad()
             elr(logits, labels[index], index).backward()
             if rho:
                 with perturbed(layer.parameters(), rho):
-                    elr(layer(x[index]), labels[index], index).backward()
+                    elr(layer(rows), labels[index], index).backward()
             optimizer.step()
             falling.step()
         on_epoch(epoch + 1)
-    targets = elr.target_rows(torch.arange(len(x))).double()
-    return (targets / targets.sum(dim=1, keepdim=True)).numpy(), layer
+    return elr, layer
 
 
 def estimated_share(own: NDArray, made: NDArray, draw: np.random.Generator) -> Share:
@@ -252,18 +325,30 @@ def estimated_share(own: NDArray, made: NDArray, draw: np.random.Generator) -> S
     return Share(least(own, made), *map(float, np.quantile(redrawn, (0.025, 0.975))))
 
 
-def _confidence(own: NDArray, made: NDArray, wrong: float) -> Callable[[NDArray], NDArray[np.float64]]:
-    """The chance that a label is wrong, by its score: the share of wrong ones times the density of made ones over that
-    of own ones, which an isotonic regression of made against own gives."""
-    scores = np.concatenate([own, made])
-    is_made = np.repeat([0.0, 1.0], [len(own), len(made)])
-    weights = np.repeat([1 / len(own), 1 / len(made)], [len(own), len(made)])
-    odds = IsotonicRegression(out_of_bounds="clip").fit(scores, is_made, sample_weight=weights)
-
-    def confidence(at: NDArray) -> NDArray[np.float64]:
-        share = odds.predict(at)
-        return np.clip(wrong * share / np.maximum(1 - share, 1e-9), 0, 1)
-
+def _confidence(own: NDArray, made: NDArray, wrong: float, at: NDArray) -> NDArray[np.float64]:
+    """The chance that a label is wrong, by its score and by how many products its category has, rows of `at` (2, n):
+    the share of wrong ones times the density of made ones over that of own ones, which an isotonic regression of made
+    against own gives. Few products teach a layer little of their category, so that their scores are high however they
+    are filed: sizes are taken apart, unless there are too few made ones to tell.
+    """
+    group = [np.digitize(each[1], SIZES) for each in (own, made, at)]
+    for size in range(len(SIZES)):
+        if (group[1] == size).sum() < LEAST_MADE or (group[0] == size).sum() < LEAST_MADE:
+            for each in group:
+                each[each == size] = size + 1
+    confidence = np.empty(at.shape[1])
+    for size in range(len(SIZES) + 1):
+        right, bad, asked = (each == size for each in group)
+        if not asked.any():
+            continue
+        if not bad.any() or not right.any():  # the largest sizes, and hardly a product of them
+            right, bad = np.ones_like(right), np.ones_like(bad)
+        scores = np.concatenate([own[0, right], made[0, bad]])
+        is_made = np.repeat([0.0, 1.0], [right.sum(), bad.sum()])
+        weights = np.repeat([1 / own.shape[1], 1 / made.shape[1]], [right.sum(), bad.sum()])
+        odds = IsotonicRegression(out_of_bounds="clip").fit(scores, is_made, sample_weight=weights)
+        share = odds.predict(at[0, asked])
+        confidence[asked] = np.clip(wrong * share / np.maximum(1 - share, 1e-9), 0, 1)
     return confidence
 
 
@@ -310,21 +395,28 @@ def passing(model: Model, let_through: float = 0.95) -> Passing:
 def check(model: Model, rows: Rows, labels: Labels, let_through: float = 0.95) -> Checked:
     """Judge products that the model was not made of: rows (m, d) of their features, labels (m,) places in its classes,
     -1 for a category that it does not know; NaN rows count as unlike anything known."""
-    x = torch.from_numpy((rows - model.mean.numpy()) / model.scale.numpy())
+    threshold = passing(model, let_through).threshold
+    if not len(labels):
+        none = np.empty((0, min(ALTERNATIVES, len(model.classes) - 1)))
+        return Checked(np.empty(0, "<U6"), np.empty(0), none.astype(np.int64), none)
+    parts = [_checked(model, rows[piece], labels[piece], threshold) for piece in _pieces(np.arange(len(labels)))]
+    return Checked(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _checked(model: Model, rows: Rows, labels: Labels, threshold: float) -> Checked:
+    x = torch.from_numpy((np.asarray(rows, np.float32) - model.mean.numpy()) / model.scale.numpy())
     known = x.isfinite().all(dim=1)
     with torch.inference_mode():
         logits = torch.einsum("md,rcd->rmc", x.nan_to_num(), model.weight) + model.bias[:, None]
         chance = logits.softmax(dim=2).mean(dim=0).double().numpy()
-    filed = np.maximum(labels, 0)
-    suspicion = np.where(labels < 0, 1.0, 1 - chance[np.arange(len(labels)), filed])
-    others = chance.copy()
-    others[np.flatnonzero(labels >= 0), labels[labels >= 0]] = -1
-    best = np.argsort(-others, axis=1, kind="stable")[:, :3]
-    verdict = np.where(suspicion > passing(model, let_through).threshold, "look", "fits")
+    found = judged(chance, np.maximum(labels, 0))
+    suspicion = np.where(labels < 0, 1.0, 1 - found.own)
+    if (strangers := labels < 0).any():  # of a category that the model does not know, any may be the right one
+        best = np.argsort(-chance[strangers], axis=1, kind="stable")[:, : found.others.shape[1]]
+        found.others[strangers], found.chance[strangers] = best, np.take_along_axis(chance[strangers], best, 1)
+    verdict = np.where(suspicion > threshold, "look", "fits")
     strange = ~known.numpy() | (_likeness(x.nan_to_num(), model.centres) < model.least_like)
-    return Checked(
-        np.where(strange, "unlike", verdict), suspicion, best, np.maximum(np.take_along_axis(others, best, 1), 0)
-    )
+    return Checked(np.where(strange, "unlike", verdict), suspicion, found.others, found.chance)
 
 
 TENSORS = ("weight", "bias", "mean", "scale", "centres", "own", "made")

@@ -97,8 +97,7 @@ def read_thumbnail(data: bytes, rules: FeedRules = FeedRules()) -> Thumbnail:  #
         square = (rules.size, rules.size)
         resample = Image.Resampling.BILINEAR
         # Signs of the lowest 12 x 12 DCT coefficients of the 36 x 36 grey image about their median. The usual 8 x 8
-        # takes strangers for near-duplicates; 16 x 16 needs twice the distance, whose pairs take far longer to find
-        # (benchmarks/feed_import.py, hashes).
+        # takes strangers for near-duplicates; 16 x 16 needs twice the distance, whose pairs take far longer to find.
         bits = np.packbits(imagehash.phash(image, hash_size=12, highfreq_factor=3).hash)
         fitted = (
             ImageOps.fit(image, square, resample)

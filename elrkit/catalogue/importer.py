@@ -1,11 +1,11 @@
 """Product feeds to datasets.
 
-    manifest = import_feed(["feed/"], "shop.npz", images="feed/", rules=FeedRules(min_images=1000, per_class=1000))
+    manifest = import_feed(["feed/"], "shop", images="feed/", rules=FeedRules(min_images=1000, per_class=1000))
     print(summary(manifest))
 
 A feed is the XML of the paper's shop (one file per main category, ``<product>`` elements) or CSV; a thumbnail is the
-image, its subcategory the label (arXiv 2105.13244, Sections 3 and 5.3). The result is one ``.npz`` that
-`elrkit.data.load` reads, and a manifest that says what was dropped, why, and how to rebuild the file.
+image, its subcategory the label (arXiv 2105.13244, Sections 3 and 5.3). The result is a folder of arrays that
+`elrkit.data.load` reads, and a manifest that says what was dropped, why, and how to make them again.
 
 Nothing in a feed is trusted: a product that cannot be used is counted under a named reason and never stops an
 import. Its texts are in memory, a kilobyte a product, its pixels in a file beside the result (in ``<name>.work``). An
@@ -18,7 +18,7 @@ import errno
 import hashlib
 import io
 import json
-import zipfile
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -39,17 +39,9 @@ from elrkit.catalogue.images import FORMATS, read_file, read_thumbnail
 from elrkit.catalogue.products import decide, read_products
 from elrkit.catalogue.rules import FeedRules, Rejected, printable
 from elrkit.catalogue.written import SHARED_BY, count, dropped_in_words, sha256_of, write_dataset, write_dropped
+from elrkit.data import is_import
 
 SHOWN = 10  # subcategories that the summary names
-
-
-def manifest_path(out: Path) -> Path:
-    return out.with_suffix(".manifest.json")
-
-
-def dropped_list(out: str | Path) -> Path:
-    """Where the import of ``out`` lists the products that it dropped; no file where there is none."""
-    return Path(out).with_suffix(".dropped.csv")
 
 
 def import_feed(
@@ -63,7 +55,7 @@ def import_feed(
     licence: str = "not stated",
     workers: int = 2,
 ) -> dict:
-    """Read a shop's feed and write the dataset ``out`` (.npz), ``<out>.manifest.json`` and ``<out>.dropped.csv``.
+    """Read a shop's feed and write the dataset ``out``, a folder with ``manifest.json`` and ``dropped.csv``.
 
     The last lists every product that was dropped: its file and place in it (from 1), id, image, the step and the reason
     (but not those that `per_class` did not draw). An import that fails for want of products leaves it as
@@ -71,9 +63,10 @@ def import_feed(
 
     Args:
         feeds: XML and CSV files, or folders of them (read in the order of their names).
-        out: the ``.npz`` to write: images (m, size, size, 3) uint8 in the order of the manifest's list, each once
-            however many products share it; train_image and test_image (n,) int64, which of them is each one's;
-            train_labels and test_labels (n,) int64, class_names (C,), train_ids, test_ids, train_titles and
+        out: the folder to write, one of an earlier import or none yet. An .npy for each array, which numpy can map:
+            pictures (m, size, size, 3) uint8, each once however many products share it, picture_paths (m,) and
+            picture_sha256 (m, 32) of their files; train_picture and test_picture (n,) int64, which of them is each
+            one's; train_labels and test_labels (n,) int64, class_names (C,), train_ids, test_ids, train_titles and
             test_titles (n,) (the first 80 characters); rows in an order drawn with the seed.
         images: folder below which the feed's image paths lie; nothing outside it is ever opened.
         rules: what to keep; see ``FeedRules``.
@@ -87,7 +80,7 @@ def import_feed(
             needs the usual ``if __name__ == "__main__"``).
 
     Returns:
-        The manifest, without its list of image hashes.
+        The manifest.
 
     Raises:
         FileNotFoundError: a feed, the images folder or the decisions file does not exist.
@@ -98,8 +91,8 @@ def import_feed(
         OSError: another import is writing this file, or there is no room.
     """
     out, root = Path(out), Path(images)
-    if out.suffix != ".npz":
-        raise ValueError(f"import_feed: the result {out} must end in .npz")
+    if out.exists() and not is_import(out) and (out.is_file() or any(out.iterdir())):
+        raise ValueError(f"import_feed: {out} is there and no earlier import; choose a folder that is not there yet")
     if not root.is_dir():
         raise FileNotFoundError(
             f"import_feed: images folder {root} does not exist; name the folder the feed's paths start from"
@@ -118,7 +111,7 @@ def import_feed(
     }
     made_with = {"pillow": PIL.__version__, "imagehash": imagehash.__version__, "lxml": etree.__version__}
     asked = {"source": source, "rules": rules.model_dump(mode="json"), "made_with": made_with}
-    names, failed = [name for name, _ in files], out.with_suffix(".failed.csv")
+    names, failed = [name for name, _ in files], out.with_name(f"{out.name}.failed.csv")
     with _work_folder(out) as work:
         feed, decided = decide(read_products(files, rules), decided_in, rules)
         with (work / "pixels").open("wb") as pixels:
@@ -127,21 +120,20 @@ def import_feed(
         table = choose(feed.table, images, rules)
         counts = count(feed, table, images, names, rules)
         counts["examples"] |= decided["examples"]
-        write_dropped(work / "dropped", table, names)
+        (new := work / "new").mkdir()
+        write_dropped(new / "dropped.csv", table, names)
         known = asked | {"counts": counts, "decisions": decided["counts"]}
         try:
-            manifest = write_dataset(work, feed.labels, table, images, known)
+            manifest = write_dataset(new, work / "pixels", feed.labels, table, images, known)
         except ValueError as error:
-            if not (work / "dropped").exists():
+            if not (new / "dropped.csv").exists():
                 raise
-            (work / "dropped").replace(failed)
+            (new / "dropped.csv").replace(failed)
             raise ValueError(f"{error}; every dropped product is listed in {failed}") from None
-        (work / "npz").replace(out)
-        (work / "manifest").replace(manifest_path(out))
-        for earlier in (dropped_list(out), failed):
-            earlier.unlink(missing_ok=True)
-        if (work / "dropped").exists():
-            (work / "dropped").replace(dropped_list(out))
+        if out.exists():
+            out.replace(work / "old")
+        new.replace(out)
+        failed.unlink(missing_ok=True)
     return manifest
 
 
@@ -152,18 +144,21 @@ def _paths(given: str | Path | Sequence[str | Path]) -> list[Path]:
 @contextlib.contextmanager
 def _work_folder(out: Path) -> Iterator[Path]:
     """A folder beside the result for what is not whole yet: of one import at a time, and gone when that ends."""
-    work = out.with_suffix(".work")
+    work = out.with_name(f"{out.name}.work")
     try:
         with records.lock(work) as held:
             if not held:
                 raise BlockingIOError(
                     f"import_feed: another import is writing {out}; let it end or choose another name"
                 )
+            if (work / "old").exists() and not out.exists():  # stopped between the two steps that end an import
+                (work / "old").replace(out)
+            _clear(work)
             try:
                 yield work
             finally:
-                for name in ("pixels", "npz", "manifest", "dropped", "lock"):
-                    (work / name).unlink(missing_ok=True)
+                _clear(work)
+                (work / "lock").unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # somebody has put something else there
                     work.rmdir()
     except OSError as error:
@@ -171,6 +166,12 @@ def _work_folder(out: Path) -> Iterator[Path]:
             told = f"no room in {out.parent} ({error.strerror}); make some and start again, downloads are kept"
             raise OSError(f"import_feed: {told}") from None
         raise
+
+
+def _clear(work: Path) -> None:
+    (work / "pixels").unlink(missing_ok=True)
+    for name in ("new", "old"):
+        shutil.rmtree(work / name, ignore_errors=True)
 
 
 class Place(NamedTuple):
@@ -185,8 +186,7 @@ def places(dataset: str | Path, ids: Iterable[str], images: str | Path = ".") ->
     """Where the pictures of these products of a dataset lie, by id, and the rules that they were imported by.
 
     Args:
-        dataset: what `import_feed` wrote, with its manifest beside it; or a folder of class folders, whose ids are the
-            paths of its files.
+        dataset: what `import_feed` wrote; or a folder of class folders, whose ids are the paths of its files.
         ids: of its products; left out are those that it does not have.
         images: the folder that was given to the import.
 
@@ -195,25 +195,22 @@ def places(dataset: str | Path, ids: Iterable[str], images: str | Path = ".") ->
         FileNotFoundError: there is no such folder of images.
     """
     path, root, wanted = Path(dataset), Path(images), set(ids)
-    if path.is_dir():
+    if path.is_dir() and not is_import(path):
         return {id_: Place(path.resolve(), id_, None) for id_ in wanted}, FeedRules()
     if not root.is_dir():
         raise FileNotFoundError(f"images folder {root} does not exist; name the one that was given to import-feed")
     try:
-        manifest = json.loads(manifest_path(path).read_text(encoding="utf-8"))
-        if manifest["npz_sha256"] != sha256_of(path):
-            raise ValueError("the manifest is of another file")
-        with np.load(path) as arrays:
-            rows = [arrays[f"{part}_{what}"] for what in ("ids", "image") for part in ("train", "test")]
-        listed, rules = list(manifest["images"].items()), FeedRules(**manifest["rules"])
-        pairs = zip(np.concatenate(rows[:2]).tolist(), np.concatenate(rows[2:]).tolist(), strict=True)
-        image_of = {id_: listed[number] for id_, number in pairs if id_ in wanted}
-        hosts = manifest["source"]["download_from"]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile):
-        raise ValueError(
-            f"{path}: does not say which images it was made of, or lacks its own {manifest_path(path).name} "
-            "beside it; import the feed again"
-        ) from None
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        rules, hosts = FeedRules(**manifest["rules"]), manifest["source"]["download_from"]
+        names, hashes = (np.load(path / f"picture_{what}.npy", "r") for what in ("paths", "sha256"))
+        image_of = {}
+        for part in ("train", "test"):
+            of = np.load(path / f"{part}_picture.npy")
+            for id_, number in zip(np.load(path / f"{part}_ids.npy").tolist(), of.tolist(), strict=True):
+                if id_ in wanted:
+                    image_of[id_] = str(names[number]), hashes[number].tobytes().hex()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        raise ValueError(f"{path}: does not say which images it was made of; import the feed again") from None
     downloads, root = _downloads(path).resolve(), root.resolve()
     where = {}
     for id_, (name, sha) in image_of.items():

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elrkit.catalogue.decisions import without_zeros, write_csv
-from elrkit.catalogue.scores import COLUMNS, AuditError, label_scores, no_repeats, rank, suspect_list
+from elrkit.catalogue.scores import COLUMNS, AuditError, judged, label_scores, no_repeats, rank, suspect_list
 from elrkit.data import Dataset
 
 Pictures = Callable[
@@ -66,24 +66,23 @@ def audit_outcome(
     Raises AuditError when the run was trained on more images than the dataset has, and as `check_listable` does.
     """
     check_listable(dataset, top)
-    found = (outcome["probabilities"] if outcome["targets"] is None else outcome["targets"]).numpy()
+    p = (outcome["probabilities"] if outcome["targets"] is None else outcome["targets"]).numpy()
     labels, index = outcome["given"].numpy(), outcome["index"].numpy()
-    if index.max() >= len(dataset.train_images):
-        raise AuditError(
-            f"outcome: of image {index.max()}, where the dataset has {len(dataset.train_images)}; not its run"
-        )
+    if index.max() >= (count := len(dataset.train_labels)):
+        raise AuditError(f"outcome: of image {index.max()}, where the dataset has {count}; not its run")
     names = listed_ids(dataset)
     ids = [names[i] for i in index]
-    table = rank(found, labels, ids, dataset.class_names, scores=label_scores(found, labels))
+    found = judged(p, labels)
+    table = rank(found, labels, ids, dataset.class_names, scores=label_scores(p, labels))
     if dataset.train_titles:
         table.insert(1, "title", [dataset.train_titles[index[row]] for row in table.index])
-    return write_table(table[suspect_list(found, labels)[table.index]], dataset, out, top, decisions, originals)
+    return write_table(table[suspect_list(found)[table.index]], dataset, out, top, decisions, originals)
 
 
 def listed_ids(dataset: Dataset) -> list[str]:
     """The ids of the products that a list can name, training images first: their numbers where those have no ids;
     test images without ids are on no list."""
-    return [*(dataset.train_ids or map(str, range(len(dataset.train_images)))), *(dataset.test_ids or ())]
+    return [*(dataset.train_ids or map(str, range(len(dataset.train_labels)))), *(dataset.test_ids or ())]
 
 
 def check_listable(dataset: Dataset, top: int) -> None:
@@ -128,16 +127,15 @@ def write_table(
     write_csv(listed, partial)
     shown, page = listed.head(top), out / "review.html"
     place = {id_: number for number, id_ in enumerate(every)}
-    trained = len(dataset.train_images)
+    trained = len(dataset.train_labels)
     if shown.empty:
         page.unlink(missing_ok=True)  # of an earlier list
         page = None
     else:
 
         def small(id_: str) -> NDArray[np.uint8]:
-            number = place[id_]
-            picture = dataset.train_images[number] if number < trained else dataset.test_images[number - trained]
-            return np.broadcast_to(picture.numpy(), (*picture.shape[:2], 3))
+            picture = dataset.picture(place[id_])
+            return np.broadcast_to(picture, (*picture.shape[:2], 3))
 
         def pictures(ids: Sequence[str], side: int) -> Mapping[str, NDArray[np.uint8]]:
             larger = originals(ids, side) if originals else {}

@@ -3,9 +3,9 @@
 Everything begins with one array of class probabilities (n, C), such as the targets that ELR keeps for each training
 image (Liu et al. 2020, Section 4.2).
 
-    >>> listed = suspect_list(probabilities, labels)                            # doctest: +SKIP
-    >>> table = rank(probabilities, labels, ids, class_names, scores)                   # doctest: +SKIP
-    >>> table = table[listed[table.index]]                                      # doctest: +SKIP
+    >>> found = judged(probabilities, labels)                                   # doctest: +SKIP
+    >>> table = rank(found, labels, ids, class_names, scores)                   # doctest: +SKIP
+    >>> table = table[suspect_list(found)[table.index]]                         # doctest: +SKIP
 """
 
 import math
@@ -22,6 +22,7 @@ from elrkit.config import RunConfig
 COLUMNS = ["id", "label", "suggested_label", "confidence", "reason"]
 
 SUSPECT_ODDS = 2.0  # see suspect_list
+ALTERNATIVES = 3  # other classes that a person is offered
 
 
 class AuditError(ValueError):
@@ -69,7 +70,29 @@ def class_confidence(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.
 # Lists ----------------------------------------------------------------------------------------------------------------
 
 
-def suspect_list(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.bool_]:
+class Judged(NamedTuple):
+    """What is left of probabilities (n, C) for a list: own (n,), each label's; others (n, k), the k = min(3, C - 1)
+    most probable other classes, best first; chance (n, k), theirs."""
+
+    own: NDArray[np.float64]
+    others: NDArray[np.int64]
+    chance: NDArray[np.float64]
+
+
+def judged(probabilities: ArrayLike, labels: ArrayLike) -> Judged:
+    """Of probabilities (n, C) and labels (n,) as `label_scores` takes them; of equally probable classes the first."""
+    p, y = _checked(probabilities, labels)
+    rows = np.arange(len(y))
+    own, p[rows, y] = p[rows, y], -1
+    others, chance = [], []
+    for _ in range(min(ALTERNATIVES, p.shape[1] - 1)):
+        others.append(p.argmax(1))
+        chance.append(p[rows, others[-1]])
+        p[rows, others[-1]] = -1
+    return Judged(own, np.stack(others, 1), np.stack(chance, 1))
+
+
+def suspect_list(found: Judged) -> NDArray[np.bool_]:
     """The labels worth a look, (n,): another class is more than twice as probable as the given one.
 
     Any class that is more probable would make a list too long where the model itself is often wrong. Twice as probable
@@ -77,60 +100,50 @@ def suspect_list(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.bool
     wrong labels (six kinds of models, out-of-fold), and 20,000 images with the human labels random1 and worst of
     CIFAR-10N (ELR's targets, out-of-fold cross-entropy, both combined).
     """
-    p, y = _checked(probabilities, labels)
-    rows = np.arange(len(y))
-    own = p[rows, y]
-    p[rows, y] = -1
     # With room for rounding: a class exactly twice as probable must not fall on either side by chance.
-    return p.max(1) > SUSPECT_ODDS * own * (1 + 1e-12)
+    return found.chance[:, 0] > SUSPECT_ODDS * found.own * (1 + 1e-12)
 
 
 # The table ------------------------------------------------------------------------------------------------------------
 
 
 def rank(
-    probabilities: ArrayLike,
-    labels: ArrayLike,
-    ids: Sequence[object],
-    class_names: Sequence[str],
-    scores: ArrayLike,
+    found: Judged, labels: NDArray[np.int64], ids: Sequence[object], class_names: Sequence[str], scores: ArrayLike
 ) -> pd.DataFrame:
     """All labels as a table, the most suspicious first.
 
-    ids: n unique names; class_names: C names; scores: (n,), higher is more suspicious.
+    labels: (n,); ids: n unique names; class_names: C names; scores: (n,), higher is more suspicious.
     Columns: id, label, suggested_label (the most probable class other than the label), confidence (the score), reason
-    (both probabilities). The index holds each row's position in the arrays: ``table[listed[table.index]]``,
-    ``thumbnails[table.index]``.
+    (both probabilities), alternative_2 and alternative_3 (the next probable classes), chance_1 to chance_3 of the
+    suggested label and these. The index holds each row's position in the arrays: ``thumbnails[table.index]``.
     """
-    p, y = _checked(probabilities, labels)
-    n, classes = p.shape
     ids, names = list(ids), [str(name) for name in class_names]
-    if len(ids) != n:
-        raise AuditError(f"{len(ids)} ids for {n} labels: expected one each")
-    if len(names) != classes:
-        raise AuditError(f"{len(names)} class names for {classes} classes: expected one each")
-    scores = np.asarray(scores, dtype=np.float64)
-    rows = np.arange(n)
-    others = p.copy()
-    others[rows, y] = -1
-    suggested = others.argmax(1)
-    order = np.argsort(-scores, kind="stable")
+    if len(ids) != len(labels):
+        raise AuditError(f"{len(ids)} ids for {len(labels)} labels: expected one each")
+    if (most := max(int(labels.max()), int(found.others.max()))) >= len(names):
+        raise AuditError(f"{len(names)} class names, and a label {most}: expected one each")
     text = np.array(names, dtype=object)
     table = pd.DataFrame(
         {
             "id": [str(each) for each in ids],
-            "label": text[y],
-            "suggested_label": text[suggested],
-            "confidence": scores,
+            "label": text[labels],
+            "suggested_label": text[found.others[:, 0]],
+            "confidence": np.asarray(scores, dtype=np.float64),
             "reason": [
                 f"{names[label]} {100 * own:.0f} %, {names[other]} {100 * best:.0f} %"
-                for label, other, own, best in zip(y, suggested, p[rows, y], p[rows, suggested], strict=True)
+                for label, other, own, best in zip(
+                    labels, found.others[:, 0], found.own, found.chance[:, 0], strict=True
+                )
             ],
         },
         columns=COLUMNS,
     )
+    for place in range(found.others.shape[1]):
+        if place:
+            table[f"alternative_{place + 1}"] = text[found.others[:, place]]
+        table[f"chance_{place + 1}"] = found.chance[:, place].round(4)
     no_repeats(table["id"])
-    return table.iloc[order]
+    return table.iloc[np.argsort(-table["confidence"].to_numpy(), kind="stable")]
 
 
 # How good a list is, where the truth is known -------------------------------------------------------------------------
@@ -230,7 +243,7 @@ def _checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.fl
         raise AuditError(f"labels: {y.dtype} of shape {y.shape}; expected integers of shape ({len(p)},)")
     if y.min() < 0 or y.max() >= p.shape[1]:
         raise AuditError(f"labels: {int(y.min())} to {int(y.max())}; expected 0 to {p.shape[1] - 1}")
-    return p / sums[:, None], y.astype(np.int64)
+    return p / sums[:, None], y.astype(np.int64)  # an array of its own
 
 
 def _truth(wrong: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

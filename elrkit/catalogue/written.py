@@ -1,4 +1,4 @@
-"""The dataset that an import writes: products grouped and split; the .npz, its manifest, what was dropped and why.
+"""The dataset that an import writes: products grouped and split; arrays, manifest, what was dropped and why.
 
 Everything is written beside its place; the import puts it there in one step when all is whole.
 """
@@ -7,11 +7,9 @@ import difflib
 import hashlib
 import itertools
 import json
-import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -139,16 +137,14 @@ def write_dropped(path: Path, table: pd.DataFrame, files: Sequence[str]) -> None
 
 
 def write_dataset(
-    folder: Path, labels: pd.DataFrame, table: pd.DataFrame, images: pd.DataFrame, manifest: dict
+    folder: Path, pixels: Path, labels: pd.DataFrame, table: pd.DataFrame, images: pd.DataFrame, manifest: dict
 ) -> dict:
-    """Group and split the chosen products; write the files npz and manifest into the folder.
+    """Group and split the chosen products; write arrays and manifest.json into the folder; returns the manifest.
 
     Args:
-        folder: with the file pixels of `elrkit.catalogue.draw.decode_needed`.
+        folder: what is there of the dataset.
+        pixels: the file of `elrkit.catalogue.draw.decode_needed`.
         manifest: what is known by now: source, rules, made_with, counts, decisions.
-
-    Returns:
-        The manifest; its file also lists the SHA-256 of each image by its path, in the order of the paths.
 
     Raises ValueError: nothing could load the dataset.
     """
@@ -157,14 +153,16 @@ def write_dataset(
         lost = "; ".join(dropped_in_words(counts))
         raise ValueError(f"import_feed: none of {counts['read']} products is left; {lost}")
     names, label = _class_names(labels, chosen["label"])
-    used = images.loc[sorted(chosen["path"].unique())]  # as the manifest lists them
+    used = images.loc[sorted(chosen["path"].unique())]
     image = used.index.get_indexer(chosen["path"])
     groups = _groups(used, image, chosen["stem"].to_numpy(), rules)
     alone = np.arange(len(label))
     test = split_by_group(label, groups if rules.split == "group" else alone, rules.test_share, rules.seed)
     per_class = np.stack([np.bincount(label[part], minlength=len(names)) for part in (~test, test)], axis=1)
     _check_loadable(per_class, counts, rules)
-    _write_npz(folder, used["row"].to_numpy(), rules.size, _arrays(chosen, label, image, test, names))
+    _write_pictures(folder / "pictures.npy", pixels, used["row"].to_numpy(), rules.size)
+    for name, values in _arrays(chosen, label, image, test, names, used):
+        np.save(folder / f"{name}.npy", values)
     sizes = np.bincount(groups)
     manifest = manifest | {
         "classes": {name: {"train": n[0], "test": n[1]} for name, n in zip(names, per_class.tolist(), strict=True)},
@@ -176,12 +174,8 @@ def write_dataset(
             "largest_group": int(sizes.max()),
             "test_with_near_duplicate_in_train": int(np.isin(groups[test], groups[~test]).sum()),
         },
-        "npz_sha256": sha256_of(folder / "npz"),
     }
-    listed = used["sha256"].map(bytes.hex).to_dict()
-    with (folder / "manifest").open("w", encoding="utf-8") as file:
-        json.dump(manifest | {"images": listed}, file, indent=1)  # as a stream, however many images there are
-        file.write("\n")
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return manifest
 
 
@@ -219,35 +213,28 @@ def _check_loadable(per_class: np.ndarray, counts: Mapping, rules: FeedRules) ->
 
 
 def _arrays(
-    chosen: pd.DataFrame, label: np.ndarray, image: np.ndarray, test: np.ndarray, names: list[str]
+    chosen: pd.DataFrame, label: np.ndarray, image: np.ndarray, test: np.ndarray, names: list[str], used: pd.DataFrame
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, array) of what the dataset has beside its images; titles where the feed has any."""
+    """(name, array) of what the dataset has beside its pictures; titles where the feed has any."""
     for part, rows in (("train", ~test), ("test", test)):
         yield f"{part}_labels", label[rows]
-        yield f"{part}_image", image[rows]
+        yield f"{part}_picture", image[rows]
         for column in ("id", "title"):
             if longest := chosen[column].str.len().max():
                 yield f"{part}_{column}s", chosen[column][rows].to_numpy(f"<U{longest}")
     yield "class_names", np.array(names)
+    yield "picture_paths", used.index.to_numpy(f"<U{used.index.str.len().max()}")
+    yield "picture_sha256", np.frombuffer(b"".join(used["sha256"]), np.uint8).reshape(len(used), -1)
 
 
-def _write_npz(folder: Path, rows: np.ndarray, size: int, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
-    """The images of these rows of the folder's pixels, and the arrays, as ``numpy.savez`` lays them out; they never are
-    in memory all at once."""
-    with zipfile.ZipFile(folder / "npz", "w", zipfile.ZIP_STORED) as archive:
-
-        def member(name: str) -> IO[bytes]:  # without a date: the same import gives the same bytes
-            return archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True)
-
-        with member("images") as file:
-            shape = (len(rows), size, size, 3)
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            pixels = np.memmap(folder / "pixels", np.uint8, "r").reshape(-1, *shape[1:])
-            for start in range(0, len(rows), BLOCK):
-                file.write(pixels[rows[start : start + BLOCK]])
-        for name, values in arrays:
-            with member(name) as file:
-                np.lib.format.write_array(file, values)
+def _write_pictures(path: Path, pixels: Path, rows: np.ndarray, size: int) -> None:
+    """These rows of the pixels as an array; they never are in memory all at once."""
+    shape = (len(rows), size, size, 3)
+    with path.open("wb") as file:  # not mapped: a full disk is an error then, and not the end of the process
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        decoded = np.memmap(pixels, np.uint8, "r").reshape(-1, *shape[1:])
+        for start in range(0, len(rows), BLOCK):
+            file.write(decoded[rows[start : start + BLOCK]])
 
 
 def sha256_of(path: Path) -> str:

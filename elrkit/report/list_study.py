@@ -2,7 +2,7 @@
 what correcting them gains: a study a dataset, kind of errors and seed, one JSON file each in `results/audit`.
 
     python -m elrkit list-study                                  labels by people on CIFAR-10, three levels
-    python -m elrkit list-study shop.npz --images .              errors made in a shop's own labels
+    python -m elrkit list-study ./shop --images .              errors made in a shop's own labels
 
 Nothing in them chose a parameter of `elrkit.catalogue.head`.
 """
@@ -91,7 +91,7 @@ def made_wrong(rows: NDArray, labels: NDArray, kind: str, rate: float, seed: int
     if kind == "uniform":
         result[moved] = (labels[moved] + draw.integers(1, count, len(moved))) % count
         return result
-    scaled = head.standardized(rows)[0]
+    scaled = head.Scaled(rows)[:].numpy()
     centres = np.stack([scaled[labels == k].mean(0) for k in range(count)])
     apart = ((centres[:, None] - centres[None]) ** 2).sum(-1)
     np.fill_diagonal(apart, np.inf)
@@ -115,13 +115,14 @@ def problem(study: Study, images: Path | None, store: Path) -> tuple[Labelled, L
         parts = (here.index, here.given, here.truth), (other.index[new], other.given[new], other.truth[new])
         index, labels, truth = map(np.concatenate, zip(*parts, strict=True))
         chosen = replace(
-            whole, train_images=whole.train_images[torch.from_numpy(index)], test_images=whole.test_images[:0]
-        )
-        everything = Labelled(audit.photo_rows(chosen, None, eye, store), labels, truth)
+            whole, train_pictures=data.one_each(whole.train_pictures[index]), train_labels=torch.from_numpy(labels),
+            test_pictures=data.one_each(whole.test_images[:0]), test_labels=whole.test_labels[:0],
+        )  # fmt: skip
+        everything = Labelled(audit.photo_rows(chosen, None, eye, store).astype(np.float32), labels, truth)
     else:
-        rows, truth = audit.photo_rows(whole, images, eye, store), audit.labels_of(whole)
+        rows, truth = audit.photo_rows(whole, images, eye, store).astype(np.float32), audit.labels_of(whole)
         everything = Labelled(rows, made_wrong(rows, truth, study.errors, study.rate, study.seed), truth)
-    n = IMAGES if study.rate is None else len(whole.train_images)
+    n = IMAGES if study.rate is None else len(whole.train_labels)
     return everything.at(slice(n)), everything.at(slice(n, None)), whole.class_names
 
 
@@ -140,8 +141,8 @@ def cleaned(products: Labelled, suspicion: NDArray, new: Labelled, classes: int,
     """The paper's outlook: a person looks at a share of the labels, by the list or at random, each becomes the true
     one, and the layer is trained again. Accuracy is that of the new products' true categories."""
     n = len(products.labels)
-    scaled, mean, scale = head.standardized(products.rows)
-    x, unseen = torch.from_numpy(scaled), torch.from_numpy((new.rows - mean) / scale)
+    x = head.Scaled(products.rows)
+    unseen = x.of(new.rows)
     # A stream of its own: errors are drawn from plain seeds, and the same permutation would find every one.
     orders = {"list": np.argsort(-suspicion), "random": np.random.default_rng([seed, 1]).permutation(n)}
     found = []
@@ -173,7 +174,7 @@ def run(study: Study, products: Labelled, new: Labelled, classes: tuple[str, ...
     def by_cleanlab() -> NDArray:
         folds = StratifiedKFold(5, shuffle=True, random_state=study.seed)
         regression = LogisticRegression(C=0.003, max_iter=300)
-        guess = cross_val_predict(regression, head.standardized(rows)[0], labels, cv=folds, method="predict_proba")
+        guess = cross_val_predict(regression, head.Scaled(rows)[:].numpy(), labels, cv=folds, method="predict_proba")
         kept["foreseen"] = float((guess.argmax(1) == labels)[wrong].mean())
         return scores.cleanlab_baseline(guess, labels)
 

@@ -134,12 +134,12 @@ def make(shop: Shop) -> Made:
             near_distance=22 if shop.photos == "clothing" else None,  # digits are too much alike for perceptual hashes
         )  # fmt: skip
         manifest = importer.import_feed(
-            [work / "shop" / "feed"], work / "shop.npz", images=work / "shop", rules=rules,
+            [work / "shop" / "feed"], work / "imported", images=work / "shop", rules=rules,
             licence=LICENCES[shop.photos], workers=1,
         )  # fmt: skip
-        dataset = data.load(str(work / "shop.npz"))
+        dataset = data.load(str(work / "imported"))
         eye = features.backbone()._replace(side=SIDE)
-        rows = audit.photo_rows(dataset, work / "shop", eye, records.state_root() / "features")
+        rows = np.asarray(audit.photo_rows(dataset, work / "shop", eye, records.state_root() / "features"), np.float32)
         known = pd.read_csv(work / "shop" / "truth.csv", dtype=str).set_index("id")
     inside, outside = (known.loc[list(ids)] for ids in (dataset.train_ids, dataset.test_ids))
     number = {name: k for k, name in enumerate(dataset.class_names)}
@@ -157,8 +157,8 @@ def _photos(shop: Shop, work: Path) -> str:
         raise data.DataError(
             f"clothing: no folder {folder / 'feeds'}; put the open feed's `feeds` and `thumbnails` there"
         )
-    importer.import_feed([folder / "feeds"], work / "photos.npz", images=folder, rules=CLOTHING_RULES, workers=1)
-    return str(work / "photos.npz")
+    importer.import_feed([folder / "feeds"], work / "photos", images=folder, rules=CLOTHING_RULES, workers=1)
+    return str(work / "photos")
 
 
 def measure(shop: Shop) -> studies.Record:
@@ -167,8 +167,8 @@ def measure(shop: Shop) -> studies.Record:
     none); memorized, of the wrong training labels those that the network predicts."""
     made = make(shop)
     n, classes = len(made.dataset.train_labels), made.dataset.num_classes
-    scaled, mean, scale = head.standardized(made.rows[:n])
-    x, unseen = torch.from_numpy(scaled), torch.from_numpy((made.rows[n:] - mean) / scale)
+    x = head.Scaled(made.rows[:n])
+    unseen = x.of(made.rows[n:])
     labels, truth = made.labels[n:], made.truth[n:]
     wrong = made.labels[:n] != made.truth[:n]
     parts = {"": np.ones(len(labels), bool), "_leaked": made.leaked, "_apart": ~made.leaked}
@@ -178,7 +178,7 @@ def measure(shop: Shop) -> studies.Record:
         _, layer = head.trained(x, torch.from_numpy(made.labels[:n]), classes, shop.seed, **RECIPE | differs)
         seconds = round(time.perf_counter() - started, 1)
         with torch.inference_mode():
-            seen, predicted = (layer(each).argmax(dim=1).numpy() for each in (x, unseen))
+            seen, predicted = (layer(each).argmax(dim=1).numpy() for each in (x[:], unseen))
         measured = {
             f"{what}{part}": studies.share((predicted == wanted)[chosen], 6)
             for part, chosen in parts.items() for what, wanted in (("agreement", labels), ("accuracy", truth))
@@ -249,7 +249,7 @@ def _save_gallery(
         ~wrong & (predicted == labels),
     )  # fmt: skip
     rows = [(kind, i) for kind, of in zip(GALLERY, kinds, strict=True) for i in np.flatnonzero(of)[:GALLERY_COLUMNS]]
-    studies.save_sheet("shop", shop.name, dataset.test_images.numpy()[[i for _, i in rows]])
+    studies.save_sheet("shop", shop.name, dataset.test_pictures[[i for _, i in rows]])
     name = dataset.class_names
     return [
         {"row": kind, "label": name[labels[i]], "prediction": name[predicted[i]], "truth": name[truth[i]]}
