@@ -58,8 +58,8 @@ def test_of_many_categories_the_largest_targets_make_the_same_list(audited, top_
     monkeypatch.setattr(head, "DENSE", len(labels) * len(CLASSES) - 1)
     monkeypatch.setattr(head, "TOP_K", top_k)
     kept = head.audit(rows, labels, CLASSES, "eye")
-    assert not (kept.suspicion == audited[0].suspicion).all()
-    np.testing.assert_allclose(kept.suspicion, audited[0].suspicion, atol=off)
+    assert not (kept.judged.own == audited[0].judged.own).all()
+    np.testing.assert_allclose(kept.judged.own, audited[0].judged.own, atol=off)
 
 
 def test_rows_and_chances_that_do_not_fit_into_memory_make_the_same_list(audited, monkeypatch, tmp_path):
@@ -69,7 +69,7 @@ def test_rows_and_chances_that_do_not_fit_into_memory_make_the_same_list(audited
     monkeypatch.setattr(head, "IN_MEMORY", 0)
     monkeypatch.setattr(head, "PIECE", 100)
     found = head.audit(np.load(path, mmap_mode="r"), labels, CLASSES, "eye")
-    np.testing.assert_allclose(found.suspicion, audited[0].suspicion, atol=1e-5)
+    np.testing.assert_allclose(found.judged.own, audited[0].judged.own, atol=1e-5)
     assert found.model.own == pytest.approx(audited[0].model.own, abs=1e-5)
 
 
