@@ -47,13 +47,17 @@ class Pictures:
     images: NDArray[np.uint8]
     of: NDArray[np.int64]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.of), *self.images.shape[1:]
+
     def __getitem__(self, number: Any) -> NDArray[np.uint8]:
         return self.images[self.of[number]]
 
 
 def one_each(images: Tensor | NDArray[np.uint8]) -> Pictures:
-    """Images (n, H, W, C) of which each product has its own."""
-    return Pictures(np.asarray(images), np.arange(len(images)))
+    """Images (n, H, W, C), or (n, H, W) in grey, of which each product has its own."""
+    return Pictures(np.asarray(images).reshape(*images.shape[:3], -1), np.arange(len(images)))
 
 
 @dataclass(frozen=True)
@@ -172,9 +176,8 @@ def _make(name: str, arrays: Mapping[str, Any]) -> Dataset:
     """The dataset of arrays under the names that an .npz gives them, without further checks."""
     fields: dict[str, Any] = {"class_names": tuple(map(str, arrays["class_names"]))}
     for part in ("train", "test"):
-        given = arrays[f"{part}_images"]
-        images, of = (given.images, given.of) if isinstance(given, Pictures) else (given, np.arange(len(given)))
-        fields[f"{part}_pictures"] = Pictures(images.reshape(*images.shape[:3], -1), of)
+        pictures = arrays[f"{part}_images"]
+        fields[f"{part}_pictures"] = pictures if isinstance(pictures, Pictures) else one_each(pictures)
         for what in ("labels", "truth"):
             labels = arrays.get(f"{part}_{what}", arrays[f"{part}_labels"])
             fields[f"{part}_{what}"] = torch.from_numpy(np.asarray(labels).astype(np.int64))
@@ -186,15 +189,12 @@ def _make(name: str, arrays: Mapping[str, Any]) -> Dataset:
 
 def _mean_and_deviation(pictures: Pictures) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Per channel, of images scaled to [0, 1]; each picture counts as often as it is used."""
-    used, count = np.bincount(pictures.of, minlength=len(pictures.images)), len(pictures.of)
-    total, squares = 0, 0
-    for start in range(0, len(used), BLOCK):
-        of = slice(start, start + BLOCK)
-        # Exact integer sums, so that the constants do not depend on the order of summation.
-        values = pictures.images[of].astype(np.int64).reshape(len(used[of]), -1, pictures.images.shape[-1])
-        total, squares = total + used[of] @ values.sum(1), squares + used[of] @ (values**2).sum(1)
-    count *= int(np.prod(pictures.images.shape[1:3]))
-    mean, square = total / count, squares / count
+    images, used = pictures.images, np.bincount(pictures.of, minlength=len(pictures.images))
+    sums = np.zeros((2, images.shape[-1]), np.int64)  # exact, so that no order of summation changes the constants
+    for start in range(0, len(images), BLOCK):
+        values = images[start : start + BLOCK].astype(np.int64).reshape(-1, images[0, ..., 0].size, images.shape[-1])
+        sums += [used[start : start + BLOCK] @ power.sum(1) for power in (values, values**2)]
+    mean, square = sums / np.prod(pictures.shape[:3])
     return tuple((mean / 255).tolist()), tuple((np.sqrt(np.maximum(square - mean**2, 1e-6)) / 255).tolist())
 
 
@@ -254,13 +254,12 @@ def is_import(path: Path) -> bool:
 def _imported(path: Path, name: str) -> Dataset:
     """The folder of an import: an .npy for each array, mapped, and a picture that products share once."""
     try:
-        arrays = {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in path.glob("*.npy")}
-        pictures = arrays["pictures"]
+        arrays: dict[str, Any] = {file.stem: np.load(file, "r", allow_pickle=False) for file in path.glob("*.npy")}
         for part in ("train", "test"):
             of = arrays[f"{part}_picture"]
-            if of.ndim != 1 or not (0 <= of.min(initial=0) <= of.max(initial=0) < len(pictures)):
+            if of.ndim != 1 or not (0 <= of.min(initial=0) <= of.max(initial=0) < len(arrays["pictures"])):
                 raise ValueError
-            arrays[f"{part}_images"] = Pictures(pictures, of)
+            arrays[f"{part}_images"] = Pictures(arrays["pictures"], of)
     except OSError as error:
         raise DataError(f"{path}: not readable ({error.strerror or error}); import the feed again") from None
     except Exception:  # numpy raises many kinds for damaged files
@@ -270,7 +269,7 @@ def _imported(path: Path, name: str) -> Dataset:
     return _make(name, arrays)
 
 
-def _faults(arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
+def _faults(arrays: Mapping[str, Any]) -> Iterator[str]:
     """What keeps these arrays from being a dataset; what follows a fault may assume that it is none."""
     if missing := [key for key in REQUIRED if key not in arrays]:
         yield f"lacks {', '.join(missing)}; an .npz dataset holds {', '.join(REQUIRED)}"
@@ -278,10 +277,10 @@ def _faults(arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
     if names.ndim != 1 or len(names) < 2:
         yield f"class_names has shape {names.shape}; allowed are 2 or more names"
     for part, described in (("train", "training"), ("test", "test")):
-        given = arrays[f"{part}_images"]
-        images, n = (given.images, given.of.shape) if isinstance(given, Pictures) else (given, given.shape[:1])
-        if images.dtype != np.uint8 or images.ndim not in (3, 4):
-            yield f"{part}_images is {images.dtype} {images.shape}; allowed is uint8 (n, H, W, C)"
+        images, n = arrays[f"{part}_images"], arrays[f"{part}_images"].shape[:1]
+        kind = images.images.dtype if isinstance(images, Pictures) else images.dtype
+        if kind != np.uint8 or len(images.shape) not in (3, 4):
+            yield f"{part}_images is {kind} {images.shape}; allowed is uint8 (n, H, W, C)"
         if n == (0,):
             yield f"holds no {described} images"
         for key in (f"{part}_labels", f"{part}_truth"):
@@ -293,8 +292,7 @@ def _faults(arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
         for key in {f"{part}_ids", f"{part}_titles"} & arrays.keys():
             if arrays[key].shape != n:
                 yield f"{key} has shape {arrays[key].shape}; allowed is one for each image"
-        arrays = {**arrays, f"{part}_shape": images.shape[1:]}
-    if arrays["train_shape"] != arrays["test_shape"]:
+    if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:
         yield "training and test images differ in shape"
 
 
