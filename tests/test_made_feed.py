@@ -1,11 +1,14 @@
 """Feeds whose faults are known: what was put in is there, and what cannot be made is named."""
 
+import collections
+
 import numpy as np
 import pytest
 from shops import labels_by_id, pictures, rows_of
 
 from elrkit.catalogue.importer import import_feed
 from elrkit.catalogue.made_feed import CIFAR100_SUPERCLASSES, make_feed, make_feed_from
+from elrkit.catalogue.rules import FeedRules
 
 
 def misfiled_in(out) -> list[tuple[str, str]]:
@@ -36,6 +39,27 @@ def test_misfiled_products_stay_among_siblings_as_often_as_asked(tmp_path, sibli
     among = np.mean([of[label] == of[true] for label, true in wrong])
     assert len(wrong) == 300
     assert among == report["misfiled_among_siblings"] == pytest.approx(siblings, abs=0.12)  # 4 standard deviations
+
+
+def test_a_long_tail_has_a_few_large_subcategories_and_an_import_names_the_small_ones(tmp_path):
+    images, labels = np.repeat(pictures(40), 100, axis=0), np.repeat(np.arange(40), 100)
+    labels[200:300] = 1  # class 2 has no images
+    names = [f"kind {k:02d}" for k in range(40)]
+    report = make_feed(images, labels, names, tmp_path, long_tail=True, products_per_class=10, misfiled=0.1)
+    rows = rows_of(tmp_path / "truth.csv")
+    true, filed = (collections.Counter(row[name] for row in rows) for name in ("true_label", "label"))
+    sizes = sorted(true.values(), reverse=True)
+    whole = sum(rank**-1.2 for rank in range(1, 40))
+    assert sizes == [min(100, max(1, round(390 * rank**-1.2 / whole))) for rank in range(1, 40)]
+    assert report["products_of_one"] == {"smallest": sizes[-1], "median": sizes[19], "largest": sizes[0]}
+    assert max(filed, key=filed.get) == max(true, key=true.get) != names[0]
+    asked = FeedRules(min_images=10)
+    manifest = import_feed([tmp_path / "feed"], tmp_path / "a.npz", images=tmp_path, workers=1, rules=asked)
+    small = manifest["counts"]["small_subcategories"]
+    assert dict(small["named"]).items() <= filed.items()
+    assert small["count"] == sum(count < 10 for count in filed.values())
+    gone = manifest["counts"]["dropped"]["subcategory"]["fewer than 10 usable images"]
+    assert gone == sum(count for count in filed.values() if count < 10)
 
 
 IMAGES, LABELS = np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 0, 1, 1])

@@ -27,6 +27,9 @@ TOPS = "Apparel & Accessories > Clothing > Shirts & Tops"
 CLASSES = ("cat", "dog", "bird", "cat, wild", 'the "cat"', f"{TOPS} > Polos", f"{TOPS} > T-Shirts", "Outlet > Pólos")
 
 
+IN_PATHS = {"label": {"cat": CLASSES[5], "dog": CLASSES[7]}}  # of `review_table`, to be replaced
+
+
 def review_table(n=12):
     """Products of three kinds of mistake in turn; the page has the alike ones together: 0, 3, 6 ..., 1, 4 ..."""
     pairs = [("cat", "dog"), ("dog", "cat, wild"), ("bird", 'the "cat"')]
@@ -256,6 +259,31 @@ def test_alike_products_are_decided_at_once(open_page):
     assert page.inner_text("#title") == "Product 5"
 
 
+def test_a_main_category_is_browsed_alone(open_page):
+    assert not open_page(review_table()).is_visible("#main")
+    page = open_page(review_table().replace(IN_PATHS), "paths")
+    options = page.locator("#main option")
+    press(page, "c").focus("#main")
+    press(page, "ArrowDown", "ArrowDown")
+    assert page.inner_text("#place") == "Product 1 of 4 in Outlet, 1 of 4 alike"
+    press(page, "ArrowLeft")
+    assert page.inner_text("#message") == "This is the first product in Outlet."
+    assert counts(press(page, "ArrowRight", *"kkk")) == [4, 1, 3, 0, 4]
+    told = ["all: 4 of 12 decided", "Apparel & Accessories: 1 of 4 decided", "Outlet: 3 of 4 decided"]
+    assert options.all_inner_texts() == told
+    press(page, "k")
+    assert page.inner_text("#message").endswith("All products in Outlet are decided: save the decisions.")
+    assert press(page, "l").locator("#pairs button").all_inner_texts() == ["Pólos → cat, wild: 4, all decided"]
+    press(page, "Escape", *"zzzz")
+    assert page.input_value("#main") == "Outlet"
+    press(page, "z")
+    assert page.input_value("#main") == ""
+    assert page.inner_text("#place") == "Product 1 of 12, 1 of 4 alike"
+    page.select_option("#main", "Outlet")
+    page.reload()
+    assert page.input_value("#main") == ""
+
+
 def test_decisions_stay_with_the_dataset_and_two_tabs_erase_none(open_page, tmp_path):
     table = review_table()
     one = open_page(table)
@@ -407,7 +435,8 @@ def test_what_is_left_is_foretold_from_what_was_decided(open_page):
 
 def test_ten_thousand_products_open_quickly_and_load_few_photos(open_page, context):
     extra = dict(link="https://shop.example/x", price="1 EUR", alternative_2="cat, wild", chance_1=0.5)
-    path = open_page(review_table(10_000).assign(**extra), pictures=lambda ids, side: pictures(ids, 40))
+    table = review_table(10_000).replace(IN_PATHS).assign(**extra)
+    path = open_page(table, pictures=lambda ids, side: pictures(ids, 40))
     page = context.new_page()
     asked = []
     page.on("request", lambda request: asked.append(request.url))
@@ -465,7 +494,7 @@ def test_the_page_works_from_a_web_server_too(context, tmp_path):
 def test_everybody_can_use_it(browser, scheme, width, tmp_path):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the package axe-playwright-python")
     more = dict(alternative_2="bird", alternative_3=CLASSES[5], chance_2=0.2, link="https://shop.example")
-    path = written(review_table().assign(**more), tmp_path, typical={name: ["t"] for name in CLASSES})
+    path = written(review_table().replace(IN_PATHS).assign(**more), tmp_path, typical={name: ["t"] for name in CLASSES})
     page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
     page.goto(path.as_uri())
 

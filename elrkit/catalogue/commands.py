@@ -26,7 +26,7 @@ DEFAULT_FEATURES = "efficientnet-lite0"
 def audit(
     run_or_feed: Positional[str],
     out: Path = Path("audit"),
-    top: int = 1000,
+    top: int = 10_000,
     epochs: int = 30,
     decisions: tuple[Path, ...] = (),
     images: Path | None = None,
@@ -364,6 +364,7 @@ def make_feed(
     near_duplicates: float = 0.0,
     unusable: float = 0.0,
     format: Literal["xml", "csv"] = "xml",
+    long_tail: bool = False,
     seed: int = 0,
 ) -> int:
     """Make a shop's feed whose faults are known, from the images of any dataset.
@@ -378,13 +379,15 @@ def make_feed(
         near_duplicates: share of products that are another size or colour of an article
         unusable: products added that an import has to drop, as a share of the good ones
         format: the shop's XML, or CSV
+        long_tail: a few large subcategories and many small ones, none with more products than images
         seed: of everything that is drawn
     """
     from elrkit.catalogue.made_feed import make_feed_from
 
     truth = make_feed_from(
         dataset, out, classes=classes, products_per_class=products_per_class, misfiled=misfiled, siblings=siblings,
-        near_duplicates=near_duplicates, unusable=unusable, format=format, seed=seed,
+        near_duplicates=near_duplicates, unusable=unusable, format=format, long_tail=long_tail,
+        seed=seed,
     )  # fmt: skip
     print(json.dumps(truth, indent=1))
     return 0

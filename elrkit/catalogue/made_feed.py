@@ -51,6 +51,7 @@ SIZES = ("S", "M", "L", "XL")
 COLOURS = ("black", "white", "red", "blue", "green", "yellow", "brown", "grey")
 UNUSABLE = ("front page", "old", "no image", "missing file")  # what ``unusable`` products suffer from, in turn
 SHOP = "https://shop.example/"
+TAIL = 1.2  # of Zipf's law: six million products in 4,000 subcategories, 90 % of which have fewer than 1,000
 SIDE = 80  # pixels of a thumbnail; one in five varies by up to 4, as in the paper's shop
 
 
@@ -68,6 +69,7 @@ def make_feed(
     shared: float = 0.5,
     unusable: float = 0.0,
     format: Literal["xml", "csv"] = "xml",
+    long_tail: bool = False,
     seed: int = 0,
 ) -> dict:
     """Write a feed whose faults are known.
@@ -92,6 +94,9 @@ def make_feed(
         unusable: products added to spoil the feed, as a share of the good ones: link to the front page, released in
             2010 or before, no thumbnail, thumbnail missing.
         format: ``xml`` (one file per main category) or ``csv`` (one per subcategory).
+        long_tail: the subcategories have products in proportion to 1 / rank ** 1.2 (`TAIL`), ranked in an order that is
+            drawn: at least one, and at most as many as there are images of it, so the whole may be less than
+            ``products_per_class`` times C. Misfiled products then go to large subcategories more often than to small.
         seed: of everything that is drawn.
 
     Returns:
@@ -116,8 +121,9 @@ def make_feed(
         raise FileExistsError(f"make_feed: {out} holds a feed already; choose another folder or remove it")
     main = np.array(main_categories if main_categories is not None else main_categories_of(class_names))
     rng = np.random.default_rng(seed)
-    article, image, truth = _articles(labels, products_per_class, near_duplicates, rng)
-    filed = _misfile(truth, article, main, misfiled, siblings, rng)
+    sizes = _sizes(np.bincount(labels, minlength=len(class_names)), products_per_class, long_tail, rng)
+    article, image, truth = _articles(labels, sizes, near_duplicates, rng)
+    filed = _misfile(truth, article, main, misfiled, siblings, sizes if long_tail else None, rng)
     n = len(article)
     is_variant = article != np.arange(n)
     kind = np.where(is_variant, np.where(rng.random(n) < shared, "size", "colour"), "article").astype("<U16")
@@ -173,7 +179,17 @@ def make_feed(
         "misfiled": len(wrong) / n,
         "misfiled_among_siblings": float((main[filed] == main[truth])[wrong].mean()) if len(wrong) else None,
         "subcategories": len(np.unique(truth)),
-        "settings": {"products_per_class": products_per_class, **shares, "format": format, "side": SIDE, "seed": seed},
+        "products_of_one": dict(
+            zip(("smallest", "median", "largest"), np.quantile(sizes[sizes > 0], (0, 0.5, 1)).tolist(), strict=True)
+        ),
+        "settings": {
+            "products_per_class": products_per_class,
+            **shares,
+            "format": format,
+            "long_tail": long_tail,
+            "side": SIDE,
+            "seed": seed,
+        },
         "images_sha256": hashlib.sha256(np.ascontiguousarray(images)).hexdigest(),
     }
     (out / "truth.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -246,13 +262,24 @@ def _check(images, labels, class_names, main_categories, shares: dict[str, float
         raise ValueError(f"make_feed: format {format!r} is neither xml nor csv")
 
 
-def _articles(labels, products_per_class, near_duplicates, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _sizes(photos, products_per_class, long_tail, rng) -> np.ndarray:
+    """Products of each class; none of a class without photos."""
+    there = np.nonzero(photos)[0]
+    sizes = np.zeros_like(photos)
+    sizes[there] = products_per_class or photos[there]
+    if long_tail:
+        share = rng.permutation(np.arange(1, len(there) + 1.0) ** -TAIL)
+        sizes[there] = np.clip(np.round(sizes.sum() * share / share.sum()), 1, photos[there])
+    return sizes
+
+
+def _articles(labels, sizes, near_duplicates, rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(article, image, true label) of each product; a product that is its own article is no variant."""
     article, image, truth = [], [], []
     start = 0
     for c in np.unique(labels):
         photos = np.nonzero(labels == c)[0]
-        n = products_per_class or len(photos)
+        n = sizes[c]
         variants = min(round(near_duplicates * n), n - 1)
         if n - variants > len(photos):
             raise ValueError(
@@ -267,8 +294,11 @@ def _articles(labels, products_per_class, near_duplicates, rng) -> tuple[np.ndar
     return np.concatenate(article), np.concatenate(image), np.concatenate(truth)
 
 
-def _misfile(truth, article, main, misfiled, siblings, rng) -> np.ndarray:
-    """Labels with ``round(misfiled * n)`` products wrong, an article and its variants together."""
+def _misfile(truth, article, main, misfiled, siblings, pull, rng) -> np.ndarray:
+    """Labels with ``round(misfiled * n)`` products wrong, an article and its variants together.
+
+    pull: of each class, how often a wrong label is it; None, equally often.
+    """
     classes = np.unique(truth)
     filed = truth.copy()
     if len(classes) < 2:
@@ -284,8 +314,8 @@ def _misfile(truth, article, main, misfiled, siblings, rng) -> np.ndarray:
         others = classes[classes != truth[own]]
         sibling = main[others] == main[truth[own]]
         stays = rng.random() < siblings
-        there = others[sibling == stays]
-        filed[own] = rng.choice(there if len(there) else others)
+        there = others[sibling == stays] if (sibling == stays).any() else others
+        filed[own] = rng.choice(there, p=None if pull is None else pull[there] / pull[there].sum())
         if not left:
             break
     return filed[article]

@@ -51,7 +51,7 @@ def audit_outcome(
     outcome: dict,
     dataset: Dataset,
     out: str | os.PathLike[str],
-    top: int = 1000,
+    top: int = 10_000,
     decisions: Sequence[pd.DataFrame] = (),
     originals: Pictures | None = None,
 ) -> Written:
@@ -194,8 +194,9 @@ def review_page(
 
     The page asks no other host for anything, and names its photos by relative paths: it works from a folder and from a
     web server. Decisions stay in the browser's localStorage until they are saved as a CSV file, which the page and
-    `read_decisions` read. Ids, names and titles come from strangers: they reach the page as data only, never as markup.
-    Photos of an earlier page in this folder that this one does not show are deleted.
+    `read_decisions` read. Where class names are paths ("Apparel > Shirts > Polos"), the products can be browsed by the
+    first part of the label they are filed under. Ids, names and titles come from strangers: they reach the page as data
+    only, never as markup. Photos of an earlier page in this folder that this one does not show are deleted.
     """
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
