@@ -51,7 +51,7 @@ def audit(
             such as resnet50:resnet50.pth; an .npy of your own, a row for each training and then each test image; or
             none, to train a small net on the dataset's pictures instead
     """
-    from elrkit import data, records, runner
+    from elrkit import data, progress, records, runner
     from elrkit.catalogue import review
     from elrkit.catalogue.decisions import read_decisions
     from elrkit.commands import train_all
@@ -77,7 +77,9 @@ def audit(
             if records.find(config) is None:
                 print("error: the training did not finish, see above; the same command goes on", file=sys.stderr)
                 return 1
-        written = review.audit_outcome(_outcome(config, dataset), dataset, out, top, decided, originals)
+        outcome = _outcome(config, dataset)
+        with progress.counted("photos of the page") as on_progress:
+            written = review.audit_outcome(outcome, dataset, out, top, decided, originals, on_progress)
     if decisions:
         print(f"{written.left_out} products left out, which were confirmed or kept and are filed as was decided")
         if written.unfit:
@@ -131,7 +133,9 @@ def _audit_by_features(
     )
     table = audit.ranked(found, dataset)
     listed = table[suspect_list(found.judged)[table.index]]
-    written = review.write_table(listed, dataset, out, top, decided, originals, audit.typical(found, dataset))
+    typical = audit.typical(found, dataset)
+    with progress.counted("photos of the page") as on_progress:
+        written = review.write_table(listed, dataset, out, top, decided, originals, typical, on_progress)
     head.save_model(found.model, out / "model.safetensors")
     return written
 

@@ -54,6 +54,7 @@ def audit_outcome(
     top: int = 10_000,
     decisions: Sequence[pd.DataFrame] = (),
     originals: Pictures | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Written:
     """The list of labels to look at of a finished run, as ``labels.csv`` and ``review.html`` in the folder `out`.
 
@@ -62,7 +63,8 @@ def audit_outcome(
     nothing of them that compares. top: pictures in the page; the CSV lists every label of `suspect_list`. decisions: of
     `read_decisions`, a later review after an earlier one; a product whose last decision is confirm or keep is left out
     if its label is the one decided on. originals: ids to larger pictures of theirs for the page, as
-    `importer.originals`; those it leaves out are shown as the dataset has them.
+    `importer.originals`; those it leaves out are shown as the dataset has them. on_progress: photos of the page, done and
+    in all.
     Raises AuditError when the run was trained on more images than the dataset has, and as `check_listable` does.
     """
     check_listable(dataset, top)
@@ -76,7 +78,9 @@ def audit_outcome(
     table = rank(found, labels, ids, dataset.class_names, scores=label_scores(p, labels))
     if dataset.train_titles:
         table.insert(1, "title", [dataset.train_titles[index[row]] for row in table.index])
-    return write_table(table[suspect_list(found)[table.index]], dataset, out, top, decisions, originals)
+    return write_table(
+        table[suspect_list(found)[table.index]], dataset, out, top, decisions, originals, on_progress=on_progress
+    )
 
 
 def listed_ids(dataset: Dataset) -> list[str]:
@@ -112,6 +116,7 @@ def write_table(
     decisions: Sequence[pd.DataFrame] = (),
     originals: Pictures | None = None,
     typical: Mapping[str, Sequence[str]] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Written:
     """Write a list of a dataset's products, the columns of `rank` and what `review_page` shows beside them, as
     ``labels.csv`` and ``review.html``; its arguments are those of `audit_outcome` and `review_page`."""
@@ -142,7 +147,9 @@ def write_table(
             return {id_: larger[id_] if id_ in larger else small(id_) for id_ in ids}
 
         name = Path(dataset.name).name.removesuffix(".npz")  # the same however the file was named in the command
-        review_page(shown, out, pictures, typical=typical, dataset=name, classes=dataset.class_names)
+        review_page(
+            shown, out, pictures, typical=typical, dataset=name, classes=dataset.class_names, on_progress=on_progress
+        )
     partial.replace(path)
     of_test = sum(place[id_] >= trained for id_ in listed["id"])
     return Written(listed, path, page, int(done.sum()), of_test, unfit)
@@ -180,6 +187,7 @@ def review_page(
     dataset: str,
     classes: Sequence[str] = (),
     title: str = "Labels to look at",
+    on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Path:
     """Write ``review.html`` into the folder `out`, a page of `table` that a person goes through with the keyboard, and
     its photos beside it in ``photos``; returns the page's path.
@@ -238,7 +246,7 @@ def review_page(
     out = Path(out)
     folder = out / PHOTOS
     folder.mkdir(parents=True, exist_ok=True)
-    photo = _write_photos(ids, pictures, PHOTO, folder)
+    photo = _write_photos(ids, pictures, PHOTO, folder, on_progress)
     for item in items:
         item.append(photo.get(item[0], ""))
     chosen = {name: list(map(str, some))[:TYPICAL] for name, some in (typical or {}).items() if name in number}
@@ -254,7 +262,10 @@ def review_page(
     return page
 
 
-def _write_photos(ids: Sequence[str], pictures: Pictures, side: int, folder: Path) -> dict[str, str]:
+def _write_photos(
+    ids: Sequence[str], pictures: Pictures, side: int, folder: Path,
+    on_progress: Callable[[int, int], None] = lambda done, of: None,
+) -> dict[str, str]:  # fmt: skip
     """The names, without ".webp", of the pictures that there are, each written if it is not there yet."""
     names = {}
     step = max(1, IN_MEMORY // (3 * side * side))
@@ -275,6 +286,7 @@ def _write_photos(ids: Sequence[str], pictures: Pictures, side: int, folder: Pat
                 partial = path.with_suffix(".part")
                 Image.fromarray(np.ascontiguousarray(picture)).save(partial, "WEBP", quality=88, method=2)
                 partial.replace(path)
+        on_progress(start + len(asked), len(ids))
     return names
 
 

@@ -101,6 +101,21 @@ def early_learning(curves: pd.DataFrame, measured_on: str = "batches", title: st
     return figure
 
 
+def scale(steps: pd.DataFrame) -> Figure:
+    """Time of one product and memory of each step, rows of `list_study.scale`, by the number of products."""
+    figure, axes = _panels(1, 2, 4.4, 3.2, sharex=True)
+    for ax, column, title in zip(
+        axes[0], ("milliseconds", "gigabytes"), ("milliseconds a product", "memory at most, GB"), strict=True
+    ):
+        sns.lineplot(steps, x="products", y=column, hue="step", style="step", markers=True, ax=ax, legend="brief",
+                     palette=[BLUE, ORANGE, GREEN, VERMILION, GREY])  # fmt: skip
+        ax.set(xscale="log", title=title, ylabel="", ylim=(0, None))
+        ax.get_legend().remove()
+    axes[0, 0].set(yscale="log", ylim=(None, None))
+    _one_legend(figure, axes.flat, 5)
+    return figure
+
+
 def _falls(ax: Axes, curves: pd.DataFrame) -> None:
     for milestone in curves["milestones"].iloc[0] or ():
         ax.axvline(milestone + 0.5, color=GREY, lw=0.9, alpha=0.7, zorder=0)

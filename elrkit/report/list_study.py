@@ -336,6 +336,34 @@ def foreseen(found: Sequence[Record]) -> pd.DataFrame:
     return shares.rename("foreseen, %").reset_index()
 
 
+# A shop of millions ---------------------------------------------------------------------------------------------------
+
+
+def long_tail() -> pd.DataFrame:
+    """By how many products bear a label, sums over draws of `benchmarks/long_tail.py`: products, wrong ones, how many
+    the list says are wrong, and products and wrong ones in the list's first tenth, ordered by ELR's targets alone and
+    by confidence."""
+    (record,) = studies.evidence("audit", "long-tail.json")
+    table = pd.DataFrame([part for each in record["draws"] for part in each["sizes"]])
+    sums = table.groupby(["least", "order"]).sum(numeric_only=True).unstack()
+    named = {1: "1", 2: "2", 3: "3 to 5", 6: "6 to 20", 21: "21 or more"}
+    return pd.DataFrame({
+        "products that bear the label": sums.index.map(named),
+        "products": sums["products", "targets"].to_numpy(), "wrong": sums["wrong", "targets"].to_numpy(),
+        "said to be wrong": sums["said", "targets"].round().astype(int).to_numpy(),
+        **{f"in the first tenth by {order} (wrong ones)": [
+            f"{n} ({bad})" for n, bad in zip(sums["first", order], sums["first_wrong", order], strict=True)
+        ] for order in ("targets", "confidence")},
+    })  # fmt: skip
+
+
+def scale() -> pd.DataFrame:
+    """Steps of `benchmarks/catalogue_scale.py`: step, products, milliseconds (of one product), gigabytes (at most)."""
+    (record,) = studies.evidence("audit", "catalogue-scale.json")
+    table = pd.DataFrame(record["steps"])
+    return table.assign(milliseconds=1e3 * table["seconds"] / table["products"], gigabytes=table["peak_mb"] / 1024)
+
+
 # The head of a shop's own list --------------------------------------------------------------------------------------
 
 FIRST, TILE = 40, 96  # products of the gallery, and the pixels of each picture in its sheet
