@@ -79,6 +79,17 @@ def test_an_unreadable_photo_is_not_a_number_and_tried_again(eye, tmp_path):
     assert np.isfinite(f.features(["b"], lambda k: pictures[1], eye, tmp_path)).all()
 
 
+def test_where_there_is_no_photo_nothing_is_read_and_a_row_that_is_there_stays(eye, tmp_path):
+    pictures = photos(3)
+    rows = f.features(["a", "", "c"], pictures.__getitem__, eye, tmp_path)
+    assert f.unknown(rows).tolist() == [1]
+    first = rows[[0, 2]].copy()
+    again = f.features(["", "b", ""], pictures.__getitem__, eye, tmp_path, into=rows)
+    assert again is rows
+    assert (rows[[0, 2]] == first).all()
+    assert not len(f.unknown(rows))
+
+
 @pytest.mark.parametrize("n", [0, 3])
 def test_rows_have_the_networks_width_where_no_photo_is_read(n, eye, tmp_path):
     rows = f.features([str(k) for k in range(n)], lambda k: None, eye, tmp_path)

@@ -73,6 +73,15 @@ def test_rows_and_chances_that_do_not_fit_into_memory_make_the_same_list(audited
     assert found.model.own == pytest.approx(audited[0].model.own, abs=1e-5)
 
 
+def test_labels_that_few_products_bear_are_not_the_head_of_the_list():
+    """Of one product each every score is high, wrong or not: it says no more than the share of all that are wrong."""
+    draw, of = np.random.default_rng(0), lambda scores, size: np.stack([scores, np.full(len(scores), size)])
+    own = np.concatenate([of(draw.uniform(0, 0.3, 1800), 100), of(draw.uniform(0.8, 1, 200), 1)], 1)
+    made = np.concatenate([of(draw.uniform(0.7, 1, 180), 100), of(draw.uniform(0.8, 1, 20), 1)], 1)
+    found = head._confidence(own, made, 0.1, np.array([[0.1, 0.9, 0.9, 0.9], [100, 100, 1, 2]]))
+    assert found == pytest.approx([0, 1, 0.1, 0.1], abs=0.06)  # of two products none was seen: as of more
+
+
 def test_the_estimated_share_is_exact_where_right_ones_never_score_high():
     draw = np.random.default_rng(0)
     made = draw.uniform(0.5, 1, 4000)

@@ -130,6 +130,19 @@ def test_a_study_of_a_dataset_is_made_once_and_found(tmp_path, monkeypatch, caps
     assert main(command) == 0
 
 
+def test_the_committed_tables_of_a_large_shop_add_up():
+    tail = study.long_tail()
+    assert (tail["products"].sum(), tail["wrong"].sum()) == (15_000, 1_500)
+    for order in ("targets", "confidence"):
+        listed = tail[f"in the first tenth by {order} (wrong ones)"].str.extract(r"(\d+) \((\d+)\)").astype(int)
+        assert listed[0].sum() == 1_500
+        assert (listed[1] <= tail["wrong"]).all()
+    steps = study.scale()
+    assert steps["step"].nunique() == 5
+    assert (steps.groupby("step")["products"].nunique() == 3).all()
+    assert steps["gigabytes"].max() < 4.5
+
+
 def test_committed_studies_name_no_machine():
     found = study.gather()
     assert {each["study"]["dataset"] for each in found} == {"cifar10", "clothing.npz"}

@@ -63,8 +63,8 @@ def audit_outcome(
     nothing of them that compares. top: pictures in the page; the CSV lists every label of `suspect_list`. decisions: of
     `read_decisions`, a later review after an earlier one; a product whose last decision is confirm or keep is left out
     if its label is the one decided on. originals: ids to larger pictures of theirs for the page, as
-    `importer.originals`; those it leaves out are shown as the dataset has them. on_progress: photos of the page, done and
-    in all.
+    `importer.originals`; those it leaves out are shown as the dataset has them. on_progress: photos of the page, done
+    and in all.
     Raises AuditError when the run was trained on more images than the dataset has, and as `check_listable` does.
     """
     check_listable(dataset, top)
