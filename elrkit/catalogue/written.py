@@ -40,7 +40,13 @@ def dropped_in_words(counts: Mapping) -> list[str]:
             example = f", such as {counts['examples'][reason][0]}" if counts["examples"].get(reason) else ""
             mend = f" ({MENDS[reason]}{example})" if reason in MENDS else ""
             lines.append(f"{step}: {count} dropped, {reason}{mend}")
-    return lines + [f"file refused: {name}: {reason}" for name, reason in counts["files_refused"].items()]
+    refused: dict[str, list[str]] = {}
+    for name, reason in counts["files_refused"].items():
+        refused.setdefault(reason, []).append(name)
+    for reason, names in refused.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        lines.append(f"file refused: {names[0]}{more}: {reason}")
+    return lines
 
 
 # ------------------------------------------------------------------------------------------------ counts
