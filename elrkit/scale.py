@@ -1,21 +1,24 @@
 """Runs on Ray Core: several GPUs or machines, fractions of a GPU, retries after a lost node. Needs the extra `scale`.
 
     runner.train_missing(configs, cluster=Cluster("auto", gpus_per_run=0.25))
+    for found in Cluster("auto").map(function, parts): ...
 
-Each run is one Ray task; its record comes back as the task's value and is saved by the caller, so the machines share no
-results folder. Every node needs elrkit itself and the data (`ELRKIT_DATA`, as set here). With a shared state folder
-(`ELRKIT_STATE`) a run whose node is lost goes on from its last checkpoint, else from its start.
+Each run or part is one Ray task; what it makes comes back as the task's value and is saved by the caller, so the
+machines share no results folder. Every node needs elrkit itself and the data (`ELRKIT_DATA`, as set here). With a
+shared state folder (`ELRKIT_STATE`) a run whose node is lost goes on from its last checkpoint, else from its start.
 
 Start a cluster that spans machines with one token for all (`RAY_AUTH_MODE=token` and the same `RAY_AUTH_TOKEN`, here
 too), and remove what a killed one has left in its temporary folder before the next.
 """
 
 import importlib.util
+import itertools
 import logging
 import os
+import pickle
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,17 +28,18 @@ import torch
 from elrkit import records, runner
 from elrkit.config import ConfigError, RunConfig
 
+PER_CORE = 4  # parts of a map under way, or done before their turn
 CLAIM_PATIENCE_SECONDS = 60.0  # a lost node's process may outlive its node for a moment, and still hold its run
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray cluster for `runner.train_missing`.
+    """A Ray cluster for `runner.train_missing`, and for whatever else comes in parts.
 
     address       host:port or "auto"; None: the Ray this process is connected to, else one of its own on this machine,
                   ended afterwards
-    gpus_per_run  0.25 puts four runs on a GPU; 0: on the CPU
-    retries       how often a run is started again after its node or process was lost
+    gpus_per_run  0.25 puts four runs or parts on a GPU; 0: on the CPU
+    retries       how often a run or part is started again after its node or process was lost
     """
 
     address: str | None = None
@@ -72,16 +76,57 @@ class Cluster:
                 for task_left in waiting:
                     ray.cancel(task_left)
 
+    def map(self, function: Callable[[Any], Any], parts: Iterable[Any]) -> Iterator[Any]:
+        """``function(part)`` of each, in order, as tasks of one core and one thread of torch; what it raises is raised.
+
+        The function goes to each node once, by pickle. Parts are taken, and results held, a few for each core. A result
+        is fetched as soon as it is made, so that a node that is lost later costs no part that had ended.
+
+        Raises ConfigError as `train` does, and ConnectionError when a part was lost more than `retries` times.
+        """
+        with _connected(self.address) as ray:
+            _check_room(ray, self.gpus_per_run, 1)
+            task = ray.remote(num_cpus=1, num_gpus=self.gpus_per_run, max_retries=self.retries)(_apply)
+            there, numbered = ray.put(function), enumerate(parts)
+            waiting: dict[Any, int] = {}
+            home: dict[int, Any] = {}
+            try:
+                for wanted in itertools.count():
+                    while wanted not in home:
+                        most = 2 + int(PER_CORE * ray.cluster_resources().get("CPU", 0))
+                        for number, part in itertools.islice(numbered, max(most - len(waiting) - len(home), 0)):
+                            waiting[task.remote(there, part)] = number
+                        if not waiting:
+                            return
+                        (done,), _ = ray.wait(list(waiting))
+                        home[waiting.pop(done)] = pickle.loads(ray.get(done))
+                    yield home.pop(wanted)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except ray.exceptions.RayError as error:
+                raise ConnectionError(f"ray: a part of the work was lost ({_reason(ray, error)})") from None
+            finally:
+                for task_left in waiting:
+                    ray.cancel(task_left)
+
 
 def _come_home(ray: Any, done: Any, config: RunConfig) -> runner.Event:
     """How a task's run ended, its record saved."""
     try:
         return runner.keep(ray.get(done))  # it discards the checkpoints too, where the state folder is shared
     except ray.exceptions.RayError as error:
-        lines = str(error).strip().splitlines()
-        # An exception in the task ends its traceback; a lost process or node is named first.
-        reason = lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else lines[0]
-        return runner.Event("failed", config, f"{config.describe()}: no record came back ({reason})")
+        return runner.Event("failed", config, f"{config.describe()}: no record came back ({_reason(ray, error)})")
+
+
+def _reason(ray: Any, error: Exception) -> str:
+    """A line of what Ray says: an exception in the task ends its traceback, a lost process or node is named first."""
+    return str(error).strip().splitlines()[-1 if isinstance(error, ray.exceptions.RayTaskError) else 0]
+
+
+def _apply(function: Callable[[Any], Any], part: Any) -> bytes:
+    """The task: a pickle, as Ray would hand out arrays in memory of its own, which is gone when it is disconnected."""
+    torch.set_num_threads(1)
+    return pickle.dumps(function(part))
 
 
 def _train(

@@ -1,4 +1,4 @@
-"""Runs on Ray Core: a cluster of two nodes, one of which is lost midway, ends with the same records as this process."""
+"""Work on Ray Core: a cluster of two nodes, one of which is lost midway, ends with the same bytes as this process."""
 
 import contextlib
 import importlib.util
@@ -8,13 +8,20 @@ import signal
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
+from shops import Shop, good
 from small_dataset import comparable
 
 from elrkit import records, runner, scale, train
+from elrkit.catalogue import draw
+from elrkit.catalogue import features as f
+from elrkit.catalogue.rules import FeedRules
 from elrkit.config import ConfigError, RunConfig
 
 if importlib.util.find_spec("ray") is None:  # not imported here: Ray reads its settings from the environment when it is
@@ -23,26 +30,42 @@ if importlib.util.find_spec("ray") is None:  # not imported here: Ray reads its 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning:ray")
 
 
-@pytest.fixture
-def cluster(monkeypatch):
-    """Two nodes with one core each; (cluster, the second node)."""
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "a token that both nodes and the driver know")
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # else other work on the machine starves the workers (15)
-    import ray
-    from ray.cluster_utils import Cluster
+NODE = dict(num_cpus=1, object_store_memory=100 * 2**20)
 
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # sockets need short paths
-        monkeypatch.setenv("RAY_TMPDIR", folder)
-        settings = dict(num_cpus=1, object_store_memory=100 * 2**20)
-        cluster = Cluster(initialize_head=True, head_node_args={**settings, "include_dashboard": False})
-        second = cluster.add_node(**settings)
+
+@pytest.fixture(scope="module")
+def head():
+    """A cluster of one node with one core."""
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,  # sockets need short paths
+    ):
+        patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patched.setenv("RAY_AUTH_MODE", "token")
+        patched.setenv("RAY_AUTH_TOKEN", "a token that both nodes and the driver know")
+        patched.setenv("RAY_worker_niceness", "0")  # else other work on the machine starves the workers (15)
+        patched.setenv("RAY_TMPDIR", folder)
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
         try:
-            yield cluster, second
+            yield cluster
         finally:
-            ray.shutdown()
             cluster.shutdown()
+
+
+@pytest.fixture
+def cluster(head):
+    """Two nodes with one core each; (cluster, the second node)."""
+    import ray
+
+    second = head.add_node(**NODE)
+    try:
+        yield head, second
+    finally:
+        ray.shutdown()
+        if second in head.worker_nodes:
+            head.remove_node(second)
 
 
 def plan(count: int, epochs: int) -> list[RunConfig]:
@@ -81,7 +104,7 @@ def test_a_lost_node_loses_no_run(cluster):
     lost = []
 
     def lose_a_node() -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             under_way = [
                 c for c in configs if (records.state_dir(c) / "checkpoint.pt").exists() and not records.find(c)
@@ -105,6 +128,73 @@ def test_a_lost_node_loses_no_run(cluster):
 
     for config in configs:
         assert comparable(records.find(config)) == comparable(train.fit(config, device="cpu"))
+
+
+def seen(folder: Path, monkeypatch, **options) -> bytes:
+    """The features of 192 photos, two of which are one and one of which is none, in files of 32."""
+    monkeypatch.setattr(f, "SHARD", 1)
+    photos = np.random.default_rng(0).integers(0, 256, (192, 8, 8, 3), dtype=np.uint8)
+    network = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())
+    eye = f.Backbone("means", network, (127.0,) * 3, (128.0,) * 3, 8)
+    keys = ["0", *map(str, range(191))]
+    f.features(keys[:33], photos.__getitem__, eye, folder)  # is in the store, and nobody's work any more
+    read = partial(lambda lost, photo: None if (photo == lost).all() else photo, photos[100])
+    return f.features(keys, read, eye, folder, where=photos.__getitem__, **options).tobytes()
+
+
+def imported(folder: Path, monkeypatch, **options) -> dict[str, bytes]:
+    """The arrays of an import of ten products whose pictures are decoded two at a time."""
+    monkeypatch.setattr(draw, "CHUNK", 8)
+    monkeypatch.setattr(draw, "FEW", 0)
+    folder.mkdir()
+    shop = Shop(folder)
+    shop.put("3.jpg", "no picture")
+    shop.run(good(10), rules=FeedRules(test_share=0.5), **options)
+    return {file.name: file.read_bytes() for file in shop.out.glob("*.npy")}
+
+
+@pytest.mark.parametrize("work", [seen, imported])
+def test_a_lost_node_costs_no_part_that_had_ended(work, cluster, tmp_path, monkeypatch):
+    """Of five parts two end, then one is under way on each node when one is lost: its part alone is done again."""
+    cluster, second = cluster
+    begun, on_cluster = tmp_path / "begun", scale.Cluster.map
+    begun.mkdir()
+
+    def watched(function, numbered):
+        number, part = numbered
+        with (begun / str(number)).open("a") as file:
+            file.write("x")
+        while number > 1 and not (begun / "lost").exists():
+            time.sleep(0.02)
+        return function(part)
+
+    def lose_a_node() -> None:
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and len(list(begun.iterdir())) < 4:
+            time.sleep(0.02)
+        lose(cluster, second)
+        (begun / "lost").touch()
+
+    def watching(self, function, parts):
+        return on_cluster(self, partial(watched, function), enumerate(parts))
+
+    monkeypatch.setattr(scale.Cluster, "map", watching)
+    (killer := threading.Thread(target=lose_a_node)).start()
+    found = work(tmp_path / "a", monkeypatch, cluster=scale.Cluster(cluster.address))
+    killer.join()
+    assert sorted(len((begun / str(k)).read_text()) for k in range(5)) == [1, 1, 1, 1, 2]
+    assert {(begun / str(k)).read_text() for k in (0, 1)} == {"x"}
+    assert found == work(tmp_path / "b", monkeypatch)
+
+
+def test_a_part_that_fails_says_why(head):
+    there = scale.Cluster(head.address, retries=0)
+    for function, error, message in (
+        (lambda part: 1 // part, ZeroDivisionError, "by zero"),
+        (lambda part: part or os._exit(1), ConnectionError, "^ray: a part of the work was lost"),
+    ):
+        with pytest.raises(error, match=message):
+            list(there.map(function, [1, 1, 0]))
 
 
 def test_nothing_missing_starts_nothing(monkeypatch):

@@ -1,8 +1,11 @@
 """A dataset's labels judged by what a pretrained network sees in its photos: features, head, ranked table."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -23,6 +26,9 @@ from elrkit.catalogue.written import sha256_of
 from elrkit.config import ConfigError
 from elrkit.data import Dataset, as_rgb, is_import, own_path
 
+if TYPE_CHECKING:
+    from elrkit.scale import Cluster
+
 Progress = Callable[[int, int], None]
 
 
@@ -30,13 +36,19 @@ def _silent(done: int, of: int) -> None: ...
 
 
 def photo_rows(
-    dataset: Dataset, images: Path | None, eye: Backbone, store: Path, on_progress: Progress = _silent
+    dataset: Dataset,
+    images: Path | None,
+    eye: Backbone,
+    store: Path,
+    on_progress: Progress = _silent,
+    cluster: "Cluster | None" = None,
 ) -> NDArray[np.float16]:
     """`features` of a dataset's photos, training images first, then test images, (n, width) float16.
 
     images  the folder that was given to the import: the photos are taken as the shop has them. Without it, and for a
             dataset whose products have no photos of their own, the dataset's own small pictures are enlarged, which
             tells categories apart less well; so is one photo that is not there any more.
+    cluster as of `features`; its nodes need the photos under the same paths.
     """
     count = len(dataset.train_labels) + len(dataset.test_labels)
     keys, where, rules = [""] * count, dict[int, importer.Place](), importer.FeedRules()
@@ -47,17 +59,32 @@ def photo_rows(
         where = {number: found[id_] for number, id_ in enumerate(ids) if id_ in found}
     for number, place in where.items():
         keys[number] = place.sha256 or sha256_of(place.folder / place.name)
-    rows = features(keys, lambda k: importer.picture(where[k], rules, eye.side), eye, store, on_progress)
-
-    def small(number: int) -> NDArray[np.uint8]:
-        picture = as_rgb(Image.fromarray(dataset.picture(number).squeeze()))
-        return np.asarray(picture.resize((eye.side, eye.side), Image.Resampling.BILINEAR))
+    here = {folder for folder in {place.folder for place in where.values()} if folder.is_dir()}
+    read = partial(_photo, rules=rules, side=eye.side, there=here)
+    rows = features(keys, read, eye, store, on_progress, where=where.__getitem__, cluster=cluster)
 
     # A small picture is kept under its own content: never as that of a photo which may be back one day.
     keys = [""] * count
     for number in unknown(rows):
         keys[number] = hashlib.sha256(np.ascontiguousarray(dataset.picture(number)).data).hexdigest()
-    return features(keys, small, eye, store, on_progress, into=rows) if any(keys) else rows
+    if any(keys):
+        read = partial(_enlarged, side=eye.side)
+        features(keys, read, eye, store, on_progress, rows, where=dataset.picture, cluster=cluster)
+    return rows
+
+
+def _photo(
+    place: importer.Place, rules: importer.FeedRules, side: int, there: Collection[Path]
+) -> NDArray[np.uint8] | None:
+    """`importer.picture`, on a machine that must have these folders: else every photo would pass for one that is gone.
+    Raises FileNotFoundError."""
+    if place.folder in there and not place.folder.is_dir():
+        raise FileNotFoundError(f"images folder {place.folder} is not there on {os.uname().nodename}")
+    return importer.picture(place, rules, side)
+
+
+def _enlarged(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    return np.asarray(as_rgb(Image.fromarray(picture.squeeze())).resize((side, side), Image.Resampling.BILINEAR))
 
 
 def given_rows(path: Path, dataset: Dataset) -> NDArray[np.floating]:

@@ -18,6 +18,7 @@ from elrkit.config import BUILT_IN_TRAIN_SIZES, ELR_CIFAR10, ELR_CIFAR100, Confi
 if TYPE_CHECKING:
     from elrkit.catalogue.review import Written
     from elrkit.data import Dataset
+    from elrkit.scale import Cluster
 
 Positional = tyro.conf.Positional
 DEFAULT_FEATURES = "efficientnet-lite0"
@@ -31,6 +32,7 @@ def audit(
     decisions: tuple[Path, ...] = (),
     images: Path | None = None,
     features: str = DEFAULT_FEATURES,
+    ray: str | None = None,
 ) -> int:
     """Write the list of labels to look at: labels.csv, and review.html to go through with the keyboard.
 
@@ -50,6 +52,8 @@ def audit(
         features: the pretrained network: efficientnet-lite0; a name of torchvision.models and a file of its weights,
             such as resnet50:resnet50.pth; an .npy of your own, a row for each training and then each test image; or
             none, to train a small net on the dataset's pictures instead
+        ray: address of a Ray cluster that looks at the photos, host:port or auto; `here` starts one on this machine
+            (needs elrkit[scale])
     """
     from elrkit import data, progress, records, runner
     from elrkit.catalogue import review
@@ -70,7 +74,7 @@ def audit(
         raise ConfigError(f"out={out}: a file; allowed is a folder, there or not")
     originals = _originals(dataset, images)
     if config is None:
-        written = _audit_by_features(dataset, images, features, out, top, decided, originals)
+        written = _audit_by_features(dataset, images, features, out, top, decided, originals, _cluster(ray))
     else:
         if not is_run:
             train_all([config], announced=True, jobs=1)
@@ -109,6 +113,7 @@ def _audit_by_features(
     top: int,
     decided: list,
     originals: Callable | None,
+    cluster: "Cluster | None",
 ) -> "Written":
     from elrkit import progress, records
     from elrkit.catalogue import audit, head, review
@@ -120,7 +125,7 @@ def _audit_by_features(
     else:
         eye = backbone(features)
         with progress.counted("photos") as on_progress:
-            rows = audit.photo_rows(dataset, images, eye, records.state_root() / "features", on_progress)
+            rows = audit.photo_rows(dataset, images, eye, records.state_root() / "features", on_progress, cluster)
         name = eye.name
     labels = audit.labels_of(dataset)
     with progress.counted("epochs") as on_progress:
@@ -333,6 +338,7 @@ def import_feed(
     download_from: tuple[str, ...] = (),
     licence: str = "not stated",
     workers: int = 2,
+    ray: str | None = None,
 ) -> int:
     """Read a shop's feed (XML or CSV) and write a dataset with its manifest; what is dropped is counted by reason.
 
@@ -345,17 +351,27 @@ def import_feed(
         download_from: hosts whose image addresses may be fetched; without them none is
         licence: terms of the feed, for the manifest
         workers: processes that decode images
+        ray: address of a Ray cluster that decodes them instead, host:port or auto; `here` starts one on this machine
+            (needs elrkit[scale])
     """
     from elrkit.catalogue import importer
 
     manifest = importer.import_feed(
         feeds, out, images=images, rules=rules, decisions=decisions, download_from=download_from, licence=licence,
-        workers=workers,
+        workers=workers, cluster=_cluster(ray),
     )  # fmt: skip
     print(importer.summary(manifest))
     if (dropped := out / "dropped.csv").exists():
         print(f"every dropped product, with its reason: {dropped}")
     return 0
+
+
+def _cluster(ray: str | None) -> "Cluster | None":
+    if ray is None:
+        return None
+    from elrkit.scale import Cluster
+
+    return Cluster(None if ray == "here" else ray)
 
 
 def make_feed(

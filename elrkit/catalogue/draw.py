@@ -8,7 +8,7 @@ import logging
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,13 @@ from elrkit.catalogue.fetch import Fetcher
 from elrkit.catalogue.images import decode, forget_folders
 from elrkit.catalogue.rules import FeedRules
 
+if TYPE_CHECKING:
+    from elrkit.scale import Cluster
+
 log = logging.getLogger(__name__)
 
 CHUNK = 512  # images that are decoded at once
+FEW = 20  # chunks, which are not worth another process
 OPEN, USABLE, REJECTED = range(3)  # what is known of an image
 
 
@@ -29,7 +33,13 @@ def in_draw_order(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def decode_needed(
-    table: pd.DataFrame, pixels: BinaryIO, root: Path, fetcher: Fetcher, rules: FeedRules, workers: int
+    table: pd.DataFrame,
+    pixels: BinaryIO,
+    root: Path,
+    fetcher: Fetcher,
+    rules: FeedRules,
+    workers: int,
+    cluster: "Cluster | None" = None,
 ) -> pd.DataFrame:
     """Decode the images that the draw needs, a shared one once, and write their pixels one behind the other.
 
@@ -50,26 +60,31 @@ def decode_needed(
     every = rules.per_class is None or rules.placeholder_labels
     drawn = len(table) if every else max(rules.per_class, rules.min_images)
     state, done, row = np.zeros(len(paths), np.int8), [], itertools.count()
-    step = CHUNK * max(workers, 1)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max(workers, 1), spawn) as processes:  # which start when they get work
         for doubling in itertools.count():
             wanted = _wanted(table, state, drawn, 2 ** min(doubling, 30)).tolist()
             if not wanted:
                 break
-            # Not threads: half of the work holds the interpreter's lock. Few images are not worth a process.
-            each = processes.map if workers > 1 and len(wanted) > 20 * CHUNK else map
+            each, step = map, CHUNK
+            if len(wanted) > FEW * CHUNK:
+                if cluster:
+                    each, step = cluster.map, len(wanted)  # which takes its parts one by one
+                elif workers > 1:  # not threads: half of the work holds the interpreter's lock
+                    each, step = processes.map, CHUNK * workers
             for start in range(0, len(wanted), step):
                 some = [paths[k] for k in wanted[start : start + step]]
                 batch = fetcher.fetch_all(root, some)
                 parts = [(rules, batch[i : i + CHUNK // 4]) for i in range(0, len(batch), CHUNK // 4)]
-                found = list(itertools.chain.from_iterable(each(decode, parts)))
-                for path, (reason, sha256, bits, notes, image) in zip(some, found, strict=True):
+                found = itertools.chain.from_iterable(each(decode, parts))
+                for k, (path, (reason, sha256, bits, notes, image)) in enumerate(zip(some, found, strict=True), start):
                     done.append((path, reason, sha256, bits, notes, -1 if reason else next(row)))
                     pixels.write(image)
-                fetcher.forget(path for path, (reason, *_) in zip(some, found, strict=True) if reason)
-                state[wanted[start : start + step]] = [REJECTED if reason else USABLE for reason, *_ in found]
-                log.info("%d of %d images decoded", min(start + step, len(wanted)), len(wanted))
+                    state[wanted[k]] = REJECTED if reason else USABLE
+                    if reason:
+                        fetcher.forget([path])
+                    if len(done) % CHUNK == 0:
+                        log.info("%d images decoded, of %d in this round", len(done), len(wanted))
     pixels.flush()
     images = pd.DataFrame(done, columns=["path", "reason", "sha256", "hash", "notes", "row"]).set_index("path")
     return _without_placeholders(images, table, rules.placeholder_labels) if rules.placeholder_labels else images

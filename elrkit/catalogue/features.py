@@ -13,8 +13,9 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,13 +26,18 @@ from elrkit.catalogue.images import MEMORY_WALL
 from elrkit.config import ConfigError
 from elrkit.precision import rounds
 
+if TYPE_CHECKING:
+    from elrkit.scale import Cluster
+
 BATCH = 32  # photos at a time
 SHARD = 16  # batches to a file of the store: what a stop may cost
 PIECE = 4096  # rows that are looked at at once
 IMAGENET = (0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of version 0.1.0's weights
 
-Read = Callable[[int], NDArray[np.uint8] | None]
+Read = Callable[[Any], NDArray[np.uint8] | None]
+Where = Callable[[int], Any]
+Found = Iterator[tuple[Sequence[int], dict[int, NDArray[np.float16]]]]
 
 
 class Backbone(NamedTuple):
@@ -117,6 +123,8 @@ def features(
     folder: Path,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
     into: NDArray[np.float16] | None = None,
+    where: Where = int,
+    cluster: "Cluster | None" = None,
 ) -> NDArray[np.float16]:
     """The features of photos, (n, width), NaN where a photo cannot be read; mapped from a file without a name.
 
@@ -126,10 +134,12 @@ def features(
     folder       the store; a call that is stopped or killed leaves there what it has computed
     on_progress  photos done, and how many were to do
     into         what an earlier call returned: only rows that have a key are written
+    where        what `read` is given for a place, instead of the place
+    cluster      computes the files of the store, one a task, which is sent `read` and the `where` of its photos by
+                 pickle; the rows are those of one thread here, bit by bit, where the processors are of one kind
 
     Photos are decoded beside the computing, which is in bfloat16 where the processor has it.
     """
-    eye.network.to(device())
     store = folder / f"{eye.name}-{eye.side}"
     wanted, first, which = np.unique(np.array(keys, "S"), return_index=True, return_inverse=True)
     known = wanted == b""
@@ -137,9 +147,9 @@ def features(
         known[_places(wanted, part["keys"])[0]] = True
     todo = sorted(first[~known].tolist())
     fresh: dict[str, NDArray[np.float16]] = {}
-    done = 0
+    done, photos = 0, (todo, where, read, eye)
     try:
-        for places, found in _computed(todo, read, eye):
+        for places, found in _computed_there(cluster, *photos) if cluster else _computed(*photos):
             fresh |= {keys[place]: row for place, row in found.items()}
             done += len(places)
             on_progress(done, len(todo))
@@ -172,7 +182,7 @@ def _places(wanted: NDArray, keys: NDArray) -> tuple[NDArray, NDArray]:
 def _table(store: Path, n: int, eye: Backbone) -> NDArray[np.float16]:
     """Room for n rows in a file that is gone with the array, so that they may be more than fit into memory."""
     with torch.inference_mode():
-        width = eye.network(torch.zeros(1, 3, eye.side, eye.side, device=device())).shape[1]
+        width = eye.network.to(device())(torch.zeros(1, 3, eye.side, eye.side, device=device())).shape[1]
     if not n:
         return np.empty((0, width), np.float16)
     store.mkdir(parents=True, exist_ok=True)
@@ -188,18 +198,31 @@ def unknown(rows: NDArray[np.floating]) -> NDArray[np.int64]:
     return np.flatnonzero(~np.concatenate(finite)) if finite else np.zeros(0, np.int64)
 
 
-def _computed(
-    todo: Sequence[int], read: Read, eye: Backbone
-) -> Iterator[tuple[Sequence[int], dict[int, NDArray[np.float16]]]]:
+def _computed_there(cluster: "Cluster", todo: Sequence[int], where: Where, read: Read, eye: Backbone) -> Found:
+    """`_computed`, a file of the store at a time."""
+    eye.network.cpu()  # a node may have no GPU
+    files = [todo[start : start + SHARD * BATCH] for start in range(0, len(todo), SHARD * BATCH)]
+    parts = ([where(place) for place in places] for places in files)
+    results = cluster.map(partial(_shard, read, eye), parts) if files else ()
+    for places, found in zip(files, results, strict=True):
+        yield places, {places[k]: row for k, row in found.items()}
+
+
+def _shard(read: Read, eye: Backbone, photos: Sequence[Any]) -> dict[int, NDArray[np.float16]]:
+    found = _computed(range(len(photos)), photos.__getitem__, read, eye)
+    return {k: row for _, rows in found for k, row in rows.items()}
+
+
+def _computed(todo: Sequence[int], where: Where, read: Read, eye: Backbone) -> Found:
     """(places, the rows of those that could be read), a batch at a time, two batches being decoded meanwhile."""
     on = device()
-    network = eye.network
+    network = eye.network.to(on)
     mean, std = (torch.tensor(each, device=on).view(1, 3, 1, 1) for each in (eye.mean, eye.std))
     half = not rounds("bfloat16", on)
     batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
 
     def decoded(places: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
-        return {place: pixels for place in places if (pixels := read(place)) is not None}
+        return {place: pixels for place in places if (pixels := read(where(place))) is not None}
 
     with ThreadPoolExecutor(1) as pool:
         waiting = [pool.submit(decoded, places) for places in batches[:2]]

@@ -241,8 +241,11 @@ def forget_folders() -> None:
 
 def decode(part: tuple[FeedRules, list[tuple[Path | None, str]]]) -> list[tuple]:
     """(reason, sha256, hash, notes, pixels) of images given as (folder, path), or as (None, why it is not there); the
-    reason is empty where an image can be used, the pixels are empty where it cannot."""
+    reason is empty where an image can be used, the pixels are empty where it cannot. FileNotFoundError: this machine
+    has no such folder, and would take every image for missing."""
     rules, images = part
+    for folder in {folder for folder, _ in images if folder and not folder.is_dir()}:
+        raise FileNotFoundError(f"images folder {folder} is not there on {os.uname().nodename}")
     found = []
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)

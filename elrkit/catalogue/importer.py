@@ -21,7 +21,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import imagehash
@@ -41,6 +41,9 @@ from elrkit.catalogue.rules import FeedRules, Rejected, printable
 from elrkit.catalogue.written import SHARED_BY, count, dropped_in_words, sha256_of, write_dataset, write_dropped
 from elrkit.data import is_import
 
+if TYPE_CHECKING:
+    from elrkit.scale import Cluster
+
 SHOWN = 10  # subcategories that the summary names
 
 
@@ -54,6 +57,7 @@ def import_feed(
     download_from: Sequence[str] = (),
     licence: str = "not stated",
     workers: int = 2,
+    cluster: "Cluster | None" = None,
 ) -> dict:
     """Read a shop's feed and write the dataset ``out``, a folder with ``manifest.json`` and ``dropped.csv``.
 
@@ -78,6 +82,8 @@ def import_feed(
         licence: terms of the feed, for the manifest.
         workers: processes that decode images where there are more than 10,000 (a script that asks for more than one
             needs the usual ``if __name__ == "__main__"``).
+        cluster: decodes them in place of these processes; its nodes need the images folder, and what is fetched, under
+            the same paths.
 
     Returns:
         The manifest.
@@ -87,7 +93,7 @@ def import_feed(
         ValueError: no product is left, or too few for a training and a test set of two subcategories; a setting does
             not fit the feed; a decisions file is not sound.
         ConnectionError: a host failed ``rules.max_failures`` times in a row; the same call goes on with what is left to
-            fetch.
+            fetch. Or the cluster lost a task too often.
         OSError: another import is writing this file, or there is no room.
     """
     out, root = Path(out), Path(images)
@@ -116,7 +122,7 @@ def import_feed(
         feed, decided = decide(read_products(files, rules), decided_in, rules)
         with (work / "pixels").open("wb") as pixels:
             fetcher = Fetcher(_downloads(out), hosts, rules)
-            images = decode_needed(feed.table, pixels, root.resolve(), fetcher, rules, workers)
+            images = decode_needed(feed.table, pixels, root.resolve(), fetcher, rules, workers, cluster)
         table = choose(feed.table, images, rules)
         counts = count(feed, table, images, names, rules)
         counts["examples"] |= decided["examples"]
