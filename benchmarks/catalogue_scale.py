@@ -1,6 +1,7 @@
 """Time and memory of each step from a feed to its list, by the number of products; every step in a process of its own.
 
     python benchmarks/catalogue_scale.py 10000 100000 1000000
+    python benchmarks/catalogue_scale.py 1000000 feed import list    these steps alone, beside what was measured before
 
 The feed has 63 subcategories and 6,300 pictures that its products share. The groups are of as many different pictures
 as there are products; features are of pictures of 8 pixels by a network that costs nothing, so that what is measured is
@@ -90,7 +91,7 @@ def listed(n: int, folder: Path) -> None:
     clock("list and page", n, started)
 
 
-STEPS = {"feed made": feed, "import": imported, "groups": groups, "features": features, "list": listed}
+STEPS = {"feed": feed, "import": imported, "groups": groups, "features": features, "list": listed}
 
 
 def clock(step: str, n: int, started: float) -> None:
@@ -100,31 +101,36 @@ def clock(step: str, n: int, started: float) -> None:
     }), flush=True)  # fmt: skip
 
 
-def main(sizes: list[int]) -> None:
+def main(sizes: list[int], steps: list[str]) -> None:
     import torch
 
-    from elrkit import precision
+    from elrkit import precision, records
     from elrkit.report import studies
 
-    found = []
+    path = records.results_root().parent / "audit" / "catalogue-scale.json"
+    found = (
+        {(each["products"], each["step"]): each for each in json.loads(path.read_text())["steps"]}
+        if path.exists()
+        else {}
+    )
     for n in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            for step in STEPS:
+            for step in steps or STEPS:
                 command = [sys.executable, __file__, step, str(n), folder]
                 child = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-                for line in child.stdout.splitlines():
-                    found.append(json.loads(line))
-                    print("{products:>9,} {step}: {seconds:.1f} s, at most {peak_mb:,} MB".format(**found[-1]))
-    record = {"steps": found, "versions": precision.versions(), "threads": torch.get_num_threads(),
+                for each in map(json.loads, child.stdout.splitlines()):
+                    found[each["products"], each["step"]] = each
+                    print("{products:>9,} {step}: {seconds:.1f} s, at most {peak_mb:,} MB".format(**each), flush=True)
+    record = {"steps": list(found.values()), "versions": precision.versions(), "threads": torch.get_num_threads(),
               "device": precision.describe_device(torch.device("cpu"))}  # fmt: skip
     print(studies.save("audit", "catalogue-scale", record))
 
 
 if __name__ == "__main__":
-    if sys.argv[1] in STEPS:
+    if len(sys.argv) == 4 and Path(sys.argv[3]).is_dir():
         number, place, begun = int(sys.argv[2]), Path(sys.argv[3]), time.perf_counter()
         STEPS[sys.argv[1]](number, place)
         if sys.argv[1] in ("import", "groups", "features"):
             clock(sys.argv[1], number, begun)
     else:
-        main([int(each) for each in sys.argv[1:]])
+        main([int(each) for each in sys.argv[1:] if each.isdigit()], [each for each in sys.argv[1:] if each in STEPS])

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 BATCH = 32  # photos at a time
 SHARD = 16  # batches to a file of the store: what a stop may cost
-PIECE = 4096  # rows that are looked at at once
+PIECE = 1024  # rows that are looked at at once
 IMAGENET = (0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of version 0.1.0's weights
 

@@ -176,9 +176,13 @@ def audit(
         return targets, layer
 
     targets, _ = one(everyone, labels)
-    parts = [judged(targets(piece), labels[piece]) for piece in _pieces(everyone)]
-    found = Judged(*map(np.concatenate, zip(*parts, strict=True)))
-    del targets, parts
+    # What is kept of each piece is written into arrays that are there: between large pieces it would scatter memory.
+    most = min(ALTERNATIVES, count - 1)
+    found = Judged(np.empty(n), np.empty((n, most), np.int64), np.empty((n, most)))
+    for piece in _pieces(everyone):
+        for whole, part in zip(found, judged(targets(piece), labels[piece]), strict=True):
+            whole[piece] = part
+    del targets
     made, likely_right = _like_the_errors(found, labels, count, draw)
 
     folds, turns = draw.permutation(n) % ROUNDS, draw.permutation(n)
@@ -193,9 +197,9 @@ def audit(
         spoilt[turns[turn * per_round : (turn + 1) * per_round]] = True
         given = np.where(spoilt, made, labels)
         targets, layer = one(inside, given)
-        scores = np.concatenate(
-            [_suspicion(targets(places), given[inside[places]]) for places in _pieces(np.arange(len(inside)))]
-        )
+        scores = np.empty(len(inside))
+        for piece in _pieces(np.arange(len(inside))):
+            scores[piece] = _suspicion(targets(piece), given[inside[piece]])
         scored = np.stack([scores, np.bincount(given[inside])[given[inside]]])
         seen["own"].append(scored[:, ~spoilt[inside]])
         seen["made"].append(scored[:, (spoilt & likely_right)[inside]])
@@ -209,7 +213,9 @@ def audit(
     own, made_wrong = unseen["own"], unseen["made"][likely_right]
     wrong = estimated_share(own, made_wrong, draw)
     centres = _centres(x, labels, count)
-    likeness = np.concatenate([_likeness(x[piece], centres) for piece in _pieces(everyone)])
+    likeness = np.empty(n)
+    for piece in _pieces(everyone):
+        likeness[piece] = _likeness(x[piece], centres)
     points = np.linspace(0, 1, CURVE)
     model = Model(
         torch.stack([layer.weight.detach() for layer in layers]),
