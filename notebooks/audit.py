@@ -138,7 +138,9 @@ list_study.long_tail().style.hide(axis="index")
 # The paper stops at 63,000 of six million products. Each step here is a process of its own on one core: the import of products
 # that share pictures, near-duplicates among as many different pictures, storing and gathering features, one epoch in each of the
 # head's six trainings of forty (1,280 features, 63 subcategories), the list with a page of its first 10,000. The network that looks at
-# the photos is not in it.
+# the photos is not in it. Groups and features were timed on a busy machine. The head's memory is by more than half the file of
+# features, which is mapped: the system takes it back when it needs it.
+# Six million take six times as long, groups longer than that.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Milliseconds a product and gigabytes of memory of import, groups, features, head, and list, at ten thousand, a hundred thousand and a million products."}}
 steps = list_study.scale()

@@ -140,7 +140,7 @@ def test_the_committed_tables_of_a_large_shop_add_up():
     steps = study.scale()
     assert steps["step"].nunique() == 5
     assert (steps.groupby("step")["products"].nunique() == 3).all()
-    assert steps["gigabytes"].max() < 4.5
+    assert steps["gigabytes"].max() < 4.5  # 2.4 of them a mapped file
 
 
 def test_committed_studies_name_no_machine():
