@@ -135,12 +135,16 @@ list_study.long_tail().style.hide(axis="index")
 # %% [markdown]
 # ## Millions of products
 #
-# The paper stops at 63,000 of six million products. Each step here is a process of its own on one core: the import of products
-# that share pictures, near-duplicates among as many different pictures, storing and gathering features, one epoch in each of the
-# head's six trainings of forty (1,280 features, 63 subcategories), the list with a page of its first 10,000. The network that looks at
-# the photos is not in it. Groups and features were timed on a busy machine. The head's memory is by more than half the file of
-# features, which is mapped: the system takes it back when it needs it.
-# Six million take six times as long, groups longer than that.
+# The paper stops at 63,000 of six million products. Each step here is a process of its own, on one core:
+#
+# * **import**: products that share 6,300 pictures.
+# * **groups**: near-duplicates among as many pictures as there are products.
+# * **features**: storing and gathering 1,280 numbers a photo, without the network that looks at it.
+# * **head**: one epoch of each of its six trainings, where a list takes forty; 63 subcategories.
+# * **list and page**: the list, and the page of its first 10,000.
+#
+# Groups and features were timed beside other work. More than half of the head's memory is the file of features, which the system
+# takes back when it needs room. Six million products take six times as long, groups more than that.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Milliseconds a product and gigabytes of memory of import, groups, features, head, and list, at ten thousand, a hundred thousand and a million products."}}
 steps = list_study.scale()
