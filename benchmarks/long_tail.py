@@ -16,7 +16,6 @@ from elrkit.catalogue import head
 from elrkit.report import studies
 
 CLASSES, COUNT, FEATURES, SEEDS = 500, 5_000, 128, (0, 1, 2)
-SIZES = ((1, 1), (2, 2), (3, 5), (6, 20), (21, 10**9))
 
 
 def draw(seed: int) -> dict:
@@ -30,8 +29,8 @@ def draw(seed: int) -> dict:
         precision_of[order] = round(float(average_precision_score(wrong, score)), 4)
         first = np.zeros(COUNT, bool)
         first[np.argsort(-score, kind="stable")[: COUNT // 10]] = True
-        for low, high in SIZES:
-            of = (bearing >= low) & (bearing <= high)
+        for size, low in enumerate((1, *head.SIZES)):
+            of = np.digitize(bearing, head.SIZES) == size
             parts.append({
                 "order": order, "least": low, "products": int(of.sum()), "wrong": int((wrong & of).sum()),
                 "first": int((first & of).sum()), "first_wrong": int((first & of & wrong).sum()),

@@ -138,7 +138,7 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
         archive = root / "cifar100.npz"
         if name == "cifar10" or not archive.exists() or (root / "cifar-100-python").exists():
             return _cifar(name, root)
-        dataset = _npz(archive, name)
+        dataset = _sound(archive, name, _npz(archive))
         if (dataset.train_images.shape, dataset.num_classes) != ((50_000, 32, 32, 3), 100):
             raise DataError(
                 f"{archive}: {len(dataset.train_images):,} training images in {dataset.num_classes} classes; CIFAR-100 "
@@ -146,9 +146,9 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
             )
         return dataset
     path = own_path(name, root)
-    if is_import(path):
-        return _imported(path, name)
-    return _folders(path, name) if path.is_dir() else _npz(path, name)
+    if is_class_folders(path):
+        return _folders(path, name)
+    return _sound(path, name, _imported(path) if is_import(path) else _npz(path))
 
 
 def state_on_disk(name: str, root: str | Path | None = None) -> tuple[int, ...]:
@@ -233,17 +233,20 @@ def _cifar(name: str, root: Path) -> Dataset:
     return _make(name, dict(zip(REQUIRED, loaded, strict=True)))
 
 
-def _npz(path: Path, name: str) -> Dataset:
+def _sound(path: Path, name: str, arrays: Mapping[str, Any]) -> Dataset:
+    if fault := next(_faults(arrays), None):
+        raise DataError(f"{path}: {fault}")
+    return _make(name, arrays)
+
+
+def _npz(path: Path) -> Mapping[str, Any]:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
+            return {key: archive[key] for key in archive.files}
     except OSError as error:
         raise DataError(f"{path}: not readable ({error.strerror or error})") from None
     except Exception:  # numpy raises many kinds for damaged archives, and advises to execute what it could not read
         raise DataError(f"{path}: not a readable .npz of plain arrays") from None
-    if fault := next(_faults(arrays), None):
-        raise DataError(f"{path}: {fault}")
-    return _make(name, arrays)
 
 
 def is_import(path: Path) -> bool:
@@ -251,7 +254,12 @@ def is_import(path: Path) -> bool:
     return (path / "manifest.json").is_file() and (path / "pictures.npy").is_file()
 
 
-def _imported(path: Path, name: str) -> Dataset:
+def is_class_folders(path: Path) -> bool:
+    """Whether a path is a folder of a person's own images, one folder for each class."""
+    return path.is_dir() and not is_import(path)
+
+
+def _imported(path: Path) -> Mapping[str, Any]:
     """The folder of an import: an .npy for each array, mapped, and a picture that products share once."""
     try:
         arrays: dict[str, Any] = {file.stem: np.load(file, "r", allow_pickle=False) for file in path.glob("*.npy")}
@@ -260,13 +268,11 @@ def _imported(path: Path, name: str) -> Dataset:
             if of.ndim != 1 or not (0 <= of.min(initial=0) <= of.max(initial=0) < len(arrays["pictures"])):
                 raise ValueError
             arrays[f"{part}_images"] = Pictures(arrays["pictures"], of)
+        return arrays
     except OSError as error:
         raise DataError(f"{path}: not readable ({error.strerror or error}); import the feed again") from None
     except Exception:  # numpy raises many kinds for damaged files
         raise DataError(f"{path}: what an import wrote there is damaged or incomplete; import the feed again") from None
-    if fault := next(_faults(arrays), None):
-        raise DataError(f"{path}: {fault}")
-    return _make(name, arrays)
 
 
 def _faults(arrays: Mapping[str, Any]) -> Iterator[str]:

@@ -24,7 +24,7 @@ from elrkit.catalogue.rules import Rejected
 from elrkit.catalogue.scores import Judged, rank
 from elrkit.catalogue.written import sha256_of
 from elrkit.config import ConfigError
-from elrkit.data import Dataset, as_rgb, is_import, own_path
+from elrkit.data import Dataset, as_rgb, is_class_folders, own_path
 
 if TYPE_CHECKING:
     from elrkit.scale import Cluster
@@ -53,7 +53,7 @@ def photo_rows(
     count = len(dataset.train_labels) + len(dataset.test_labels)
     keys, where, rules = [""] * count, dict[int, importer.Place](), importer.FeedRules()
     path = own_path(dataset.name) if dataset.train_ids else None
-    if path and (images is not None or (path.is_dir() and not is_import(path))):
+    if path and (images is not None or is_class_folders(path)):
         ids = listed_ids(dataset)
         found, rules = importer.places(path, ids, images or ".")
         where = {number: found[id_] for number, id_ in enumerate(ids) if id_ in found}
@@ -61,15 +61,15 @@ def photo_rows(
         keys[number] = place.sha256 or sha256_of(place.folder / place.name)
     here = {folder for folder in {place.folder for place in where.values()} if folder.is_dir()}
     read = partial(_photo, rules=rules, side=eye.side, there=here)
-    rows = features(keys, read, eye, store, on_progress, where=where.__getitem__, cluster=cluster)
+    rows = features(keys, read, eye, store, on_progress, where=where.__getitem__, cluster=cluster) if where else None
 
     # A small picture is kept under its own content: never as that of a photo which may be back one day.
     keys = [""] * count
-    for number in unknown(rows):
+    for number in range(count) if rows is None else unknown(rows):
         keys[number] = hashlib.sha256(np.ascontiguousarray(dataset.picture(number)).data).hexdigest()
-    if any(keys):
+    if rows is None or any(keys):
         read = partial(_enlarged, side=eye.side)
-        features(keys, read, eye, store, on_progress, rows, where=dataset.picture, cluster=cluster)
+        rows = features(keys, read, eye, store, on_progress, rows, where=dataset.picture, cluster=cluster)
     return rows
 
 

@@ -248,7 +248,7 @@ def _originals(dataset: "Dataset", images: Path | None) -> Callable | None:
             raise ConfigError(f"images={images}: {dataset.name} has no ids that name its images; leave it out")
         return None
     path = data.own_path(dataset.name)
-    if path.is_dir() and not data.is_import(path):
+    if data.is_class_folders(path):
         if images is not None:
             raise ConfigError(f"images={images}: the images of {dataset.name} are its own files; leave it out")
     elif images is None:

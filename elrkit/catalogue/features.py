@@ -37,7 +37,7 @@ LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db
 
 Read = Callable[[Any], NDArray[np.uint8] | None]
 Where = Callable[[int], Any]
-Found = Iterator[tuple[Sequence[int], dict[int, NDArray[np.float16]]]]
+Batches = Iterator[tuple[Sequence[int], dict[int, NDArray[np.float16]]]]
 
 
 class Backbone(NamedTuple):
@@ -142,32 +142,36 @@ def features(
     """
     store = folder / f"{eye.name}-{eye.side}"
     wanted, first, which = np.unique(np.array(keys, "S"), return_index=True, return_inverse=True)
-    known = wanted == b""
+    order = np.argsort(which, kind="stable")
+    bounds = np.searchsorted(which[order], np.arange(len(wanted) + 1))
+    rows = _table(store, len(keys), eye) if into is None else into
+    missing = wanted != b""
+
+    def put(place: int, row: NDArray[np.float16] | float) -> None:
+        rows[order[bounds[place] : bounds[place + 1]]] = row
+
     for part in _kept(store):
-        known[_places(wanted, part["keys"])[0]] = True
-    todo = sorted(first[~known].tolist())
+        places, there = _places(wanted, part["keys"])
+        missing[places] = False
+        for place, row in zip(places, part["rows"][there], strict=True):
+            put(place, row)
+    todo = sorted(first[missing].tolist())
     fresh: dict[str, NDArray[np.float16]] = {}
     done, photos = 0, (todo, where, read, eye)
     try:
         for places, found in _computed_there(cluster, *photos) if cluster else _computed(*photos):
-            fresh |= {keys[place]: row for place, row in found.items()}
+            for place, row in found.items():
+                fresh[keys[place]] = row
+                put(which[place], row)
+                missing[which[place]] = False
             done += len(places)
             on_progress(done, len(todo))
             if len(fresh) >= SHARD * BATCH:
                 fresh = _keep(store, fresh)
     finally:
         _keep(store, fresh)
-    rows = _table(store, len(keys), eye) if into is None else into
-    order = np.argsort(which, kind="stable")
-    bounds = np.searchsorted(which[order], np.arange(len(wanted) + 1))
-    missing = wanted != b"" if into is not None else np.ones(len(wanted), bool)
-    for part in _kept(store):
-        places, there = _places(wanted, part["keys"])
-        missing[places] = False
-        for place, row in zip(places, part["rows"][there], strict=True):
-            rows[order[bounds[place] : bounds[place + 1]]] = row
-    for place in np.flatnonzero(missing):
-        rows[order[bounds[place] : bounds[place + 1]]] = np.nan
+    for place in np.flatnonzero(missing | (wanted == b"") & (into is None)):
+        put(place, np.nan)
     return rows
 
 
@@ -198,7 +202,7 @@ def unknown(rows: NDArray[np.floating]) -> NDArray[np.int64]:
     return np.flatnonzero(~np.concatenate(finite)) if finite else np.zeros(0, np.int64)
 
 
-def _computed_there(cluster: "Cluster", todo: Sequence[int], where: Where, read: Read, eye: Backbone) -> Found:
+def _computed_there(cluster: "Cluster", todo: Sequence[int], where: Where, read: Read, eye: Backbone) -> Batches:
     """`_computed`, a file of the store at a time."""
     eye.network.cpu()  # a node may have no GPU
     files = [todo[start : start + SHARD * BATCH] for start in range(0, len(todo), SHARD * BATCH)]
@@ -213,7 +217,7 @@ def _shard(read: Read, eye: Backbone, photos: Sequence[Any]) -> dict[int, NDArra
     return {k: row for _, rows in found for k, row in rows.items()}
 
 
-def _computed(todo: Sequence[int], where: Where, read: Read, eye: Backbone) -> Found:
+def _computed(todo: Sequence[int], where: Where, read: Read, eye: Backbone) -> Batches:
     """(places, the rows of those that could be read), a batch at a time, two batches being decoded meanwhile."""
     on = device()
     network = eye.network.to(on)

@@ -25,7 +25,7 @@ from sklearn.isotonic import IsotonicRegression
 from torch import Tensor, nn
 
 from elrkit.catalogue.features import PIECE
-from elrkit.catalogue.scores import ALTERNATIVES, Judged, judged
+from elrkit.catalogue.scores import ALTERNATIVES, Judged, judged, most_probable
 from elrkit.config import ConfigError
 from elrkit.losses import ELRLoss
 from elrkit.sam import perturbed
@@ -123,7 +123,12 @@ class Scaled:
 
     def of(self, rows: Rows) -> Tensor:
         """Other rows (m, d) on the same scale."""
-        return torch.from_numpy((np.asarray(rows, np.float32) - self.mean) / self.scale)
+        return on_scale(rows, self.mean, self.scale)
+
+
+def on_scale(rows: Rows, mean: Rows, scale: Rows) -> Tensor:
+    """Rows (m, d) less the mean (d,), over the scale (d,)."""
+    return torch.from_numpy((np.asarray(rows, np.float32) - mean) / scale)
 
 
 def _pieces(index: NDArray[np.int64]) -> Iterator[Tensor]:
@@ -410,7 +415,7 @@ def check(model: Model, rows: Rows, labels: Labels, let_through: float = 0.95) -
 
 
 def _checked(model: Model, rows: Rows, labels: Labels, threshold: float) -> Checked:
-    x = torch.from_numpy((np.asarray(rows, np.float32) - model.mean.numpy()) / model.scale.numpy())
+    x = on_scale(rows, model.mean.numpy(), model.scale.numpy())
     known = x.isfinite().all(dim=1)
     with torch.inference_mode():
         logits = torch.einsum("md,rcd->rmc", x.nan_to_num(), model.weight) + model.bias[:, None]
@@ -418,8 +423,7 @@ def _checked(model: Model, rows: Rows, labels: Labels, threshold: float) -> Chec
     found = judged(chance, np.maximum(labels, 0))
     suspicion = np.where(labels < 0, 1.0, 1 - found.own)
     if (strangers := labels < 0).any():  # of a category that the model does not know, any may be the right one
-        best = np.argsort(-chance[strangers], axis=1, kind="stable")[:, : found.others.shape[1]]
-        found.others[strangers], found.chance[strangers] = best, np.take_along_axis(chance[strangers], best, 1)
+        found.others[strangers], found.chance[strangers] = most_probable(chance[strangers], found.others.shape[1])
     verdict = np.where(suspicion > threshold, "look", "fits")
     strange = ~known.numpy() | (_likeness(x.nan_to_num(), model.centres) < model.least_like)
     return Checked(np.where(strange, "unlike", verdict), suspicion, found.others, found.chance)

@@ -39,7 +39,7 @@ from elrkit.catalogue.images import FORMATS, read_file, read_thumbnail
 from elrkit.catalogue.products import decide, read_products
 from elrkit.catalogue.rules import FeedRules, Rejected, printable
 from elrkit.catalogue.written import SHARED_BY, count, dropped_in_words, sha256_of, write_dataset, write_dropped
-from elrkit.data import is_import
+from elrkit.data import is_class_folders, is_import
 
 if TYPE_CHECKING:
     from elrkit.scale import Cluster
@@ -201,7 +201,7 @@ def places(dataset: str | Path, ids: Iterable[str], images: str | Path = ".") ->
         FileNotFoundError: there is no such folder of images.
     """
     path, root, wanted = Path(dataset), Path(images), set(ids)
-    if path.is_dir() and not is_import(path):
+    if is_class_folders(path):
         return {id_: Place(path.resolve(), id_, None) for id_ in wanted}, FeedRules()
     if not root.is_dir():
         raise FileNotFoundError(f"images folder {root} does not exist; name the one that was given to import-feed")

@@ -182,16 +182,10 @@ def make_feed(
         "products_of_one": dict(
             zip(("smallest", "median", "largest"), np.quantile(sizes[sizes > 0], (0, 0.5, 1)).tolist(), strict=True)
         ),
-        "settings": {
-            "products_per_class": products_per_class,
-            **shares,
-            "format": format,
-            "long_tail": long_tail,
-            "side": SIDE,
-            "seed": seed,
-        },
+        "settings": {"products_per_class": products_per_class, "long_tail": long_tail, **shares, "format": format,
+                     "side": SIDE, "seed": seed},
         "images_sha256": hashlib.sha256(np.ascontiguousarray(images)).hexdigest(),
-    }
+    }  # fmt: skip
     (out / "truth.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
 

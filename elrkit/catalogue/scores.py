@@ -84,12 +84,18 @@ def judged(probabilities: ArrayLike, labels: ArrayLike) -> Judged:
     p, y = _checked(probabilities, labels)
     rows = np.arange(len(y))
     own, p[rows, y] = p[rows, y], -1
-    others, chance = [], []
-    for _ in range(min(ALTERNATIVES, p.shape[1] - 1)):
-        others.append(p.argmax(1))
-        chance.append(p[rows, others[-1]])
-        p[rows, others[-1]] = -1
-    return Judged(own, np.stack(others, 1), np.stack(chance, 1))
+    return Judged(own, *most_probable(p, min(ALTERNATIVES, p.shape[1] - 1)))
+
+
+def most_probable(p: NDArray[np.float64], count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """(the `count` most probable classes of each row (n, C), best first, their probabilities), both (n, count); of
+    equal ones the first. The array is used up."""
+    rows, classes, found = np.arange(len(p)), [], []
+    for _ in range(count):
+        classes.append(p.argmax(1))
+        found.append(p[rows, classes[-1]])
+        p[rows, classes[-1]] = -1
+    return np.stack(classes, 1), np.stack(found, 1)
 
 
 def suspect_list(found: Judged) -> NDArray[np.bool_]:
@@ -243,7 +249,7 @@ def _checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.fl
         raise AuditError(f"labels: {y.dtype} of shape {y.shape}; expected integers of shape ({len(p)},)")
     if y.min() < 0 or y.max() >= p.shape[1]:
         raise AuditError(f"labels: {int(y.min())} to {int(y.max())}; expected 0 to {p.shape[1] - 1}")
-    return p / sums[:, None], y.astype(np.int64)  # an array of its own
+    return p / sums[:, None], y.astype(np.int64)  # a copy, which `judged` uses up
 
 
 def _truth(wrong: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

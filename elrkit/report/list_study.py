@@ -2,7 +2,7 @@
 what correcting them gains: a study a dataset, kind of errors and seed, one JSON file each in `results/audit`.
 
     python -m elrkit list-study                                  labels by people on CIFAR-10, three levels
-    python -m elrkit list-study ./shop --images .              errors made in a shop's own labels
+    python -m elrkit list-study ./shop --images .                errors made in a shop's own labels
 
 Nothing in them chose a parameter of `elrkit.catalogue.head`.
 """
@@ -346,7 +346,9 @@ def long_tail() -> pd.DataFrame:
     (record,) = studies.evidence("audit", "long-tail.json")
     table = pd.DataFrame([part for each in record["draws"] for part in each["sizes"]])
     sums = table.groupby(["least", "order"]).sum(numeric_only=True).unstack()
-    named = {1: "1", 2: "2", 3: "3 to 5", 6: "6 to 20", 21: "21 or more"}
+    sizes = list(sums.index)
+    named = {low: f"{low} to {high - 1}" if high - low > 1 else f"{low}" for low, high in itertools.pairwise(sizes)}
+    named[sizes[-1]] = f"{sizes[-1]} or more"
     return pd.DataFrame({
         "products that bear the label": sums.index.map(named),
         "products": sums["products", "targets"].to_numpy(), "wrong": sums["wrong", "targets"].to_numpy(),
