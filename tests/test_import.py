@@ -221,6 +221,16 @@ def test_a_killed_import_leaves_nothing_but_work_that_the_next_one_takes_over(ma
     assert files_of(tmp_path, "part*") == whole
 
 
+def test_what_a_person_put_into_an_import_is_not_replaced_with_it(shop):
+    shop.run(good(4))
+    before = files_of(shop.folder, "out*")
+    mine = shop.put("out/audit/labels.csv", "id,decision")
+    with pytest.raises(ValueError, match=r"out/audit is no part of the earlier import .*out; move it, or choose"):
+        shop.run(good(6))
+    assert mine.read_text() == "id,decision"
+    assert {name: content for name, content in files_of(shop.folder, "out*").items() if name in before} == before
+
+
 def test_two_imports_do_not_write_one_file(shop, monkeypatch):
     def second(*_):
         with pytest.raises(BlockingIOError, match=r"another import is writing .*out; let it end or"):

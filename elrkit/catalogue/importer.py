@@ -99,6 +99,12 @@ def import_feed(
     out, root = Path(out), Path(images)
     if out.exists() and not is_import(out) and (out.is_file() or any(out.iterdir())):
         raise ValueError(f"import_feed: {out} is there and no earlier import; choose a folder that is not there yet")
+    # The whole folder is replaced: nothing of a person's own, as a list written into it, may go with it.
+    for path in out.iterdir() if out.exists() else ():
+        if path.suffix != ".npy" and path.name not in ("manifest.json", "dropped.csv"):
+            raise ValueError(
+                f"import_feed: {path} is no part of the earlier import {out}; move it, or choose another --out"
+            )
     if not root.is_dir():
         raise FileNotFoundError(
             f"import_feed: images folder {root} does not exist; name the folder the feed's paths start from"
