@@ -25,6 +25,8 @@ unexport PYTHONDONTWRITEBYTECODE
 report: _build/html/index.html ## set up, run every notebook, build the book into _build/html
 	@echo "the report is at _build/html/index.html"
 
+# nbval finds the runs that the chapters trained for the report.
+test: export ELRKIT_RESULTS = $(CURDIR)/_build/runs
 test: lint _build/html/index.html ## lint, pytest, nbval, the book in a browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 tests notebooks
 

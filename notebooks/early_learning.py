@@ -78,7 +78,7 @@ HTML(explore.link(evidence, name, noise_rate=0.2, schedule="multistep"))
 dataset = (
     "digits"  # digits, cifar10, cifar100, an .npz file or a folder of class folders
 )
-noise_rates = [0.2, 0.4]  # share of labels redrawn uniformly over all classes
+noise_rates = [0.4]  # share of labels redrawn uniformly over all classes
 losses = ["ce", "elr"]  # any of elrkit.losses.LOSSES
 seeds = [0, 1, 2]
 epochs = 60

@@ -16,7 +16,6 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
 
 TINY = dict(noise_rates=[0.3], seeds=[0, 1], epochs=2, train_size=200, batch_size=50, jobs=1)
-DIGITS = {"scale": "digits", "train": True, "jobs": 1}
 OTHER_PARAMETERS = {
     "api": {"modules": ["sam"]},
     "audit": {"train": True, "seeds": [0]},  # and a dataset
@@ -27,9 +26,9 @@ OTHER_PARAMETERS = {
     "hyperparameters": {"size": 10},
     "made": {"dataset": "cifar100"},
     "people": {"levels": ["worst"]},
-    "sam": DIGITS | {"seeds": [0]},
+    "sam": {"seeds": [0]},
     "shop": {"leaks": [0, 40]},
-    "table1": {"noise_rates": "[0.2]", "seeds": [0]},
+    "table1": {"scale": "digits", "train": True, "jobs": 1, "noise_rates": "[0.2]", "seeds": [0]},
     "theory": {"beta": 0.9},
 }
 
