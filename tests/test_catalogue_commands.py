@@ -114,26 +114,18 @@ def test_audit_says_that_its_training_did_not_finish(error, told, tmp_path, monk
     assert not (tmp_path / "list").exists()
 
 
-def test_audit_of_a_run_that_diverged_or_whose_network_is_gone_says_so(tmp_path, audit):
+def test_audit_says_that_its_net_diverged_or_is_gone(tmp_path, monkeypatch, audit):
     """As when two folders hold a shop.npz each: records are theirs, the place of networks is the machine's."""
     path = write_dataset(tmp_path / "s.npz")
     diverged, run = small(path, lr=1e20), small(path)
     runner.train_missing([diverged, run])
-    assert "its training diverged, so it says nothing of the labels" in audit(2, diverged.run_id)
+    monkeypatch.setattr(commands, "_audit_config", lambda *given: diverged)
+    assert "its training diverged, so it says nothing of the labels" in audit(2, path, "--features", "none")
+    monkeypatch.setattr(commands, "_audit_config", lambda *given: run)
     records.save(records.find(run) | {"weights_sha256": "0" * 64})
-    told = f"run {run.run_id}: its network is not in", f"remove {records.record_path(run)} and train it here"
-    one_line(audit(2, run.run_id).strip(), *told)
+    told = f"run {run.run_id}: its network is not in", f"remove {records.record_path(run)} to train it again"
+    one_line(audit(2, path, "--features", "none").strip(), *told)
     assert not (tmp_path / "list").exists()
-
-
-def test_audit_says_what_the_run_has_not_seen(tmp_path, audit):
-    path = write_dataset(tmp_path / "s.npz")
-    whole, some, split = small(path), small(path, train_size=40), small(path, split="held_out")
-    assert runner.train_missing([whole, some, split]) == []
-    for run, left, why in ((some, 20, "train_size=40"), (split, 6, "split=held_out")):
-        line = f"{left} of the dataset's 60 training images are not in the list: run {run.run_id} was not trained on"
-        assert f"{line} them ({why})\n" in audit(0, run.run_id)
-    assert "training images are not in the list" not in audit(0, whole.run_id)
 
 
 def test_audit_of_a_feed_says_to_import_it_first(tmp_path, no_training, audit):

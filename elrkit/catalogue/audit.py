@@ -14,7 +14,7 @@ from PIL import Image
 
 from elrkit.catalogue import importer
 from elrkit.catalogue.features import Backbone, features, unknown
-from elrkit.catalogue.feed_files import feed_files
+from elrkit.catalogue.feed_files import as_path, feed_files
 from elrkit.catalogue.feeds import READERS
 from elrkit.catalogue.head import Found, Model, check
 from elrkit.catalogue.images import read_file
@@ -37,7 +37,7 @@ def _silent(done: int, of: int) -> None: ...
 
 def photo_rows(
     dataset: Dataset,
-    images: Path | None,
+    images: str | Path | None,
     eye: Backbone,
     store: Path,
     on_progress: Progress = _silent,
@@ -134,9 +134,9 @@ def typical(found: Found, dataset: Dataset, each: int = 3) -> dict[str, list[str
 
 
 def check_feed(
-    feeds: Sequence[Path],
+    feeds: Sequence[str | Path],
     model: Model,
-    images: Path,
+    images: str | Path,
     eye: Backbone,
     store: Path,
     rules: importer.FeedRules,
@@ -152,10 +152,10 @@ def check_feed(
     """
     if eye.name != model.backbone:
         raise ConfigError(f"backbone {eye.name}: the model was made with {model.backbone}; give the same --features")
-    if not images.is_dir():
+    if not (root := as_path(images)).is_dir():
         raise FileNotFoundError(f"images folder {images} does not exist; name the folder the feed's paths start from")
     feed = read_products(feed_files(feeds, READERS), rules)
-    table, root = feed.table, images.resolve()
+    table, root = feed.table, root.resolve()
     readable = np.flatnonzero(table["why"] == "")
     paths, why = table["path"].tolist(), table["why"].tolist()
     keys = []

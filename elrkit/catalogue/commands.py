@@ -4,7 +4,6 @@ What reads feeds and pictures or trains is imported by the command that needs it
 """
 
 import json
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,23 +24,23 @@ DEFAULT_FEATURES = "efficientnet-lite0"
 
 
 def audit(
-    run_or_feed: Positional[str],
+    dataset: Positional[str],
     out: Path = Path("audit"),
     top: int = 10_000,
     epochs: int = 30,
     decisions: tuple[Path, ...] = (),
-    images: Path | None = None,
+    images: str | None = None,
     features: str = DEFAULT_FEATURES,
     ray: str | None = None,
 ) -> int:
     """Write the list of labels to look at: labels.csv, and review.html to go through with the keyboard.
 
-    Given a dataset (what import-feed wrote, a folder of class folders), a pretrained network looks at its photos, and
-    ELR is trained on what it sees: minutes for 10,000 products, what was seen is kept. The list then tells how many
-    labels are probably wrong, and `model.safetensors` in the folder is what `check` judges new products by.
+    A pretrained network looks at the photos, and ELR is trained on what it sees: minutes for 10,000 products, what was
+    seen is kept. The list then tells how many labels are probably wrong, and `model.safetensors` in the folder is what
+    `check` judges new products by.
 
     Args:
-        run_or_feed: id of a finished run on this machine, or a dataset file or folder
+        dataset: what import-feed wrote, a folder of class folders, an .npz, digits, cifar10 or cifar100
         out: folder to write
         top: products in the page, the most suspicious first
         epochs: of the small net, with --features none
@@ -55,35 +54,27 @@ def audit(
         ray: address of a Ray cluster that looks at the photos, host:port or auto; `here` starts one on this machine
             (needs elrkit[scale])
     """
-    from elrkit import data, progress, records, runner
+    from elrkit import data, progress
     from elrkit.catalogue import review
     from elrkit.catalogue.decisions import read_decisions
     from elrkit.commands import train_all
 
     decided = [read_decisions(path) for path in decisions]
-    is_run = re.fullmatch("[0-9a-f]{12}", run_or_feed)
-    if is_run:
-        config = RunConfig(**records.by_id(run_or_feed)["config"])
-        runner.missing([config])  # refuses a dataset whose content is not what the run was trained on
-        dataset = data.load(config.dataset)
-    else:
-        dataset = _dataset_to_audit(run_or_feed)
-        config = None if features != "none" else _audit_config(run_or_feed, dataset, epochs)
-    review.check_listable(dataset, top)  # now, and not after minutes of training
+    found = _dataset_to_audit(dataset)
+    review.check_listable(found, top)  # now, and not after minutes of training
     if out.exists() and not out.is_dir():
         raise ConfigError(f"out={out}: a file; allowed is a folder, there or not")
-    originals = _originals(dataset, images)
-    if config is None:
-        written = _audit_by_features(dataset, images, features, out, top, decided, originals, _cluster(ray))
-    else:
-        if not is_run:
-            train_all([config], announced=True, jobs=1)
-            if records.find(config) is None:
-                print("error: the training did not finish, see above; the same command goes on", file=sys.stderr)
-                return 1
-        outcome = _outcome(config, dataset)
+    originals = _originals(found, images)
+    if features == "none":
+        config = _audit_config(dataset, found, epochs)
+        train_all([config], announced=True, jobs=1)
+        if (outcome := _outcome(config, found)) is None:
+            print("error: the training did not finish, see above; the same command goes on", file=sys.stderr)
+            return 1
         with progress.counted("photos of the page") as on_progress:
-            written = review.audit_outcome(outcome, dataset, out, top, decided, originals, on_progress)
+            written = review.audit_outcome(outcome, found, out, top, decided, originals, on_progress)
+    else:
+        written = _audit_by_features(found, images, features, out, top, decided, originals, _cluster(ray))
     if decisions:
         print(f"{written.left_out} products left out, which were confirmed or kept and are filed as was decided")
         if written.unfit:
@@ -95,11 +86,11 @@ def audit(
     print(f"{len(written.listed)} labels to look at{among}, the most suspicious first: {written.table}")
     if written.page is None:
         return 0
-    if originals is None and dataset.train_ids:
-        side = dataset.train_pictures.images.shape[1]
+    if originals is None and found.train_ids:
+        side = found.train_pictures.images.shape[1]
         print(f"its pictures are {side} pixels wide; --images FOLDER shows the feed's own")
     shown = f", which has the first {top} of them" if len(written.listed) > top else ""
-    imported = dataset.train_ids is not None and data.is_import(data.own_path(dataset.name))
+    imported = found.train_ids is not None and data.is_import(data.own_path(found.name))
     applied = "import-feed --decisions applies" if imported else "the file that it saves lists"
     print(f"open {written.page} in a browser{shown}; {applied} what you decide there")
     return 0
@@ -107,7 +98,7 @@ def audit(
 
 def _audit_by_features(
     dataset: "Dataset",
-    images: Path | None,
+    images: str | None,
     features: str,
     out: Path,
     top: int,
@@ -147,8 +138,8 @@ def _audit_by_features(
 
 def check(
     model: Positional[Path],
-    feeds: Positional[tuple[Path, ...]],
-    images: Path = Path(),
+    feeds: Positional[tuple[str, ...]],
+    images: str = ".",
     out: Path = Path("checked.csv"),
     let_through: float = 0.95,
     features: str = DEFAULT_FEATURES,
@@ -158,8 +149,8 @@ def check(
 
     Args:
         model: model.safetensors of an audit
-        feeds: XML and CSV files, or folders of them
-        images: folder below which the feed's image paths lie
+        feeds: XML and CSV files, or folders of them; paths, or addresses such as s3://shop/feed.xml
+        images: folder below which the feed's image paths lie, or its address
         out: the CSV to write: a row for each product, with three categories that fit better where there is doubt
         let_through: share of the rightly filed products that pass
         features: the network of the audit
@@ -208,37 +199,27 @@ def corrections(
     return 0
 
 
-def _outcome(config: RunConfig, dataset: "Dataset") -> dict:
-    """The outcome of a finished run, with what is to be said about it."""
+def _outcome(config: RunConfig, dataset: "Dataset") -> dict | None:
+    """The outcome of a run, None where it has not finished, with what is to be said about it."""
     from elrkit import checkpoints, records
 
-    record = records.find(config)
+    if (record := records.find(config)) is None:
+        return None
     if record["status"] != "finished":
         raise ConfigError(f"run {config.run_id}: its training diverged, so it says nothing of the labels")
     outcome = checkpoints.outcome(record)
     if outcome is None:
         raise ConfigError(
-            f"run {config.run_id}: its network is not in {records.state_dir(config)} (trained elsewhere or on other "
-            f"data of that name, or there was no room for it); remove {records.record_path(config)} and train it here"
+            f"run {config.run_id}: its network is not in {records.state_dir(config)} (there was no room for it, or "
+            f"data of that name were trained on elsewhere); remove {records.record_path(config)} to train it again"
         )
     _say_what_the_net_knows(record, dataset)
-    if outcome["targets"] is None:
-        print(
-            f"warning: run {config.run_id} was trained with {config.loss}, which keeps no targets: its predictions "
-            "have seen the labels, and wrong ones that it memorized are not listed; train with --loss elr"
-        )
-    if left := len(dataset.train_labels) - len(outcome["index"]):
-        part = config.model_dump(include={"train_size", "split"}, exclude_defaults=True)
-        print(
-            f"{left} of the dataset's {len(dataset.train_labels)} training images are not in the list: run "
-            f"{config.run_id} was not trained on them ({', '.join(f'{name}={part[name]}' for name in part)})"
-        )
     if dataset.test_ids:
         print(f"{len(dataset.test_ids)} test products are not in the list: the run was not trained on them")
     return outcome
 
 
-def _originals(dataset: "Dataset", images: Path | None) -> Callable | None:
+def _originals(dataset: "Dataset", images: str | None) -> Callable | None:
     """Where the page's pictures come from; None where the dataset's own are all there is."""
     from elrkit import data
     from elrkit.catalogue import importer
@@ -330,9 +311,9 @@ def _audit_config(name: str, dataset: "Dataset", epochs: int) -> RunConfig:
 
 
 def import_feed(
-    feeds: Positional[tuple[Path, ...]],
+    feeds: Positional[tuple[str, ...]],
     out: Path,
-    images: Path = Path(),
+    images: str = ".",
     rules: FeedRules = FeedRules(),  # noqa: B008  (frozen)
     decisions: tuple[Path, ...] = (),
     download_from: tuple[str, ...] = (),
@@ -343,9 +324,9 @@ def import_feed(
     """Read a shop's feed (XML or CSV) and write a dataset with its manifest; what is dropped is counted by reason.
 
     Args:
-        feeds: XML and CSV files, or folders of them
+        feeds: XML and CSV files, or folders of them; paths, or addresses such as s3://shop/feed.xml
         out: the folder to write
-        images: folder below which the feed's image paths lie
+        images: folder below which the feed's image paths lie, or its address
         rules: what to keep
         decisions: CSV files saved by the page of `audit`, in the order of the reviews, applied to the labels
         download_from: hosts whose image addresses may be fetched; without them none is

@@ -27,13 +27,28 @@ class FileRefused(ValueError):
     """A feed file that cannot be read any further; the rest of the feed can."""
 
 
+def as_path(given: str | Path) -> Path:
+    """A path of this machine, or what an address such as s3://shop/photos names, with pathlib's methods (a UPath), read
+    by fsspec and the package that it takes for that kind. Raises ValueError when one of them is not there."""
+    if not isinstance(given, str) or "://" not in given:
+        return Path(given)
+    try:
+        from upath import UPath
+
+        path = UPath(given)
+        path.fs  # noqa: B018 - looks for the package
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{given}: cannot be read ({error}); an address needs elrkit[scale] besides") from None
+    return path
+
+
 def feed_files(feeds: str | Path | Sequence[str | Path], suffixes: Collection[str]) -> list[tuple[str, Path]]:
     """(name for the manifest, path) of every feed file, those in folders by their suffix; names carry no folder of this
     machine."""
     files = []
     feeds = [feeds] if isinstance(feeds, str | Path) else feeds
     for feed in feeds:
-        path = Path(feed)
+        path = as_path(feed)
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if suffix(p) in suffixes and p.is_file())
             named = [(p.relative_to(path).as_posix(), p) for p in inside]
@@ -47,10 +62,11 @@ def feed_files(feeds: str | Path | Sequence[str | Path], suffixes: Collection[st
         raise ValueError(
             f"import_feed: no feed file ({known}, each also .gz) in {where}; give the feed first, then the options"
         )
-    whole = [Path(os.path.abspath(path)) for _, path in files]
+    whole = [Path(os.path.abspath(str(path))) for _, path in files]
     if len({name for name, _ in files}) < len(set(whole)):  # two of one name, from folders that were given one by one
         common = os.path.commonpath([path.parent for path in whole])
-        files = [(path.relative_to(common).as_posix(), path) for path in whole]
+        names = [path.relative_to(common).as_posix() for path in whole]
+        files = [(name, path) for name, (_, path) in zip(names, files, strict=True)]
     return files
 
 
@@ -69,7 +85,8 @@ def open_text(path: Path, encoding: str, errors: str) -> TextIO:
     """A text file, be it packed by gzip, as a stream with its line ends as they are."""
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    return io.TextIOWrapper(gzip.open(path) if packed else path.open("rb"), encoding, errors, newline="")
+    content = path if isinstance(path, Path) else path.open("rb")
+    return io.TextIOWrapper(gzip.open(content) if packed else path.open("rb"), encoding, errors, newline="")
 
 
 def start_of(path: Path) -> bytes:

@@ -18,7 +18,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import imagehash
@@ -28,6 +28,9 @@ from PIL import Image, ImageOps
 
 from elrkit.catalogue.rules import NOT_ALLOWED, FeedRules, Rejected
 from elrkit.data import as_rgb
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 with contextlib.suppress(ImportError):  # a reader of HEIC, where somebody has installed one
     import pillow_heif
@@ -160,8 +163,11 @@ def _real_folder(root: Path, folder: str) -> str:
 def read_file(root: Path, path: str, max_bytes: int) -> tuple[bytes, tuple[str, ...]]:
     """Bytes of a regular file below ``root`` (already resolved), and a note if the path is not written as the file's.
 
-    Links that lead out of the root are refused.
+    Links that lead out of the root are refused. Below an address (`feed_files.as_path`) capitals and accents have to be
+    the file's: a store lists its millions of names too slowly to look for one that is alike.
     """
+    if not isinstance(root, Path):
+        return _read_address(root, path, max_bytes)
     try:
         real, notes = _located(root, path)
         status = os.stat(real)
@@ -175,22 +181,42 @@ def read_file(root: Path, path: str, max_bytes: int) -> tuple[bytes, tuple[str, 
         raise Rejected(NOT_ALLOWED if "://" in path else "image file missing") from None
 
 
+def _read_address(root: "UPath", path: str, max_bytes: int) -> tuple[bytes, tuple[str, ...]]:
+    here, exact = str(root).rstrip("/"), () if "://" in path else ((path, ()),)
+    for written, notes in (*exact, *_spellings(path)):
+        file = (root / written.lstrip("/")).resolve()
+        if not str(file).startswith(f"{here}/"):
+            raise Rejected("image path leaves the images folder")
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            data = file.fs.cat_file(file.path, end=max_bytes + 1)
+            if len(data) > max_bytes:
+                raise Rejected("file too large")
+            return data, notes
+    raise Rejected(NOT_ALLOWED if "://" in path else "image file missing")
+
+
 _SEVERAL = re.compile(r"\s*[,;|]\s*")
+
+
+def _spellings(path: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Further paths that may be meant, each with its note."""
+    if "://" in path:  # that may not be fetched: the photos may be here, named as their addresses end
+        yield unquote(PurePosixPath(urlsplit(path).path).name), ("found by the end of their address",)
+        return
+    first = _SEVERAL.split(path, maxsplit=1)[0]  # where the path itself is no file: the first of several
+    for written in dict.fromkeys((path, unquote(path), first, unquote(first))):
+        several = written in (first, unquote(first)) and first != path
+        yield written, ("first of several in one cell" if several else "found under another spelling of the path",)
 
 
 def _located(root: Path, path: str) -> tuple[str, tuple[str, ...]]:
     """Where an image lies, and a note unless it is exactly there; OSError when it is nowhere."""
-    if "://" in path:  # that may not be fetched: the photos may be here, named as their addresses end
-        if found := _alike(root, unquote(PurePosixPath(urlsplit(path).path).name)):
-            return _real_file(root, found), ("found by the end of their address",)
-        raise FileNotFoundError(path)
-    with contextlib.suppress(OSError):
-        return _real_file(root, path), ()
-    first = _SEVERAL.split(path, maxsplit=1)[0]  # where the path itself is no file: the first of several
-    for written in dict.fromkeys((path, unquote(path), first, unquote(first))):
+    if "://" not in path:
+        with contextlib.suppress(OSError):
+            return _real_file(root, path), ()
+    for written, notes in _spellings(path):
         if found := _alike(root, written):
-            taken = ("first of several in one cell",) if written in (first, unquote(first)) and first != path else ()
-            return _real_file(root, found), taken or ("found under another spelling of the path",)
+            return _real_file(root, found), notes
     raise FileNotFoundError(path)
 
 

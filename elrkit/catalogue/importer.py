@@ -32,7 +32,7 @@ from PIL import Image
 
 from elrkit import records
 from elrkit.catalogue.draw import choose, decode_needed
-from elrkit.catalogue.feed_files import feed_files
+from elrkit.catalogue.feed_files import as_path, feed_files
 from elrkit.catalogue.feeds import READERS
 from elrkit.catalogue.fetch import Fetcher, download_name, may_be_fetched
 from elrkit.catalogue.images import FORMATS, read_file, read_thumbnail
@@ -66,13 +66,13 @@ def import_feed(
     ``<out>.failed.csv``, and what an earlier one has written as it was.
 
     Args:
-        feeds: XML and CSV files, or folders of them (read in the order of their names).
+        feeds: XML and CSV files, or folders of them (read in the order of their names); paths or fsspec's addresses.
         out: the folder to write, one of an earlier import or none yet. An .npy for each array, which numpy can map:
             pictures (m, size, size, 3) uint8, each once however many products share it, picture_paths (m,) and
             picture_sha256 (m, 32) of their files; train_picture and test_picture (n,) int64, which of them is each
             one's; train_labels and test_labels (n,) int64, class_names (C,), train_ids, test_ids, train_titles and
             test_titles (n,) (the first 80 characters); rows in an order drawn with the seed.
-        images: folder below which the feed's image paths lie; nothing outside it is ever opened.
+        images: folder below which the feed's image paths lie, or its address; nothing outside it is ever opened.
         rules: what to keep; see ``FeedRules``.
         decisions: one CSV or several, of one review after the other, as the audit page saves them and
             ``read_decisions`` reads them. A product that is filed under the label that was decided on, or was before an
@@ -96,7 +96,7 @@ def import_feed(
             fetch. Or the cluster lost a task too often.
         OSError: another import is writing this file, or there is no room.
     """
-    out, root = Path(out), Path(images)
+    out, root = Path(out), as_path(images)
     if out.exists() and not is_import(out) and (out.is_file() or any(out.iterdir())):
         raise ValueError(f"import_feed: {out} is there and no earlier import; choose a folder that is not there yet")
     # The whole folder is replaced: nothing of a person's own, as a list written into it, may go with it.
@@ -206,7 +206,7 @@ def places(dataset: str | Path, ids: Iterable[str], images: str | Path = ".") ->
         ValueError: the dataset does not say which images it was made of.
         FileNotFoundError: there is no such folder of images.
     """
-    path, root, wanted = Path(dataset), Path(images), set(ids)
+    path, root, wanted = Path(dataset), as_path(images), set(ids)
     if is_class_folders(path):
         return {id_: Place(path.resolve(), id_, None) for id_ in wanted}, FeedRules()
     if not root.is_dir():

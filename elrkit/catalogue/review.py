@@ -58,26 +58,21 @@ def audit_outcome(
 ) -> Written:
     """The list of labels to look at of a finished run, as ``labels.csv`` and ``review.html`` in the folder `out`.
 
-    outcome: of `elrkit.train.load_outcome`; its ELR targets are used, or, of another loss, the last predictions, which
-    have seen the labels and find less. dataset: what it was trained on; its test images are on no list, as the run says
-    nothing of them that compares. top: pictures in the page; the CSV lists every label of `suspect_list`. decisions: of
-    `read_decisions`, a later review after an earlier one; a product whose last decision is confirm or keep is left out
-    if its label is the one decided on. originals: ids to larger pictures of theirs for the page, as
-    `importer.originals`; those it leaves out are shown as the dataset has them. on_progress: photos of the page, done
-    and in all.
-    Raises AuditError when the run was trained on more images than the dataset has, and as `check_listable` does.
+    outcome: of `elrkit.checkpoints.outcome`, of a run with ELR on all training images. dataset: what it was trained on;
+    its test images are on no list, as the run says nothing of them that compares. top: pictures in the page; the CSV
+    lists every label of `suspect_list`. decisions: of `read_decisions`, a later review after an earlier one; a product
+    whose last decision is confirm or keep is left out if its label is the one decided on. originals: ids to larger
+    pictures of theirs for the page, as `importer.originals`; those it leaves out are shown as the dataset has them.
+    on_progress: photos of the page, done and in all.
+    Raises AuditError as `check_listable` does.
     """
     check_listable(dataset, top)
-    p = (outcome["probabilities"] if outcome["targets"] is None else outcome["targets"]).numpy()
-    labels, index = outcome["given"].numpy(), outcome["index"].numpy()
-    if index.max() >= (count := len(dataset.train_labels)):
-        raise AuditError(f"outcome: of image {index.max()}, where the dataset has {count}; not its run")
-    names = listed_ids(dataset)
-    ids = [names[i] for i in index]
+    p, labels = outcome["targets"].numpy(), dataset.train_labels.numpy()
     found = judged(p, labels)
+    ids = listed_ids(dataset)[: len(labels)]
     table = rank(found, labels, ids, dataset.class_names, scores=label_scores(p, labels))
     if dataset.train_titles:
-        table.insert(1, "title", [dataset.train_titles[index[row]] for row in table.index])
+        table.insert(1, "title", [dataset.train_titles[row] for row in table.index])
     return write_table(
         table[suspect_list(found)[table.index]], dataset, out, top, decisions, originals, on_progress=on_progress
     )
