@@ -1,6 +1,7 @@
 """Whole imports: the draw, groups and the split, pictures that products share, and imports that end early."""
 
 import errno
+import importlib.util
 import itertools
 import os
 import subprocess
@@ -30,7 +31,7 @@ from elrkit import data
 from elrkit.catalogue import draw, images, importer, written
 from elrkit.catalogue.images import read_thumbnail
 from elrkit.catalogue.importer import import_feed, summary
-from elrkit.catalogue.rules import FeedRules
+from elrkit.catalogue.rules import FeedRules, Rejected
 
 shop = pytest.fixture(open_shop)
 made = pytest.fixture(make_shop, scope="module")
@@ -125,6 +126,74 @@ def test_several_processes_give_the_same_bytes(bring, tmp_path, monkeypatch):
 
 SHARED = [product(k, catid=str(k // 2)) for k in range(10)]
 SHARED += [product(10 + k, catid=str(k), thumbnail="9.jpg") for k in range(4)]
+
+
+ADDRESSES = {"local": "file://{folder}", "memory": "memory://bucket/shop"}
+
+
+@pytest.fixture(params=ADDRESSES)
+def address(request, made):
+    """Where fsspec finds what the made shop is."""
+    where = pytest.importorskip("upath").UPath(ADDRESSES[request.param].format(folder=made[0]))
+    if request.param == "memory":
+        for path in filter(Path.is_file, made[0].rglob("*")):
+            copy = where / path.relative_to(made[0]).as_posix()
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    yield str(where)
+    where.fs.store.clear() if request.param == "memory" else None
+
+
+def test_a_shop_in_object_storage_gives_the_bytes_of_one_on_the_disk(made, bring, address, tmp_path):
+    first, again = bring(), import_feed([f"{address}/feed"], tmp_path / "b", images=address)
+    assert files_of(tmp_path / "a", "*.npy") == files_of(tmp_path / "b", "*.npy")
+    assert again["source"] == first["source"]
+    assert again["counts"] == first["counts"]
+    ids = arrays_of(tmp_path / "a")["test_ids"][:3].tolist()
+    here, there = (importer.originals(tmp_path / "a", ids, images) for images in (made[0], address))
+    assert sorted(there) == sorted(ids)
+    assert all((there[id_] == here[id_]).all() for id_ in ids)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("a/1.jpg", ()),
+        ("/a/1.jpg", ()),
+        ("a%2F1.jpg", ("found under another spelling of the path",)),
+        ("a/1.jpg; a/2.jpg", ("first of several in one cell",)),
+        ("https://shop.example/media/b%20c.jpg?x=1", ("found by the end of their address",)),
+        ("a/2.jpg", "image file missing"),
+        ("a", "image file missing"),
+        ("https://shop.example/a/1.jpg", "image on a host not allowed for download"),
+        ("../other/1.jpg", "image path leaves the images folder"),
+        ("large.jpg", "file too large"),
+    ],
+)
+def test_a_photo_at_an_address_is_found_as_shops_write_paths(path, found):
+    root = pytest.importorskip("upath").UPath("memory://photos/shop")
+    for name, content in {
+        "shop/a/1.jpg": b"1",
+        "shop/b c.jpg": b"1",
+        "other/1.jpg": b"2",
+        "shop/large.jpg": b"1" * 9,
+    }.items():
+        file = root.parent / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    if isinstance(found, tuple):
+        assert images.read_file(root, path, 8) == (b"1", found)
+    else:
+        with refused(Rejected, found):
+            images.read_file(root, path, 8)
+
+
+@pytest.mark.parametrize("address", ["nothing://shop", "s3://shop/feed.xml"])
+def test_an_address_that_no_package_here_reads_is_named(address, tmp_path):
+    if address.startswith("s3") and importlib.util.find_spec("s3fs"):
+        pytest.skip("s3fs is installed")
+    with refused(ValueError, f"{address}: cannot be read ("):
+        import_feed([address], tmp_path / "a", images=tmp_path)
 
 
 def test_a_picture_shared_by_many_subcategories_is_told_and_dropped_on_demand(shop):
