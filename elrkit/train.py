@@ -1,7 +1,7 @@
 """One training: `fit` takes a RunConfig and returns its record, a dict of plain JSON values.
 
 Nothing in the loop waits for the device except once an epoch, and the randomness of an epoch is a pure function of the
-seed and the epoch (`elrkit.data.draw_epoch`), so a checkpoint needs no generator state and a run can stop at any step.
+seed and the epoch (`elrkit.batches.draw_epoch`): a checkpoint needs no generator state, a run can stop at any step.
 """
 
 import math

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from elrkit import data, losses, sam
+from elrkit import batches, data, losses, sam
 from elrkit.config import RunConfig
 from elrkit.precision import autocast
 from elrkit.problem import Problem, label_outcomes
@@ -19,7 +19,7 @@ EVALUATION_BATCH = {"cpu": 500, "cuda": 5000}
 class Part(NamedTuple):
     """Images on the training's device, the labels that they are given, and the true ones."""
 
-    images: data.DeviceImages
+    images: batches.DeviceImages
     given: Tensor
     truth: Tensor
 
@@ -39,7 +39,7 @@ def learning_rate(config: RunConfig, epoch: int) -> float:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: data.DeviceImages, precision: str = "float32") -> Tensor:
+def predict(model: nn.Module, images: batches.DeviceImages, precision: str = "float32") -> Tensor:
     """Logits (n, classes) float32 of all images, without augmentation, the model in evaluation mode."""
     device = next(model.parameters()).device
     was_training = model.training
@@ -71,7 +71,7 @@ class Trainer:
         index, held_out = (torch.from_numpy(chosen) for chosen in (problem.index, problem.held_out_index))
         self.train, self.held_out, self.test = (
             Part(
-                data.DeviceImages(images, dataset.mean, dataset.std, device, pad),
+                batches.DeviceImages(images, dataset.mean, dataset.std, device, pad),
                 torch.from_numpy(given).to(device),
                 truth.to(device),
             )
@@ -115,9 +115,9 @@ class Trainer:
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, self.epoch)
-        drawn = data.draw_epoch(len(self.train.given), config.seed, self.epoch, config.augmentation, self.padding)
+        drawn = batches.draw_epoch(len(self.train.given), config.seed, self.epoch, config.augmentation, self.padding)
         corner, flip = (None if part is None else part.to(self.device) for part in (drawn.corner, drawn.flip))
-        self.draws = data.EpochDraws(drawn.order.to(self.device), corner, flip)
+        self.draws = batches.EpochDraws(drawn.order.to(self.device), corner, flip)
 
     def loss(self, logits: Tensor, labels: Tensor, index: Tensor, move_targets: bool) -> Tensor:
         if self.loss_function is not None:

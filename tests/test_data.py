@@ -18,7 +18,8 @@ from refusals import refused
 from torchvision.transforms import functional as tv
 
 from elrkit import data
-from elrkit.data import DataError, DeviceImages, draw_epoch
+from elrkit.batches import DeviceImages, draw_epoch
+from elrkit.data import DataError
 
 
 def arrays(n=20, side=6, channels=3, classes=3, seed=0):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from elrkit.catalogue import head
+from elrkit.catalogue import checking, head
 from elrkit.config import ConfigError
 
 CLASSES = tuple("abcdefgh")
@@ -98,10 +98,12 @@ def test_the_check_lets_the_asked_share_through_and_catches_wrong_ones(audited):
     rows, labels, truth = products(3000, seed=2)
     right = labels == truth
     for share in (0.8, 0.95):
-        found = head.check(model, rows, labels, share)
-        assert (found.suspicion <= head.passing(model, share).threshold)[right].mean() == pytest.approx(share, abs=0.03)
-        caught = (found.suspicion > head.passing(model, share).threshold)[~right].mean()
-        assert caught == pytest.approx(head.passing(model, share).caught, abs=0.08)
+        found = checking.check(model, rows, labels, share)
+        assert (found.suspicion <= checking.passing(model, share).threshold)[right].mean() == pytest.approx(
+            share, abs=0.03
+        )
+        caught = (found.suspicion > checking.passing(model, share).threshold)[~right].mean()
+        assert caught == pytest.approx(checking.passing(model, share).caught, abs=0.08)
     looked = found.verdict == "look"
     assert (found.alternatives[looked & ~right, 0] == truth[looked & ~right]).mean() > 0.9
     assert (found.verdict == "unlike").mean() < 0.04
@@ -112,10 +114,10 @@ def test_strangers_unread_photos_and_unknown_categories_are_told(audited):
     model = audited[0].model
     rows, labels, _ = products(300, seed=3)
     strange = np.random.default_rng(4).normal(size=rows.shape).astype(np.float32) * 3
-    assert (head.check(model, strange, labels).verdict == "unlike").mean() > 0.3
+    assert (checking.check(model, strange, labels).verdict == "unlike").mean() > 0.3
     unread = np.full_like(rows[:2], np.nan)
-    assert (head.check(model, unread, labels[:2]).verdict == "unlike").all()
-    unknown = head.check(model, rows, np.full(len(rows), -1))
+    assert (checking.check(model, unread, labels[:2]).verdict == "unlike").all()
+    unknown = checking.check(model, rows, np.full(len(rows), -1))
     assert set(unknown.verdict) <= {"look", "unlike"}
     assert (unknown.alternatives[:, 0] >= 0).all()
 
@@ -123,11 +125,11 @@ def test_strangers_unread_photos_and_unknown_categories_are_told(audited):
 def test_a_model_is_one_file(audited, tmp_path):
     model = audited[0].model
     path = tmp_path / "model.safetensors"
-    head.save_model(model, path)
-    again = head.load_model(path)
+    checking.save_model(model, path)
+    again = checking.load_model(path)
     assert (again.classes, again.backbone, again.wrong_share) == (CLASSES, "eye", model.wrong_share)
     rows, labels, _ = products(50, seed=5)
-    one, other = (head.check(each, rows, labels) for each in (model, again))
+    one, other = (checking.check(each, rows, labels) for each in (model, again))
     assert (one.verdict == other.verdict).all()
     assert [each.name for each in tmp_path.iterdir()] == ["model.safetensors"]
 
@@ -138,11 +140,11 @@ def test_what_is_no_model_is_named(content, tmp_path):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"other\.safetensors"):
-        head.load_model(path)
+        checking.load_model(path)
 
 
 def test_too_few_products_and_bad_shares_are_refused(audited):
     with pytest.raises(ConfigError, match="8 products of 1 categories"):
         head.audit(np.ones((8, 3), np.float32), np.zeros(8, np.int64), ("a", "b"))
     with pytest.raises(ConfigError, match="let_through=1"):
-        head.passing(audited[0].model, 1.0)
+        checking.passing(audited[0].model, 1.0)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elrkit.catalogue import importer
+from elrkit.catalogue.checking import Model, check
 from elrkit.catalogue.features import Backbone, features, unknown
 from elrkit.catalogue.feed_files import as_path, feed_files
 from elrkit.catalogue.feeds import READERS
-from elrkit.catalogue.head import Found, Model, check
+from elrkit.catalogue.head import Found
 from elrkit.catalogue.images import read_file
 from elrkit.catalogue.products import read_products
 from elrkit.catalogue.review import listed_ids

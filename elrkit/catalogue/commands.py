@@ -107,7 +107,7 @@ def _audit_by_features(
     cluster: "Cluster | None",
 ) -> "Written":
     from elrkit import progress, records
-    from elrkit.catalogue import audit, head, review
+    from elrkit.catalogue import audit, checking, head, review
     from elrkit.catalogue.features import backbone
     from elrkit.catalogue.scores import suspect_list
 
@@ -132,7 +132,7 @@ def _audit_by_features(
     typical = audit.typical(found, dataset)
     with progress.counted("photos of the page") as on_progress:
         written = review.write_table(listed, dataset, out, top, decided, originals, typical, on_progress)
-    head.save_model(found.model, out / "model.safetensors")
+    checking.save_model(found.model, out / "model.safetensors")
     return written
 
 
@@ -157,11 +157,11 @@ def check(
         rules: how to read the feed
     """
     from elrkit import progress, records
-    from elrkit.catalogue import audit, decisions, head
+    from elrkit.catalogue import audit, checking, decisions
     from elrkit.catalogue.features import backbone
 
-    known = head.load_model(model)
-    passing = head.passing(known, let_through)
+    known = checking.load_model(model)
+    passing = checking.passing(known, let_through)
     with progress.counted("photos") as on_progress:
         table = audit.check_feed(
             feeds, known, images, backbone(features), records.state_root() / "features", rules, let_through, on_progress

@@ -26,7 +26,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 
 from elrkit import data, precision, records, train
-from elrkit.catalogue import audit, features, head, importer, scores
+from elrkit.catalogue import audit, checking, features, head, importer, scores
 from elrkit.config import ConfigError, RunConfig
 from elrkit.report import effects, plans, studies
 from elrkit.report.studies import Record
@@ -126,10 +126,10 @@ def problem(study: Study, images: Path | None, store: Path) -> tuple[Labelled, L
     return everything.at(slice(n)), everything.at(slice(n, None)), whole.class_names
 
 
-def checked(model: head.Model, new: Labelled) -> dict[str, Any]:
+def checked(model: checking.Model, new: Labelled) -> dict[str, Any]:
     """What the check makes of new products: shares of the rightly filed that pass and of the others that do not, and
     how often the first category that it suggests for these is the true one."""
-    found, right = head.check(model, new.rows, new.labels), new.labels == new.truth
+    found, right = checking.check(model, new.rows, new.labels), new.labels == new.truth
     stopped = found.verdict != "fits"
     first = found.alternatives[:, 0] == new.truth
     return {"products": len(new.labels), "passed": studies.share(~stopped[right], 4),
@@ -194,7 +194,7 @@ def run(study: Study, products: Labelled, new: Labelled, classes: tuple[str, ...
         finders.append({"finder": name, "seconds": seconds, "found": found, **measured})
     judged: head.Found = kept["found"]
     bins = np.digitize(judged.confidence, BINS[1:-1])
-    passing = head.passing(judged.model)
+    passing = checking.passing(judged.model)
     return {
         "schema": SCHEMA, "study": {**study._asdict(), "dataset": Path(study.dataset).name},
         "images": len(labels), "wrong": int(wrong.sum()),
