@@ -14,8 +14,8 @@
 # %% [markdown]
 # # Hyperparameters
 #
-# Half of the published grid repeats {glue:text}`repeated:s` runs, and the published random search draws λ from a range that
-# does not hold the paper's best one.
+# The Adam half of the published grid comes down to {glue:text}`repeated:s` different runs, and the first published random search draws
+# λ from a range that does not hold the paper's best one.
 
 # %%
 import pandas as pd

@@ -59,7 +59,7 @@ HTML(explore.link(runs, dataset="cifar10", noise="human"))
 
 # %% [markdown]
 # CIFAR-10N {cite:p}`wei2022` has three people's labels of each training image. *Aggregate* is their majority vote, *random1* the
-# first one's label, *worst* a wrong one wherever one of the three gave it. *Redrawn* labels are as many, drawn at random from
+# first one's label, *worst* a wrong one if any of the three gave one. *Redrawn* labels are as many, drawn at random from
 # the wrong classes. Accuracy is on the clean test images; differences are points within a seed.
 #
 # ## How people err

@@ -58,9 +58,8 @@ HTML(explore.link(runs, dataset="cifar10", noise="symmetric"))
 
 # %% [markdown]
 # The paper's Table 1 gives 32 test accuracies: CIFAR-10 and CIFAR-100, no noise and 10, 15 and 20 % of the labels redrawn, two
-# schedules, one run per cell {cite:p}`galatolo2021`. Where {cite:t}`liu2020` have the cell, their difference is no difference within
-# one training: their cross-entropy is taken from {cite:t}`zhang2018`, their ELR from the best held-out epoch. A hollow mark is a
-# single seed.
+# schedules, one run per cell {cite:p}`galatolo2021`. {cite:t}`liu2020` have some of the cells too, their two numbers from
+# different experiments: cross-entropy from {cite:t}`zhang2018`, ELR from the best held-out epoch. A hollow mark is a single seed.
 #
 # ELR less cross-entropy in points, within a seed, at the last epoch; 95 % intervals over seeds:
 

@@ -208,8 +208,12 @@ def test_figures_and_tables_of_what_is_committed(evidence):
     assert figures.answer(evidence).axes
     assert figures.table1(evidence, ["all-images"]).axes
     assert figures.trained_here(evidence).axes
-    assert len(effects.sizes(evidence)) >= 1
-    assert figures.memorized_and_gained(effects.sizes(evidence)).axes
+    where = effects.where(evidence).set_index("setting")
+    assert figures.memorized_and_gained(where.reset_index()).axes
+    gains = effects.table(evidence, effects.load_claims()).query("claim == 'elr-cifar10' and cell == '0.2'")
+    gains = gains.assign(label=gains["setting"].map(lambda name: effects.SETTINGS[name].label)).set_index("label")
+    assert len(where) >= len(gains) >= 4
+    assert where.loc[gains.index, "gain"].to_numpy() == pytest.approx(gains["mean"].to_numpy())
 
 
 def test_curves_of_several_experiments_are_refused(evidence):

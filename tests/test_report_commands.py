@@ -43,14 +43,13 @@ def test_a_signal_ends_the_command_once_the_run_has_stopped_cleanly(number, tmp_
 def test_a_part_of_a_plan_is_listed_and_trained(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ELRKIT_RESULTS", str(tmp_path))
     monkeypatch.setattr(runner, "estimate_seconds", lambda configs, jobs, threads=None: 7200.0)
-    part = ["table1", "--scale", "digits", "--seeds", "1", "--noise-rates", "0.3", "--schedules", "multistep"]
+    part = ["early-learning", "--scale", "digits", "--seeds", "1", "--noise-rates", "0.3"]
     assert main(["plan", *part]) == 0
     said = capsys.readouterr().out
     assert "2 runs, 0 there, 2 missing; about 2 h" in said
     assert said.rstrip().endswith(runner.SMALLER)
     assert main(["run", *part]) == 0
-    wanted = plans.plan("table1", "digits", seeds=[1], noise_rates=[0.3], schedules=["multistep"])
-    made = [records.find(config) for config in wanted]
+    made = [records.find(config) for config in plans.plan("early-learning", "digits", seeds=[1], noise_rates=[0.3])]
     assert [record["status"] for record in made] == ["finished"] * 2
     assert main(["plan", "people", "--noise-rates", "0.2"]) == 2
     assert "noise_rates for plan people: allowed are seeds, levels" in capsys.readouterr().err

@@ -49,6 +49,7 @@ _CPU_EPOCHS = {
     "cifar100": (plans.CPU_EPOCHS, 15 * plans.CPU_CYCLES),
 }
 _ALL = {"model": "small_resnet", "width": 32, "train_size": None, "lr": 0.05}
+_MORE = _ALL | {"train_size": 20_000}
 SETTINGS = {
     "paper": Setting("ResNet-34, as described", _PAPER | {"augmentation": "fresh"}, {"cifar10": 120, "cifar100": 150}),
     "described": Setting("small net, as described", _SMALL | {"augmentation": "fresh"}, _CPU_EPOCHS),
@@ -57,9 +58,11 @@ SETTINGS = {
     "all-images": Setting(
         "smaller net, all images, no crops", _ALL | {"augmentation": "none"}, {"cifar10": 30, "cifar100": 30}
     ),
-    "flips": Setting(
-        "smaller net, 20,000 images, flips", _ALL | {"train_size": 20_000, "augmentation": "flip"}, {"cifar10": 40}
+    "more": Setting("smaller net, 20,000 images, crops", _MORE | {"augmentation": "fresh"}, {"cifar10": 40}),
+    "more-frozen": Setting(
+        "smaller net, 20,000 images, crops drawn once", _MORE | {"augmentation": "frozen"}, {"cifar10": 40}
     ),
+    "flips": Setting("smaller net, 20,000 images, flips", _MORE | {"augmentation": "flip"}, {"cifar10": 40}),
 }
 
 
@@ -162,31 +165,45 @@ def evidence(extra: Iterable[dict] = ()) -> pd.DataFrame:
     return records.table(record for run_id, record in chosen.items() if run_id in planned | given)
 
 
-def sizes(runs: pd.DataFrame) -> pd.DataFrame:
-    """Where ELR helps, CIFAR-10 at 20 %, multi-step: a row for each size of net, images, epochs and way of cropping.
+def where(runs: pd.DataFrame) -> pd.DataFrame:
+    """Where ELR helps, CIFAR-10 at 20 %, multi-step: a row for each net, number of images and epochs, way of cropping.
 
-    Columns: what (the field that differs from the setting `described`), label (its value), memorized (percent of the
-    wrong labels, by CE), gain and over_best (points: ELR's last epoch less CE's last, and less CE's best), seeds.
+    Columns: setting (its label, or what differs from the setting `described`), memorized (percent of the wrong labels,
+    by CE), kept_out (percent of them that CE memorizes and ELR does not, net), gain and over_best (points: ELR's last
+    epoch less CE's last, and less CE's best), seeds.
     """
     cell = dict(dataset="cifar10", noise="symmetric", noise_rate=0.2, noise_convention="all", schedule="multistep",
                 sam_rho=0, split="all", optimizer="sgd", precision="bfloat16")  # fmt: skip
-    usual = {**SETTINGS["described"].fields, "epochs": plans.CPU_EPOCHS}
-    shape = ["model", "width", "train_size", "epochs", "augmentation"]
-    last, best = (
-        paired(runs, {"loss": "elr"}, {"loss": "ce"}, "test_top1", measure, **cell)
-        for measure in ("test_top1", "test_top1_best")
-    )
+    shape = {"width": "width {:g}", "train_size": "{:,.0f} images", "epochs": "{:g} epochs", "model": "{}"}
+    named = {
+        (*(fields.get(name) for name in ("width", "train_size", "augmentation", "model")), epochs): setting.label
+        for setting in SETTINGS.values()
+        for fields, epochs in [(setting.fields, np.ravel(setting.epochs["cifar10"])[0])]  # of multi-step
+    }
+    both = {"loss": "elr"}, {"loss": "ce"}
+    last, best, memorized = (
+        paired(runs, *both, measure, other, **cell)
+        for measure, other in (
+            ("test_top1", None), ("test_top1", "test_top1_best"), ("batches_wrong_memorized", None),
+        )
+    )  # fmt: skip
     ce = 100 * runs.set_index("run_id")["batches_wrong_memorized"].astype(float)
-    pairs = last.assign(over_best=best["difference"], memorized=last["run_id_b"].map(ce))
-    rows = []
-    for key, part in pairs.groupby(shape):
-        differs = [name for name, value in zip(shape, key, strict=True) if value != str(usual[name])]
-        differs = [name for name in differs if not (key[0] != "small_resnet" and name == "width")]
-        what = differs[0] if len(differs) == 1 else "as described" if not differs else "all images, width 32"
-        value = dict(zip(shape, key, strict=True)).get(what, "")
-        means = part[["memorized", "difference", "over_best"]].mean()
-        rows.append((what.replace("train_size", "images"), value.removesuffix(".0"), *means, len(part)))
-    return pd.DataFrame(rows, columns=["what", "label", "memorized", "gain", "over_best", "seeds"])
+    kept_out = -memorized.set_index("run_id")["difference"]
+    pairs = last.assign(
+        over_best=best["difference"], memorized=last["run_id_b"].map(ce), kept_out=last["run_id"].map(kept_out)
+    )
+    numbers = {name: pd.to_numeric(pairs[name], errors="coerce") for name in ("width", "train_size", "epochs")}
+    pairs = pairs.assign(**numbers)
+    usual, rows = {**SETTINGS["described"].fields, "epochs": plans.CPU_EPOCHS}, []
+    for key, part in pairs.groupby([*shape, "augmentation"], dropna=False):
+        size = {
+            name: None if value != value else value for name, value in zip([*shape, "augmentation"], key, strict=True)
+        }
+        label = named.get(tuple(size[name] for name in ("width", "train_size", "augmentation", "model", "epochs")))
+        if label is None:
+            label = ", ".join(form.format(size[n]) for n, form in shape.items() if size[n] not in (usual[n], None))
+        rows.append((label, *part[["memorized", "kept_out", "difference", "over_best"]].mean(), len(part)))
+    return pd.DataFrame(rows, columns=["setting", "memorized", "kept_out", "gain", "over_best", "seeds"])
 
 
 def present(runs: pd.DataFrame) -> list[str]:

@@ -219,24 +219,26 @@ def _dumbbell(ax: Axes, y: float, ce: effects.Interval, elr: effects.Interval) -
             ax.errorbar(found.mean, y, xerr=bars, fmt=shape, color=LOSSES[loss].colour, ms=7, lw=1.4, zorder=2)
 
 
-def memorized_and_gained(pairs: pd.DataFrame) -> Figure:
-    """Where ELR helps: its gain over the share of wrong labels that CE memorizes, a mark per setting.
+def memorized_and_gained(settings: pd.DataFrame) -> Figure:
+    """Where ELR helps: its gain in accuracy over the wrong labels that CE memorizes, and over those that ELR keeps out.
 
-    pairs  columns what (which size varies), label (its value), memorized (percent), gain and over_best (points): ELR's
-           last epoch less CE's last and less CE's best
+    settings  of `effects.where`, a mark for each; small: a single seed
     """
-    figure, axes = _panels(1, 2, 4.4, 3.8, sharex=True, sharey=True)
-    for ax, (column, title) in zip(
-        axes.flat, {"gain": "over CE's last epoch", "over_best": "over CE's best epoch"}.items(), strict=True
-    ):
-        ax.axhline(0, color=GREY, lw=0.8)
-        sns.scatterplot(pairs, x="memorized", y=column, hue="what", style="what", palette="colorblind", s=55, ax=ax,
-                        legend="brief")  # fmt: skip
-        for row in pairs.itertuples():
-            ax.annotate(row.label, (row.memorized, getattr(row, column)), (4, 4), textcoords="offset points", size=7.5)
-        ax.set(title=title, xlabel="wrong labels that CE memorizes, %", ylabel="ELR gains, points of test accuracy")
-        ax.get_legend().remove()
-    _one_legend(figure, axes.flat, 5)
+    figure, axes = _panels(2, 2, 4.4, 3.0, sharex="col", sharey=True)
+    columns = {
+        "memorized": "wrong labels that CE memorizes, %",
+        "kept_out": "and ELR does not, points",
+    }
+    rows = {"gain": "ELR over CE's last epoch", "over_best": "ELR over CE's best epoch"}
+    palette = sns.color_palette("husl", len(settings))
+    for (y, what), line in zip(rows.items(), axes, strict=True):
+        for (x, label), ax in zip(columns.items(), line, strict=True):
+            ax.axhline(0, color=GREY, lw=0.8)
+            for row, colour in zip(settings.itertuples(), palette, strict=True):
+                ax.plot(getattr(row, x), getattr(row, y), "o", color=colour, ms=7 if row.seeds > 1 else 4,
+                        label=row.setting)  # fmt: skip
+            ax.set(xlabel=label if y == "over_best" else "", ylabel=f"{what}, points" if x == "memorized" else "")
+    _one_legend(figure, axes.flat, 2)
     return figure
 
 

@@ -6,7 +6,7 @@ its images to memorize their wrong labels under the recipe as the paper describe
 there.
 
 Some plans keep settings of their own: `all-images` (Table 1 on all 50,000 images, without augmentation, by a smaller
-net), `people-flips`, and the sweeps.
+net), `people-flips` and `crops-of-more` (20,000 images), and the sweeps.
 """
 
 import inspect
@@ -140,8 +140,17 @@ def all_images(seeds: Sequence[int] = SEEDS) -> list[RunConfig]:
 
 def people_flips(seeds: Sequence[int] = SEEDS) -> list[RunConfig]:
     """People's labels for the net of `all-images`: 20,000 images with flips, 40 epochs."""
-    runs = [for_small_net(c) for c in people(seeds) if not c.sam_rho or c.seed == seeds[0]]
-    return [c.with_(train_size=20_000, epochs=40, augmentation="flip", milestones=(16, 32)) for c in runs]
+    return [_of_20_000(c, "flip") for c in people(seeds) if not c.sam_rho or c.seed == seeds[0]]
+
+
+def crops_of_more(seeds: Sequence[int] = SEEDS) -> list[RunConfig]:
+    """Crops drawn anew and drawn once for the net of `all-images`: 20,000 images, 40 epochs."""
+    return [_of_20_000(c, how) for how in ("fresh", "frozen") for c in early_learning(seeds)]
+
+
+def _of_20_000(config: RunConfig, augmentation: str) -> RunConfig:
+    small = for_small_net(config).with_(train_size=20_000, epochs=40, milestones=(16, 32))
+    return small.with_(augmentation=augmentation)
 
 
 # The published sweeps' ranges (sweep.yaml of the paper's repository, f83ce2c and 7a90999). Their schedules differ from
@@ -280,11 +289,12 @@ PLANS: dict[str, Callable[..., list[RunConfig]]] = {
     "code": code,
     "all-images": all_images,
     "people-flips": people_flips,
+    "crops-of-more": crops_of_more,
     "sweep-random": sweep_random,
     "sweep-grid": sweep_grid,
 }
 SCALES = ("cpu", "paper", "digits")
-OWN_SCALE = ("where", "all-images", "people-flips")  # written at `cpu` scale
+OWN_SCALE = ("where", "all-images", "people-flips", "crops-of-more")  # written at `cpu` scale
 
 
 def plan(name: str, scale: str = "cpu", **options: Any) -> list[RunConfig]:
