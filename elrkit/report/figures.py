@@ -169,7 +169,7 @@ def answer(runs: pd.DataFrame) -> Figure:
     cell = {"schedule": "multistep", "noise_rate": 0.2, "noise": "symmetric"}
     rows = [name for name in SETTINGS if len(effects.select(runs, {**effects.shared(name), **cell}))]
     labels = ["published, ResNet-34", *(SETTINGS[name].label for name in rows)]
-    figure, ((left, right),) = _panels(1, 2, 4.6, 0.62 * len(labels) + 1.5, sharey=True)
+    figure, ((left, right),) = _panels(1, 2, 4.6, 0.52 * len(labels) + 1.5, sharey=True)
     table = published.table1()
     theirs = {loss: table["cifar10", "multistep", 0.2, loss] for loss in ("ce", "elr")}
     for loss, shape in (("ce", "o"), ("elr", "s")):
