@@ -160,7 +160,14 @@ where = effects.where(evidence)
 figures.memorized_and_gained(where)
 
 # %% tags=["nbval-ignore-output"]
-where.sort_values("kept_out").round(1).style.format(precision=1).hide(axis="index")
+words = {
+    "memorized": "CE memorizes, %",
+    "kept_out": "ELR does not, points",
+    "gain": "ELR gains",
+    "over_best": "over CE's best",
+}
+table = where.sort_values("kept_out").rename(columns=words)
+table.style.format(precision=1).hide(axis="index")
 
 # %% tags=["remove-cell", "nbval-ignore-output"]
 found = effects.table(evidence, effects.load_claims())

@@ -109,9 +109,10 @@ def scale(steps: pd.DataFrame) -> Figure:
     ):
         sns.lineplot(steps, x="products", y=column, hue="step", style="step", markers=True, ax=ax, legend="brief",
                      palette=[BLUE, ORANGE, GREEN, VERMILION, GREY])  # fmt: skip
-        ax.set(xscale="log", title=title, ylabel="", ylim=(0, None))
+        ax.set(xscale="log", title=title, ylabel="")
         ax.get_legend().remove()
-    axes[0, 0].set(yscale="log", ylim=(None, None))
+    axes[0, 0].set(yscale="log")
+    axes[0, 1].set(ylim=(0, None))
     _one_legend(figure, axes.flat, 5)
     return figure
 
