@@ -23,12 +23,12 @@ OTHER_PARAMETERS = {
     "crops": {"seeds": [0]},
     "early_learning": TINY | {"losses": ["elr"], "measured_on": "batches"},
     "explore": {"dataset": "cifar100"},
-    "hyperparameters": {"scale": "digits", "train": True, "jobs": 1, "size": 1},
+    "hyperparameters": {"size": 10},
     "made": {"dataset": "cifar100"},
     "people": {"levels": ["worst"]},
     "sam": {"seeds": [0]},
     "shop": {"leaks": [0, 40]},
-    "table1": {"noise_rates": "[0.2]", "seeds": [0]},
+    "table1": {"scale": "digits", "train": True, "jobs": 1, "noise_rates": "[0.2]", "seeds": [0]},
     "theory": {"beta": 0.9},
 }
 
