@@ -27,9 +27,9 @@ from IPython.display import HTML
 
 # %% tags=["parameters"]
 modules = ["losses", "elr", "sam", "noise", "data", "models", "config", "train", "records", "runner",
-           "catalogue.importer", "catalogue.features", "catalogue.head", "catalogue.checking", "catalogue.audit", "catalogue.scores",
-           "catalogue.review", "catalogue.decisions", "catalogue.corrections", "report.plans", "report.effects",
-           "report.published", "report.tables", "report.figures", "report.explore"]  # fmt: skip
+           "catalogue.importer", "catalogue.features", "catalogue.head", "catalogue.checking", "catalogue.audit",
+           "catalogue.scores", "catalogue.review", "catalogue.decisions", "catalogue.corrections", "report.plans",
+           "report.effects", "report.published", "report.tables", "report.figures", "report.explore"]  # fmt: skip
 
 # %% [markdown]
 # ## Modules

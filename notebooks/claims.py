@@ -74,7 +74,12 @@ def said(name, *args, **options):
     glue(name, effects.say(found, *args, **options), display=False)
 
 
-for setting, suffix in {"described": "", "frozen": "_frozen"}.items():
+for setting, suffix in {
+    "described": "",
+    "frozen": "_frozen",
+    "more": "_more",
+    "more-frozen": "_more_frozen",
+}.items():
     plain = effects.shared(setting) | {"schedule": "multistep", "noise_rate": 0.2}
     for loss in ("ce", "elr"):
         share = effects.level(runs, "batches_wrong_memorized", **plain, loss=loss)
@@ -83,5 +88,6 @@ said("memorizes_less", "elr-memorizes-less", "described", "+")
 said("gain", "elr-cifar10", "described", "+", "0.2")
 said("gain_frozen", "elr-cifar10", "frozen", "~", "0.2")
 said("gain_more", "elr-cifar10", "more", "-", "0.2")
+said("gain_more_frozen", "elr-cifar10", "more-frozen", "+", "0.2")
 said("over_best", "over-best", "described", "+")
 said("sam_all", "sam-elr", "all-images", "+")

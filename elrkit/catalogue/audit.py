@@ -60,7 +60,10 @@ def photo_rows(
         where = {number: found[id_] for number, id_ in enumerate(ids) if id_ in found}
     for number, place in where.items():
         keys[number] = place.sha256 or sha256_of(place.folder / place.name)
-    here = {folder for folder in {place.folder for place in where.values()} if folder.is_dir()}
+    # Folders of this machine, which another may lack; an address is the same for all, and asking takes its time.
+    here = {
+        folder for folder in {place.folder for place in where.values()} if isinstance(folder, Path) and folder.is_dir()
+    }
     read = partial(_photo, rules=rules, side=eye.side, there=here)
     rows = features(keys, read, eye, store, on_progress, where=where.__getitem__, cluster=cluster) if where else None
 

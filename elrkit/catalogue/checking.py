@@ -28,7 +28,7 @@ class Model(NamedTuple):
     """What `check` needs of an audit; `save_model` and `load_model` keep it as one safetensors file.
 
     weight (rounds, C, d) and bias (rounds, C) of the layers; mean and scale (d,) of the features; centres (C, d) of the
-    categories; right and wrong (m,) quantiles of the score of products that no layer was trained on, with their own
+    categories; own and made (m,) quantiles of the score of products that no layer was trained on, with their own
     labels and with labels made wrong; wrong_share; least_like, the likeness that products are known from; classes, and
     the backbone that the features are of.
     """

@@ -85,8 +85,10 @@ def open_text(path: Path, encoding: str, errors: str) -> TextIO:
     """A text file, be it packed by gzip, as a stream with its line ends as they are."""
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    content = path if isinstance(path, Path) else path.open("rb")
-    return io.TextIOWrapper(gzip.open(content) if packed else path.open("rb"), encoding, errors, newline="")
+    if not packed:
+        return io.TextIOWrapper(path.open("rb"), encoding, errors, newline="")
+    source = path if isinstance(path, Path) else path.open("rb")
+    return io.TextIOWrapper(gzip.open(source), encoding, errors, newline="")
 
 
 def start_of(path: Path) -> bytes:

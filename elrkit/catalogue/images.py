@@ -182,8 +182,8 @@ def read_file(root: Path, path: str, max_bytes: int) -> tuple[bytes, tuple[str, 
 
 
 def _read_address(root: "UPath", path: str, max_bytes: int) -> tuple[bytes, tuple[str, ...]]:
-    here, exact = str(root).rstrip("/"), () if "://" in path else ((path, ()),)
-    for written, notes in (*exact, *_spellings(path)):
+    here, exact = str(root).rstrip("/"), {} if "://" in path else {path: ()}
+    for written, notes in (dict(_spellings(path)) | exact).items():  # each is asked for once
         file = (root / written.lstrip("/")).resolve()
         if not str(file).startswith(f"{here}/"):
             raise Rejected("image path leaves the images folder")

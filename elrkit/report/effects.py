@@ -172,38 +172,27 @@ def where(runs: pd.DataFrame) -> pd.DataFrame:
     by CE), kept_out (percent of them that CE memorizes and ELR does not, net), gain and over_best (points: ELR's last
     epoch less CE's last, and less CE's best), seeds.
     """
-    cell = dict(dataset="cifar10", noise="symmetric", noise_rate=0.2, noise_convention="all", schedule="multistep",
-                sam_rho=0, split="all", optimizer="sgd", precision="bfloat16")  # fmt: skip
-    shape = {"width": "width {:g}", "train_size": "{:,.0f} images", "epochs": "{:g} epochs", "model": "{}"}
-    named = {
-        (*(fields.get(name) for name in ("width", "train_size", "augmentation", "model")), epochs): setting.label
-        for setting in SETTINGS.values()
-        for fields, epochs in [(setting.fields, np.ravel(setting.epochs["cifar10"])[0])]  # of multi-step
-    }
-    both = {"loss": "elr"}, {"loss": "ce"}
-    last, best, memorized = (
-        paired(runs, *both, measure, other, **cell)
-        for measure, other in (
-            ("test_top1", None), ("test_top1", "test_top1_best"), ("batches_wrong_memorized", None),
-        )
-    )  # fmt: skip
-    ce = 100 * runs.set_index("run_id")["batches_wrong_memorized"].astype(float)
-    kept_out = -memorized.set_index("run_id")["difference"]
-    pairs = last.assign(
-        over_best=best["difference"], memorized=last["run_id_b"].map(ce), kept_out=last["run_id"].map(kept_out)
-    )
-    numbers = {name: pd.to_numeric(pairs[name], errors="coerce") for name in ("width", "train_size", "epochs")}
-    pairs = pairs.assign(**numbers)
-    usual, rows = {**SETTINGS["described"].fields, "epochs": plans.CPU_EPOCHS}, []
-    for key, part in pairs.groupby([*shape, "augmentation"], dropna=False):
-        size = {
-            name: None if value != value else value for name, value in zip([*shape, "augmentation"], key, strict=True)
-        }
-        label = named.get(tuple(size[name] for name in ("width", "train_size", "augmentation", "model", "epochs")))
-        if label is None:
-            label = ", ".join(form.format(size[n]) for n, form in shape.items() if size[n] not in (usual[n], None))
-        rows.append((label, *part[["memorized", "kept_out", "difference", "over_best"]].mean(), len(part)))
-    return pd.DataFrame(rows, columns=["setting", "memorized", "kept_out", "gain", "over_best", "seeds"])
+    sizes = {"model": "{}", "width": "width {:g}", "train_size": "{:,.0f} images", "epochs": "{:g} epochs",
+             "augmentation": "augmentation {}"}  # fmt: skip
+    usual = {**SETTINGS["described"].fields, "epochs": plans.CPU_EPOCHS}
+    cell = {**shared("described"), **dict.fromkeys((*sizes, "lr"), ANY), "schedule": "multistep", "noise": "symmetric",
+            "noise_rate": 0.2}  # fmt: skip
+    pairs = paired(runs, {"loss": "elr"}, {"loss": "ce"}, "test_top1", **cell)
+    known = runs.set_index("run_id", drop=False)
+    elr, ce = (known.loc[pairs[arm]].reset_index(drop=True) for arm in ("run_id", "run_id_b"))
+    named = {run: s.label for name, s in SETTINGS.items() for run in select(elr, shared(name))["run_id"]}
+
+    def label(run: pd.Series) -> str:
+        differing = (form.format(run[n]) for n, form in sizes.items() if pd.notna(run[n]) and run[n] != usual[n])
+        return named.get(run["run_id"]) or ", ".join(differing)
+
+    memorized = [100 * measured(arm, "batches_wrong_memorized") for arm in (ce, elr)]
+    found = pd.DataFrame({
+        "setting": elr.apply(label, axis=1), "memorized": memorized[0], "kept_out": memorized[0] - memorized[1],
+        "gain": pairs["difference"].to_numpy(),
+        "over_best": 100 * (measured(elr, "test_top1") - measured(ce, "test_top1_best")),
+    }).groupby("setting")  # fmt: skip
+    return found.mean().assign(seeds=found.size()).reset_index()
 
 
 def present(runs: pd.DataFrame) -> list[str]:
