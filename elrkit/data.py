@@ -53,7 +53,8 @@ class Pictures:
 
 def one_each(images: Tensor | NDArray[np.uint8]) -> Pictures:
     """Images (n, H, W, C), or (n, H, W) in grey, of which each product has its own."""
-    return Pictures(np.asarray(images).reshape(*images.shape[:3], -1), np.arange(len(images)))
+    pixels = np.asarray(images)
+    return Pictures(pixels if pixels.ndim == 4 else pixels[..., None], np.arange(len(pixels)))
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import average_precision_score
 from small_dataset import write_dataset
 
+from elrkit import data
 from elrkit.__main__ import main
-from elrkit.catalogue import head
+from elrkit.catalogue import audit, head
 from elrkit.config import ConfigError
 from elrkit.report import list_study as study
 
@@ -32,6 +34,28 @@ def test_made_errors_are_as_many_as_said_and_of_their_kind(kind):
     farthest = ((scaled[:, None] - scaled[None]) ** 2).sum(-1).argmax(1)
     reached = (given[moved] == farthest[truth[moved]]).mean()
     assert reached == 0 if kind == "siblings" else reached == pytest.approx(0.25, abs=0.1)
+
+
+def test_people_s_labels_are_of_the_study_s_images_and_the_check_s_are_others(tmp_path, monkeypatch):
+    """Pictures whose pixels hold their own place and true class, which features hand on."""
+    place, human = np.arange(50_000), np.random.default_rng(0).integers(0, 10, 50_000)
+    pictures = np.stack([place >> 8, place & 255, place % 10], 1).astype(np.uint8).reshape(-1, 1, 1, 3)
+    images, labels = data.one_each(pictures), torch.from_numpy(place % 10)
+    names = tuple("abcdefghij")
+    whole = data.Dataset("cifar10", images, labels, images, labels, names, (0.5,) * 3, (0.5,) * 3, labels, labels)
+    np.savez(tmp_path / "cifar10n.npz", clean=place % 10, worst=human)
+    monkeypatch.setenv("ELRKIT_DATA", str(tmp_path))
+    monkeypatch.setattr(data, "load", lambda name: whole)
+    monkeypatch.setattr(audit, "photo_rows", lambda chosen, *_: chosen.train_images.numpy().reshape(-1, 3))
+    parts = study.problem(study.Study("cifar10", "worst", 0), None, tmp_path)[:2]
+    at = [(256 * part.rows[:, 0] + part.rows[:, 1]).astype(int) for part in parts]
+    for part, index in zip(parts, at, strict=True):
+        assert (part.truth == index % 10).all()
+        assert (part.truth == part.rows[:, 2]).all()
+        assert (part.labels == human[index]).all()
+    assert len(set(at[0])) == study.IMAGES
+    assert 0.85 * study.IMAGES < len(at[1]) < study.IMAGES
+    assert not set(at[0]) & set(at[1])
 
 
 @pytest.fixture(scope="module")
