@@ -21,7 +21,7 @@
 # %config InlineBackend.figure_formats = ["svg"]
 import pandas as pd
 from elrkit import models, records, train
-from elrkit.report import effects, networks, parameters, plans, published
+from elrkit.report import networks, parameters, plans, published
 
 # %% tags=["parameters"]
 dataset = None  # only the records of this dataset; None: all
@@ -34,10 +34,7 @@ trained = [
     if dataset is None or r["config"]["dataset"] == dataset
 ]
 table = records.table(trained).join(networks.of_runs(trained))
-asked = set(effects.evidence()["run_id"]) & set(table["run_id"])
-print(
-    f"{len(trained)} records, {len(asked)} of them of runs that the plans ask for, on which the claims rest"
-)
+print(f"{len(trained)} records")
 print("this page was built with", train.versions())
 
 # %% [markdown]

@@ -1,7 +1,9 @@
 """Differences are seed by seed with all else equal, intervals are scipy's, marks follow them; claims are well
 formed."""
 
+import json
 import math
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -192,9 +194,39 @@ def evidence():
         return effects.evidence()
 
 
-def test_committed_records_are_of_the_plans(evidence):
-    assert len(evidence) >= 150
+def test_every_committed_record_is_of_a_plan_and_counts(evidence):
+    committed = {path.stem for path in Path("results/runs").glob("*/*.json")}
+    assert set(evidence["run_id"]) == committed
     assert set(evidence["status"]) == {"finished"}
+
+
+@pytest.mark.parametrize(
+    ("row", "without", "with_it"),
+    [
+        ({"change": "no weight decay"}, {}, {"weight_decay": 0.0}),
+        ({"change": "SAM moves targets and statistics twice a step, not once"},
+         {"sam_rho": 0.05}, {"sam_rho": 0.05, "sam_double_update": True}),
+        ({"change": "float16, a new loss scaler each batch", "loss": "Cross-entropy", "redrawn": "20 %"},
+         {"loss": "ce", "augmentation": "frozen"},
+         {"loss": "ce", "augmentation": "frozen", "precision": "float16_fresh_scaler"}),
+    ],
+)  # fmt: skip
+def test_what_the_code_did_is_compared_with_the_same_run_without_it(evidence, row, without, with_it):
+    table = tables.code(evidence)
+    (found,) = table[(table[list(row)] == pd.Series(row)).all(axis=1)].to_dict("records")
+    plain = plans.plan("code-of-more")[5:7][1]
+    assert (plain.loss, plain.augmentation, plain.noise_rate) == ("elr", "fresh", 0.2)
+    plain = plain.with_(beta=None, lam=None, loss="ce") if without.get("loss") == "ce" else plain
+    last = [
+        100
+        * json.loads(Path(f"results/runs/cifar10/{plain.with_(**arm).run_id}.json").read_text())["curves"]["test_top1"][
+            -1
+        ]
+        for arm in (without, with_it)
+    ]
+    assert (found["without, %"], found["with, %"]) == tuple(f"{value:.1f}" for value in last)
+    assert found["points"] == f"{last[1] - last[0]:+.1f}"
+    assert found["seeds"] == 1
 
 
 def test_figures_and_tables_of_what_is_committed(evidence):

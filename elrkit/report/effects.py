@@ -40,15 +40,15 @@ class Setting(NamedTuple):
     epochs: dict[str, int | tuple[int, ...]]
 
 
-_PAPER = {"model": "resnet34", "train_size": None, "precision": "bfloat16", "lr": 0.02}
+_PAPER = {"model": "resnet34", "train_size": None, "precision": "bfloat16", "lr": plans.LR}
 _SMALL = {name: plans.CPU[name] for name in ("model", "width", "train_size")}
-_SMALL |= {"precision": "bfloat16", "lr": plans.LR_AT_CPU * 0.02}
+_SMALL |= {"precision": "bfloat16", "lr": plans.LR_AT_CPU * plans.LR}
 # With cosine restarts a run ends with a whole cycle.
 _CPU_EPOCHS = {
     "cifar10": (plans.CPU_EPOCHS, 12 * plans.CPU_CYCLES),
     "cifar100": (plans.CPU_EPOCHS, 15 * plans.CPU_CYCLES),
 }
-_ALL = {"model": "small_resnet", "width": 32, "train_size": None, "lr": 0.05}
+_ALL = {"model": "small_resnet", "width": 32, "train_size": None, "lr": 0.05, "precision": "bfloat16"}
 _MORE = _ALL | {"train_size": 20_000}
 SETTINGS = {
     "paper": Setting("ResNet-34, as described", _PAPER | {"augmentation": "fresh"}, {"cifar10": 120, "cifar100": 150}),

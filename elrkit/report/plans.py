@@ -6,7 +6,7 @@ its images to memorize their wrong labels under the recipe as the paper describe
 there.
 
 Some plans keep settings of their own: `all-images` (Table 1 on all 50,000 images, without augmentation, by a smaller
-net), `people-flips` and `crops-of-more` (20,000 images), and the sweeps.
+net), `people-flips`, `crops-of-more` and `code-of-more` (20,000 images), and the sweeps.
 """
 
 import inspect
@@ -90,6 +90,9 @@ def losses(seeds: Sequence[int] = SEEDS, noise_rates: Sequence[float] = (0.2,)) 
     ]  # fmt: skip
 
 
+LR, CODE_LR = 0.02, 0.1  # of the paper, and of the code's run with SAM
+
+
 def code(seeds: Sequence[int] = SEEDS[:1]) -> list[RunConfig]:
     """What the published code did beside the text, one change at a time: float16 with a new loss scaler each batch,
     beta 0.3 under the name of CE, and the settings of its SAM run (learning rate, weight decay, double updates)."""
@@ -97,7 +100,7 @@ def code(seeds: Sequence[int] = SEEDS[:1]) -> list[RunConfig]:
     for seed in seeds:
         ce, elr = (c.with_(augmentation="frozen") for c in early_learning([seed]))
         runs += [c.with_(precision="float16_fresh_scaler") for c in (ce, elr)] + [elr.with_(beta=0.3)]
-        plain = elr.with_(augmentation="fresh", lr=5 * elr.lr, weight_decay=0.0)
+        plain = elr.with_(augmentation="fresh", lr=CODE_LR, weight_decay=0.0)
         sharp = plain.with_(sam_rho=0.05)
         runs += [plain, sharp, sharp.with_(sam_double_update=True)]
     return runs
@@ -139,13 +142,35 @@ def all_images(seeds: Sequence[int] = SEEDS) -> list[RunConfig]:
 
 
 def people_flips(seeds: Sequence[int] = SEEDS) -> list[RunConfig]:
-    """People's labels for the net of `all-images`: 20,000 images with flips, 40 epochs."""
-    return [_of_20_000(c, "flip") for c in people(seeds) if not c.sam_rho or c.seed == seeds[0]]
+    """People's labels for the net of `all-images`: 20,000 images with flips, 40 epochs; SAM on redrawn ones as well."""
+    runs = [_of_20_000(c, "flip") for c in people(seeds) if not c.sam_rho or c.seed == seeds[0]]
+    redrawn = (c for c in runs if (c.loss, c.noise, c.seed) == ("elr", "symmetric", seeds[0]))
+    return runs + [c.with_(sam_rho=0.05) for c in redrawn]
 
 
 def crops_of_more(seeds: Sequence[int] = SEEDS) -> list[RunConfig]:
     """Crops drawn anew and drawn once for the net of `all-images`: 20,000 images, 40 epochs."""
     return [_of_20_000(c, how) for how in ("fresh", "frozen") for c in early_learning(seeds)]
+
+
+def code_of_more(seeds: Sequence[int] = SEEDS[:1]) -> list[RunConfig]:
+    """The changes of `code`, and each of their parts alone, for the nets of `crops-of-more`; with clean labels, a tenth
+    held out, and the other convention of redrawing as well."""
+    runs = []
+    for seed in seeds:
+        for rate in (0.2, 0.0):
+            ce, elr = (_of_20_000(c, "frozen") for c in early_learning([seed], [rate]))
+            runs += [ce, elr, *(c.with_(precision="float16_fresh_scaler") for c in (ce, elr)), elr.with_(beta=0.3)]
+            fresh = [_of_20_000(c, "fresh") for c in early_learning([seed], [rate])]
+            runs += [*fresh, *(c.with_(split="held_out") for c in fresh)]
+        ce, elr = (_of_20_000(c, "fresh") for c in early_learning([seed]))
+        runs += [c.with_(noise_convention="others") for c in (ce, elr)]
+        fast, light = {"lr": CODE_LR * elr.lr / LR}, {"weight_decay": 0.0}
+        short = elr.with_(schedule="cosine", epochs=20, **fast, **light)
+        runs += [elr.with_(**fast), elr.with_(**light), short, short.with_(sam_rho=0.05, sam_double_update=True)]
+        for c in (elr, elr.with_(**fast, **light)):
+            runs += [c, c.with_(sam_rho=0.05), c.with_(sam_rho=0.05, sam_double_update=True)]
+    return runs
 
 
 def _of_20_000(config: RunConfig, augmentation: str) -> RunConfig:
@@ -290,11 +315,12 @@ PLANS: dict[str, Callable[..., list[RunConfig]]] = {
     "all-images": all_images,
     "people-flips": people_flips,
     "crops-of-more": crops_of_more,
+    "code-of-more": code_of_more,
     "sweep-random": sweep_random,
     "sweep-grid": sweep_grid,
 }
 SCALES = ("cpu", "paper", "digits")
-OWN_SCALE = ("where", "all-images", "people-flips", "crops-of-more")  # written at `cpu` scale
+OWN_SCALE = ("where", "all-images", "people-flips", "crops-of-more", "code-of-more")  # written at `cpu` scale
 
 
 def plan(name: str, scale: str = "cpu", **options: Any) -> list[RunConfig]:

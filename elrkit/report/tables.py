@@ -3,6 +3,7 @@ text."""
 
 import html
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -139,6 +140,42 @@ def sam(runs: pd.DataFrame) -> pd.DataFrame:
             if any(found.values()):
                 rows.append({"setting": SETTINGS[name].label, "loss": LOSSES[loss].label, **found})
     return _without_empty(pd.DataFrame(rows))
+
+
+def code(runs: pd.DataFrame) -> pd.DataFrame:
+    """What the paper's code did otherwise, a change at a time: a row per setting, change, loss and noise rate; means
+    over the seeds that have both runs: test accuracy and wrong labels memorized without and with it, percent, and the
+    difference in accuracy, points."""
+    plain, sharp, twice = {"sam_rho": 0}, {"sam_rho": 0.05}, {"sam_rho": 0.05, "sam_double_update": True}
+    light, restarts = {"weight_decay": 0.0}, {"schedule": "cosine", "epochs": effects.ANY}
+    known, rows = runs.set_index("run_id"), []
+    for name in effects.present(runs):
+        setting = effects.shared(name)
+        fast = {"lr": plans.CODE_LR * setting["lr"] / plans.LR}  # a setting has its own multiple of the paper's
+        scaler = "float16, a new loss scaler each batch", {"precision": "float16_fresh_scaler"}, {}, {}
+        changes: list[tuple[str, dict, dict, dict]] = [  # fields with it, without it where unusual, and of both
+            scaler, (*scaler[:3], {"loss": "ce"}),
+            ("β = 0.3, the runs named CE", {"beta": 0.3}, {}, {}),
+            ("five times the learning rate", fast, {}, {}),
+            ("no weight decay", light, {}, {}),
+            ("both of these", fast | light, {}, {}),
+            ("SAM moves targets and statistics twice a step, not once", twice, sharp, {}),
+            ("the same under both of these", twice, sharp, fast | light),
+            ("such a SAM beside SGD, with cosine restarts as well", twice, plain, fast | light | restarts),
+        ]  # fmt: skip
+        for (change, a, b, both), rate in product(changes, (0.2, 0.0)):
+            cell = {**setting, "schedule": "multistep", "noise_rate": rate, "loss": "elr", **both}
+            pairs = effects.paired(runs, a, {field: cell[field] for field in a} | b, "test_top1", **cell)
+            if pairs.empty:
+                continue
+            row = {"setting": SETTINGS[name].label, "change": change, "loss": LOSSES[cell["loss"]].label}
+            row["redrawn"] = f"{100 * rate:g} %"
+            for arm, column in {"without": "run_id_b", "with": "run_id"}.items():
+                mine = known.loc[pairs[column]]
+                row[f"{arm}, %"] = percent(mine["test_top1"])
+                row[f"memorized {arm}, %"] = percent(mine["batches_wrong_memorized"])
+            rows.append(row | {"points": f"{pairs['difference'].mean():+.1f}", "seeds": len(pairs)})
+    return pd.DataFrame(rows)
 
 
 def kinds_of_labels(level: str) -> dict[str, dict[str, object]]:
