@@ -206,7 +206,7 @@ figures.contact_sheet(
 
 # %% tags=["remove-cell", "nbval-ignore-output"]
 random1 = shown[(shown["errors"] == "random1") & (shown["finder"] == "head")]
-looks = effects.interval(100 * random1["effort_half"] / random1["images"])
+looks = effects.percent(random1["effort_half"] / random1["images"])
 assert dataset or looks.high < 12, (
     "the sentence at the top of this page was written for a list that halves the work"
 )

@@ -98,7 +98,7 @@ leaky = table[
     & (table["arm"] == "CE")
 ]
 copied, apart = (
-    effects.interval(100 * leaky[name])
+    effects.percent(leaky[name])
     for name in ("agreement_leaked", "agreement_apart")
 )
 assert not copied.low <= apart.high, (

@@ -246,6 +246,14 @@ def test_names_of_files_are_neither_formulas_nor_commands_to_a_terminal(shop, ca
     assert "\\x1b[31mbad.csv: no column" in summary(manifest)
 
 
+def test_what_all_files_lack_is_said_once(shop, caplog):
+    files = [shop.put(f"{k}.csv", "sku,label,image\n1,hat,0.jpg\n") for k in range(3)]
+    told = "no column id; it has sku, label, image"
+    manifest = shop.run([*files, shop.put("good.csv", "id,label,image\n1,hat,0.jpg\n")])
+    assert [told in message for message in caplog.messages] == [True]
+    assert f"file refused: 0.csv and 2 more: {told}" in summary(manifest)
+
+
 KINDS = ["Clothing > Hats", "Sale, Clothing > Hats", "Clothing > Bags, Sale", "Clothing > Bags", "Shoes, boots"]
 LISTS = "id,label,image\n" + "".join(f'{k},"{KINDS[k % 5]}",{k}.jpg\n' for k in range(10))
 SMALL = "".join(f"{k},{label},{k}.jpg\n" for k, label in enumerate(["Hat"] * 4 + ["Bag"] * 3 + ["Sock"] * 2 + ["Tie"]))

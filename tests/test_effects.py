@@ -53,6 +53,16 @@ def test_one_value_has_no_interval_and_none_no_mean():
     assert interval([]).seeds == 0
 
 
+def test_the_interval_of_a_share_ends_where_shares_do():
+    shares = [0.999, 1.0, 0.99]
+    whole = interval([100 * share for share in shares])
+    assert whole.high > 100
+    assert effects.percent(shares) == pytest.approx((whole.mean, whole.low, 100, 3))
+    assert effects.percent([0.0, 0.02, None, 0.01])[:3] == pytest.approx((1, 0, interval([0, 1, 2]).high))
+    assert effects.percent([0.5])[0] == 50
+    assert math.isnan(effects.percent([0.5]).low)
+
+
 def test_a_difference_is_taken_within_a_seed_and_with_all_else_equal():
     ce = [described("ce", seed, value) for seed, value in enumerate([0.60, 0.50, 0.70])]
     elr = [described("elr", seed, value) for seed, value in enumerate([0.65, 0.61, 0.74])]

@@ -69,8 +69,9 @@ def read_products(files: Sequence[tuple[str, Path]], rules: FeedRules) -> Feed:
                 texts = _valid(id_), _valid(image), " ".join(_valid(title).split())[:MAX_TITLE]
                 rows.append((number, entry, line, *texts, label, draw, _int64(stem) if stem else 0, why))
         except FileRefused as error:
+            if str(error) not in refused.values():  # what all files lack is said once
+                log.warning("%s: %s", shown, error)
             refused[shown] = str(error)
-            log.warning("%s: %s", shown, error)
         if damage:
             damaged[shown] = {"errors": len(damage), "first": printable(damage[0], 300)}
             log.warning("%s: %d XML errors, first %s", shown, len(damage), damaged[shown]["first"])

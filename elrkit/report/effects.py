@@ -106,6 +106,12 @@ def interval(values: Sequence[float] | pd.Series) -> Interval:
     return Interval(float(known.mean()), float(known.mean() - half), float(known.mean() + half), len(known))
 
 
+def percent(shares: Sequence[float] | pd.Series) -> Interval:
+    """Of shares (n,) in [0, 1], in percent; the ends of the interval are cut where no share can be."""
+    found = interval([None if share is None else 100 * share for share in shares])
+    return found._replace(low=max(found.low, 0.0), high=min(found.high, 100.0)) if found.seeds > 1 else found
+
+
 def select(runs: pd.DataFrame, fields: Mapping[str, Any]) -> pd.DataFrame:
     """The finished runs whose columns have these values: one, a tuple of allowed ones, None for no value,
     `ANY`."""
@@ -153,7 +159,7 @@ def difference(runs: pd.DataFrame, a: Mapping, b: Mapping, measure: str, *, meas
 
 def level(runs: pd.DataFrame, measure: str, **fields: Any) -> Interval:
     """A measure of the runs with these fields, in percent, over seeds."""
-    return interval(100 * measured(select(runs, fields), measure))
+    return percent(measured(select(runs, fields), measure))
 
 
 def evidence(extra: Iterable[dict] = ()) -> pd.DataFrame:
@@ -278,7 +284,7 @@ def table(runs: pd.DataFrame, claims: pd.DataFrame) -> pd.DataFrame:
                     found, ids = interval(pairs["difference"]), (*pairs["run_id"], *pairs["run_id_b"])
                 else:
                     mine = select(runs, {**common, **claim.a})
-                    found, ids = interval(100 * measured(mine, claim.measure)), tuple(mine["run_id"])
+                    found, ids = percent(measured(mine, claim.measure)), tuple(mine["run_id"])
                 if found.seeds:
                     name = ", ".join(str(value) for value in cell.values())
                     marked = mark(found, claim.direction, claim.bound)

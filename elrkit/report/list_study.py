@@ -260,11 +260,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         kind = errors if rate != rate else f"{errors}, made"
         wrong = f"{100 * (part['wrong'] / part['images']).mean():.0f}"
         said = {"labels": Path(dataset).stem, "errors": kind, "wrong, %": wrong, "finder": FINDERS[finder]}
-        for name, value in {
-            "average precision": part["average_precision"], "of the first tenth": part["precision_at_10"],
-            "looks for half": part["effort_half"] / part["effort_half_random"],
-        }.items():  # fmt: skip
-            said[name] = effects.text(effects.interval(100 * value))
+        for name, shares in {"average precision": "average_precision", "of the first tenth": "precision_at_10"}.items():
+            said[name] = effects.text(effects.percent(part[shares]))
+        said["looks for half"] = effects.text(effects.interval(100 * part["effort_half"] / part["effort_half_random"]))
         lines.append(said)
     return pd.DataFrame(lines)
 
@@ -297,7 +295,7 @@ def checks(found: Sequence[Record]) -> pd.DataFrame:
              "caught": "wrongly filed caught", "suggested": "true category suggested first"}  # fmt: skip
     lines = [
         {"labels": Path(dataset).stem, "errors": errors}
-        | {text: effects.text(effects.interval(100 * part[name].dropna())) for name, text in names.items()}
+        | {text: effects.text(effects.percent(part[name].dropna())) for name, text in names.items()}
         for (dataset, errors), part in table.groupby(["dataset", "errors"], sort=False)
     ]
     return pd.DataFrame(lines)

@@ -5,7 +5,6 @@ import html
 from collections.abc import Sequence
 from itertools import product
 
-import numpy as np
 import pandas as pd
 
 from elrkit.config import HUMAN_NOISE_RATES
@@ -245,13 +244,11 @@ def _without_empty(table: pd.DataFrame) -> pd.DataFrame:
 
 def shops(table: pd.DataFrame) -> pd.DataFrame:
     """What a shop can measure beside the truth, as text in percent: mean over seeds and its 95 % interval (t; a single
-    seed has none), one row per split and arm; `difference`: agreement less accuracy, within a seed."""
-    table = table.assign(difference=table["agreement"] - table["accuracy"])
+    seed has none), one row per split and arm."""
     measures = {
         "memorized": "memorized",
         "agreement with its labels": "agreement",
         "accuracy against the truth": "accuracy",
-        "difference": "difference",
         "agreement, near-duplicate in training": "agreement_leaked",
         "agreement, none": "agreement_apart",
     }
@@ -259,10 +256,12 @@ def shops(table: pd.DataFrame) -> pd.DataFrame:
     for (split, _, arm), part in table.groupby(["split", "leak", "arm"], sort=False):
         where = {"split by": split, "loss": arm, "seeds": part["seed"].nunique()}
         where["near-duplicates"] = f"{100 * part['near_duplicates'].mean():.1f} %"
-        rows.append(where | {name: percent(part[column].dropna()) for name, column in measures.items()})
+        shown = {name: percent(part[column].dropna()) for name, column in measures.items()}
+        apart = effects.interval(100 * (part["agreement"] - part["accuracy"]))
+        rows.append(where | shown | {"agreement less accuracy": text(apart).removesuffix(", one seed")})
     return pd.DataFrame(rows)
 
 
 def percent(values: Sequence[float]) -> str:
     """Shares over seeds as text in percent, mean and 95 % interval, for tables that count the seeds; empty without."""
-    return effects.text(effects.interval(100 * np.asarray(values, dtype=float))).removesuffix(", one seed")
+    return effects.text(effects.percent(values)).removesuffix(", one seed")
