@@ -72,7 +72,6 @@ def listed(n: int, folder: Path) -> None:
     """Head, list and page of the imported feed."""
     from elrkit import data
     from elrkit.catalogue import audit, head, review
-    from elrkit.catalogue.scores import suspect_list
 
     dataset = data.load(str(folder / "shop"))
     labels, draw = audit.labels_of(dataset), np.random.default_rng(0)
@@ -85,8 +84,7 @@ def listed(n: int, folder: Path) -> None:
     found = head.audit(rows, labels, dataset.class_names, epochs=1)
     clock("head", n, started)
     started = time.perf_counter()
-    table = audit.ranked(found, dataset)
-    table = table[suspect_list(found.judged)[table.index]]
+    table = audit.to_look_at(found, dataset)
     review.write_table(table, dataset, folder / "list", 10_000, typical=audit.typical(found, dataset))
     clock("list and page", n, started)
 

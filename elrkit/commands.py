@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import time
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
@@ -42,10 +43,12 @@ def train_all(configs: list[RunConfig], announced: bool = False, **options: Any)
     will take here. 1 when a run failed; one that was merely stopped by its budget is no failure."""
     from elrkit import progress, runner
 
-    todo = runner.missing(configs)
+    started, todo = time.monotonic(), runner.missing(configs)
     print(f"{len(configs)} runs, {len(configs) - len(todo)} there, {len(todo)} to train")
     if todo and announced:
         runner.announce(todo, options["jobs"], options.get("threads"))
+    if options.get("budget_seconds"):  # of which the estimate has taken a part
+        options["budget_seconds"] = max(options["budget_seconds"] - (time.monotonic() - started), 0)
     with progress.display(len(todo)) as show:
 
         def tell(left: list[RunConfig]) -> int:

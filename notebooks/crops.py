@@ -99,12 +99,12 @@ HTML(
 #
 # ## What each change does
 #
-# Alone, beside the same run without it, at the setting of the table's first column. One seed each, so numbers and no findings. A SAM
-# whose second pass also moves ELR's targets and the batch-norm statistics, as in the code, ends
-# {glue:text}`double_update:s` points below one that moves them once.
+# Alone, beside the same run without it. One seed each, so these are numbers and no findings. With crops drawn anew, a
+# SAM whose second pass also moves ELR's targets and the batch-norm statistics, as in the code, ends {glue:text}`double_update:s`
+# points below one that moves them once.
 
 # %% tags=["nbval-ignore-output", "full-width"]
-tables.code(runs).style.hide(axis="index")
+tables.code(runs).set_index(["setting", "change"]).style
 
 # %% [markdown]
 # ## Was Table 1 counted on noisy test labels?
@@ -148,7 +148,7 @@ cell = {
     "noise_rate": 0.2,
 }
 loss_by_it = effects.difference(runs, once, twice, "test_top1", **cell)
-glue("double_update", effects.text(loss_by_it), display=False)
+glue("double_update", f"{loss_by_it.mean:.1f}", display=False)
 found = effects.table(runs, effects.load_claims())
 gain = effects.say(found, "elr-cifar10", "frozen", "~", "0.2")
 more = effects.say(found, "elr-cifar10", "more-frozen", "+", "0.2")

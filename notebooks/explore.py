@@ -27,6 +27,8 @@ dataset = None  # only the runs on this dataset; None: all
 # %% tags=["nbval-ignore-output", "full-width"]
 parameters.check(In)
 shown = [r for r in records.read_all() if dataset in (None, r["config"]["dataset"])]
+if not shown:
+    raise ValueError(f"dataset={dataset!r}: no record is of it")
 HTML(explore.page(shown))
 
 # %% [markdown]

@@ -34,6 +34,8 @@ trained = [
     if dataset is None or r["config"]["dataset"] == dataset
 ]
 table = records.table(trained).join(networks.of_runs(trained))
+if not trained:
+    raise ValueError(f"dataset={dataset!r}: no record is of it")
 print(f"{len(trained)} records")
 print("this page was built with", train.versions())
 

@@ -145,6 +145,16 @@ def test_audit_of_a_feed_says_to_import_it_first(tmp_path, no_training, audit):
         assert "import-feed" not in audit(2, path)
 
 
+def test_corrections_need_decisions_and_a_dataset(tmp_path, monkeypatch, capsys):
+    (tmp_path / "feed").mkdir()
+    (tmp_path / "feed" / "a.csv").write_text("id,label,image\n1,hat,1.jpg\n")
+    monkeypatch.setenv("ELRKIT_DATA", str(tmp_path))
+    assert main(["corrections", "feed"]) == 2
+    assert "error: no decisions file is given" in capsys.readouterr().err
+    assert main(["corrections", "feed", str(tmp_path / "d.csv")]) == 2
+    assert "error: feed: a feed; first make a dataset of it with" in capsys.readouterr().err
+
+
 def test_a_second_review_goes_on_where_the_first_ended(tmp_path, audit):
     """Half of a list is decided and applied; the next one leaves that half out."""
     looks = np.concatenate([LABELS, LABELS[:9]])

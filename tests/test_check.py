@@ -148,18 +148,35 @@ def test_what_cannot_be_judged_says_why(checked):
     assert "missing" in table.loc["q2", "why"]
 
 
-def test_a_feed_without_any_photo_is_unread(shop, eye, tmp_path):
+def test_a_feed_of_which_nothing_can_be_checked_says_why_and_how_to_mend_it(shop, eye, tmp_path):
     draw_feed(tmp_path, 3, 0, wrong=0)
     for photo in (tmp_path / "photos").iterdir():
         photo.unlink()
-    table = check(tmp_path, shop, eye)
-    assert table["verdict"].tolist() == ["unread"] * 3
-    assert table["why"].str.contains("missing").all()
+    why = r"none of 3 products can be checked; product: 3 dropped, image file missing \(--images names .*photos/"
+    with pytest.raises(ConfigError, match=why):
+        check(tmp_path, shop, eye)
+    (tmp_path / "feed.csv").write_text("sku,label,image\n1,Hats,1.png\n")
+    with pytest.raises(
+        ConfigError, match=r"none of 0 .* file refused: feed.csv: no column category, id, .*mend with --rules.columns"
+    ):
+        check(tmp_path, shop, eye)
 
 
 def test_another_backbone_is_refused(shop, eye):
     with pytest.raises(ConfigError, match="the model was made with means"):
         check(shop[0], shop, eye._replace(name="x"))
+    *rest, found = shop
+    own = found._replace(model=found.model._replace(backbone="own.npy"))
+    with pytest.raises(ConfigError, match=r"made with features of your own, own\.npy; .*catalogue\.checking\.check"):
+        check(shop[0], (*rest, own), eye)
+
+
+def test_as_many_are_shown_as_are_probably_wrong(shop):
+    _, _, dataset, _, found = shop
+    surer = found._replace(wrong=found.wrong._replace(mean=0.5), judged=found.judged._replace(own=np.ones(240)))
+    assert audit.to_look_at(surer, dataset)["id"].tolist() == audit.ranked(surer, dataset)["id"][:120].tolist()
+    suspects = audit.to_look_at(found._replace(wrong=found.wrong._replace(mean=0.0)), dataset)
+    assert 0 < len(suspects) < 60
 
 
 @pytest.mark.parametrize(
@@ -193,7 +210,8 @@ def test_the_commands_go_from_a_feed_to_a_list_and_a_check(shop, tmp_path, monke
     first = pd.read_csv(tmp_path / "audit" / "labels.csv").iloc[0]
     assert truth[first["id"]] == (first["label"], first["suggested_label"])
     assert (tmp_path / "audit" / "review.html").exists()
-    monkeypatch.setattr(f, "backbone", lambda name: f.Backbone("own.npy", Means(), (127.0,) * 3, (64.0,) * 3, 64))
+    monkeypatch.setattr(f, "backbone", lambda name: f.Backbone("means", Means(), (127.0,) * 3, (64.0,) * 3, 64))
+    assert catalogue.audit(dataset.name, tmp_path / "audit", images=str(folder), top=50) == 0
     out = tmp_path / "checked.csv"
     model = tmp_path / "audit" / "model.safetensors"
     assert catalogue.check(model, (folder / "feed.csv",), folder, out, rules=RULES) == 0

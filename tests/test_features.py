@@ -48,6 +48,7 @@ def test_a_photo_is_computed_once_whatever_it_is_called(eye, tmp_path):
     assert (again == rows[[2, 0]]).all()
     f.features(["a"], read, eye._replace(side=16), tmp_path)  # another size is another look
     assert len(asked) == 4
+    assert f.features([], read, eye, tmp_path).shape == (0, 3)
 
 
 def test_a_stop_keeps_what_was_computed(eye, tmp_path, monkeypatch):

@@ -111,6 +111,17 @@ def test_tables_are_means_over_seeds(record):
     assert said.loc[0, "said 90 to 100"] == f"{100 * top['wrong']:.0f}"
 
 
+def test_a_category_that_lost_its_labels_is_judged_all_the_same(record):
+    _, rows, given, truth = record
+    left = given.copy()
+    left[left == 2] = 0
+    made = study.run(study.Study("x", "uniform", 0, 0.2), *[study.Labelled(rows, left, truth)] * 2, tuple("abcde"))
+    assert made["wrong"] == (left != truth).sum()
+    assert made["finders"][1]["average_precision"] > 0.3
+    with pytest.raises(ConfigError, match=r"rate=0\.001: moves none of 600 labels"):
+        study.run(study.Study("x", "uniform", 0, 0.001), *[study.Labelled(rows, truth, truth)] * 2, tuple("abcde"))
+
+
 def test_a_person_who_looks_gives_the_true_label(record):
     """600 products, 120 of them wrong: 10 % at random hold 12 +- 3 of these, and the list almost nothing else."""
     cells = {(row["chosen"], row["share"]): row for row in record[0]["cleaning"]}
@@ -143,7 +154,7 @@ def test_a_study_of_a_dataset_is_made_once_and_found(tmp_path, monkeypatch, caps
     path = write_dataset(tmp_path / "s.npz")
     command = ["list-study", path, "--seeds", "0", "--rate", "0.2"]
     assert main(command) == 0
-    assert "made features-s-siblings-20-seed0\n" in capsys.readouterr().out
+    assert "/audit/features-s-siblings-20-seed0.json\n" in capsys.readouterr().out
     found = study.gather(study.of_dataset(path, [0], 0.2))
     assert [made["study"]["errors"] for made in found] == ["siblings", "uniform"]
     for made in found:
@@ -152,6 +163,7 @@ def test_a_study_of_a_dataset_is_made_once_and_found(tmp_path, monkeypatch, caps
         assert made["wrong"] == pytest.approx(12, abs=3)
     monkeypatch.setattr(study, "run", lambda *_: pytest.fail("made again"))
     assert main(command) == 0
+    assert capsys.readouterr().out.startswith("there: ")
 
 
 def test_the_committed_tables_of_a_large_shop_add_up():

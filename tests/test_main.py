@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,16 @@ def test_a_run_that_fails_is_a_failure_of_the_command_and_one_that_is_stopped_is
     assert capsys.readouterr().err.count("no such file or folder") == 1
     assert main(["train", "--budget", "soon"]) == 2
     assert "error: budget='soon': allowed are a number and s, m or h, such as 9m" in capsys.readouterr().err
+
+
+def test_the_budget_is_of_the_whole_command(monkeypatch):
+    left = []
+    monkeypatch.setattr(runner, "announce", lambda *_: time.sleep(0.2))
+    monkeypatch.setattr(runner, "train_missing", lambda configs, budget_seconds, **_: left.append(budget_seconds) or [])
+    commands.train_all([RunConfig()], announced=True, jobs=1, budget_seconds=60.0)
+    commands.train_all([RunConfig()], announced=True, jobs=1, budget_seconds=0.1)
+    assert 50 < left[0] < 59.8
+    assert left[1] == 0
 
 
 def test_flags_leave_open_what_a_choice_implies(tmp_path, monkeypatch):

@@ -21,9 +21,9 @@ from elrkit.catalogue.head import Found
 from elrkit.catalogue.images import read_file
 from elrkit.catalogue.products import read_products
 from elrkit.catalogue.review import listed_ids
-from elrkit.catalogue.rules import Rejected
-from elrkit.catalogue.scores import Judged, rank
-from elrkit.catalogue.written import sha256_of
+from elrkit.catalogue.rules import Rejected, printable
+from elrkit.catalogue.scores import Judged, rank, suspect_list
+from elrkit.catalogue.written import dropped_in_words, sha256_of
 from elrkit.config import ConfigError
 from elrkit.data import Dataset, as_rgb, is_class_folders, own_path
 
@@ -129,6 +129,14 @@ def ranked(found: Found, dataset: Dataset) -> pd.DataFrame:
     return table
 
 
+def to_look_at(found: Found, dataset: Dataset) -> pd.DataFrame:
+    """The rows of `ranked` that a person should look at: those of `suspect_list`, and of the first ones at least as
+    many as are probably wrong."""
+    table = ranked(found, dataset)
+    probably = np.arange(len(table)) < round(found.wrong.mean * len(table))
+    return table[suspect_list(found.judged)[table.index] | probably]
+
+
 def typical(found: Found, dataset: Dataset, each: int = 3) -> dict[str, list[str]]:
     """Per category the ids of products that are surely of it: the least suspicious ones, one of equal photos."""
     ids = listed_ids(dataset)
@@ -151,9 +159,14 @@ def check_feed(
     unread where product or photo cannot be used), suspicion in [0, 1], why, and suggested_label, alternative_2 and
     alternative_3 with chance_1 to chance_3 where there is something to look at.
 
-    Raises ConfigError when the model was made with another backbone, FileNotFoundError for a feed or folder that is
-    not there.
+    Raises ConfigError when the model was made with another backbone or no product can be checked, FileNotFoundError for
+    a feed or folder that is not there.
     """
+    if model.backbone.endswith(".npy"):
+        raise ConfigError(
+            f"the model was made with features of your own, {model.backbone}; for new products' ask "
+            "elrkit.catalogue.checking.check, with a row for each"
+        )
     if eye.name != model.backbone:
         raise ConfigError(f"backbone {eye.name}: the model was made with {model.backbone}; give the same --features")
     if not (root := as_path(images)).is_dir():
@@ -169,6 +182,13 @@ def check_feed(
         except Rejected as error:
             why[row] = str(error)
     readable = np.array([row for row in readable if not why[row]], dtype=int)
+    if not len(readable):
+        lost: dict[str, list[str]] = {}
+        for reason, path in zip(why, paths, strict=True):
+            lost.setdefault(reason, []).append(printable(path))
+        told = {"dropped": {"product": {reason: len(some) for reason, some in lost.items()}}, "examples": lost}
+        lines = dropped_in_words(told | {"files_refused": feed.refused})
+        raise ConfigError(f"none of {len(table)} products can be checked; {'; '.join(lines)}")
 
     def read(number: int) -> NDArray[np.uint8] | None:
         return importer.picture(importer.Place(root, paths[readable[number]], None), rules, eye.side)

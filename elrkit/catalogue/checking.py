@@ -142,6 +142,8 @@ def load_model(path: Path) -> Model:
         rest: dict[str, Any] = json.loads(head["__metadata__"]["elrkit"])
         return Model(**load_tensors(content), **rest | {"classes": tuple(rest["classes"])})
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); audit leaves it as model.safetensors") from None
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); audit leaves it as model.safetensors, but with --features none"
+        ) from None
     except (SafetensorError, ValueError, LookupError, TypeError):
         raise ConfigError(f"{path}: no model of an audit; audit leaves it as model.safetensors") from None

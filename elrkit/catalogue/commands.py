@@ -3,6 +3,7 @@
 What reads feeds and pictures or trains is imported by the command that needs it.
 """
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -60,7 +61,7 @@ def audit(
     from elrkit.commands import train_all
 
     decided = [read_decisions(path) for path in decisions]
-    found = _dataset_to_audit(dataset)
+    found = _dataset_of(dataset)
     review.check_listable(found, top)  # now, and not after minutes of training
     if out.exists() and not out.is_dir():
         raise ConfigError(f"out={out}: a file; allowed is a folder, there or not")
@@ -109,7 +110,6 @@ def _audit_by_features(
     from elrkit import progress, records
     from elrkit.catalogue import audit, checking, head, review
     from elrkit.catalogue.features import backbone
-    from elrkit.catalogue.scores import suspect_list
 
     if features.endswith(".npy"):
         rows, name = audit.given_rows(Path(features), dataset), features
@@ -127,8 +127,7 @@ def _audit_by_features(
         f"about {round(n * found.wrong.mean):,} of {n:,} labels are wrong ({low:,} to {high:,}), or more where errors "
         "are hard to see"
     )
-    table = audit.ranked(found, dataset)
-    listed = table[suspect_list(found.judged)[table.index]]
+    listed = audit.to_look_at(found, dataset)
     typical = audit.typical(found, dataset)
     with progress.counted("photos of the page") as on_progress:
         written = review.write_table(listed, dataset, out, top, decided, originals, typical, on_progress)
@@ -186,10 +185,11 @@ def corrections(
         decisions: CSV files saved by the page
         out: folder to write: corrections.csv, and what reviewers disagree on, to be asked again
     """
-    from elrkit import data
     from elrkit.catalogue.corrections import corrections as made
 
-    found = made(data.load(dataset), decisions, out)
+    if not decisions:
+        raise ConfigError("no decisions file is given; audit/review.html saves them, named for shop and day")
+    found = made(_dataset_of(dataset), decisions, out)
     for line in found.unfit:
         print(f"warning: {line}")
     print(f"{found.moved} products to move: {found.table}")
@@ -273,16 +273,18 @@ def _say_what_the_net_knows(record: dict, dataset: "Dataset") -> None:
         )
 
 
-def _dataset_to_audit(name: str) -> "Dataset":
+def _dataset_of(name: str) -> "Dataset":
     """The dataset of this name; raises ConfigError that says what to do first where it is a feed."""
     from elrkit import data
     from elrkit.catalogue.feed_files import suffix
     from elrkit.catalogue.feeds import READERS
 
     def is_feed() -> bool:
-        path = Path(name).expanduser()
-        inside = path.rglob("*") if path.is_dir() else [path]
-        return any(suffix(each) in READERS and each.is_file() for each in inside)
+        with contextlib.suppress(data.DataError):
+            path = data.own_path(name)
+            inside = path.rglob("*") if path.is_dir() else [path]
+            return any(suffix(each) in READERS and each.is_file() for each in inside)
+        return False
 
     try:
         dataset = data.load(name)
@@ -296,7 +298,7 @@ def _dataset_to_audit(name: str) -> "Dataset":
             raise
     raise ConfigError(
         f"{name}: a feed; first make a dataset of it with `python -m elrkit import-feed {name} --images FOLDER "
-        "--out shop`, then audit shop"
+        "--out shop`, then give shop"
     )
 
 

@@ -178,9 +178,8 @@ def features(
 def _places(wanted: NDArray, keys: NDArray) -> tuple[NDArray, NDArray]:
     """(places in `wanted`, which ascends, of those keys that it has, places of these keys)."""
     keys = keys.astype("S")
-    place = np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)
-    there = np.flatnonzero(wanted[place] == keys)
-    return place[there], there
+    there = np.flatnonzero(np.isin(keys, wanted))
+    return np.searchsorted(wanted, keys[there]), there
 
 
 def _table(store: Path, n: int, eye: Backbone) -> NDArray[np.float16]:

@@ -207,7 +207,8 @@ def _check_loadable(per_class: np.ndarray, counts: Mapping, rules: FeedRules) ->
     train, test = per_class.sum(axis=0).tolist()
     if len(per_class) < 2:
         told = "all in one subcategory, and training needs two"
-        mend = f"lower rules.min_images ({rules.min_images}) or name the column of the label (rules.columns)"
+        lower = f"lower rules.min_images ({rules.min_images}) or " if rules.min_images > 1 else ""
+        mend = f"{lower}name the column of the label (rules.columns)"
     elif not train or not test:
         told = f"{test} of them to test and {train} to train, where at least one of each is needed"
         enough = f"a subcategory of {int(0.5 / rules.test_share) + 1} gives one to test, if its variants allow"

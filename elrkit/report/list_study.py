@@ -166,6 +166,8 @@ def run(study: Study, products: Labelled, new: Labelled, classes: tuple[str, ...
     rows, labels, truth = products.rows, products.labels, products.truth
     wrong = labels != truth
     kept: dict[str, Any] = {}
+    if not wrong.any():
+        raise ConfigError(f"rate={study.rate}: moves none of {len(labels)} labels; give more of them, or a higher rate")
 
     def by_head() -> NDArray:
         kept["found"] = head.audit(rows, labels, classes, seed=study.seed)
@@ -175,6 +177,10 @@ def run(study: Study, products: Labelled, new: Labelled, classes: tuple[str, ...
         folds = StratifiedKFold(5, shuffle=True, random_state=study.seed)
         regression = LogisticRegression(C=0.003, max_iter=300)
         guess = cross_val_predict(regression, head.Scaled(rows)[:].numpy(), labels, cv=folds, method="predict_proba")
+        if guess.shape[1] < len(classes):  # a category has lost its last label
+            there, known = guess, np.unique(labels)
+            guess = np.zeros((len(labels), len(classes)))
+            guess[:, known] = there
         kept["foreseen"] = float((guess.argmax(1) == labels)[wrong].mean())
         return scores.cleanlab_baseline(guess, labels)
 

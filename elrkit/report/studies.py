@@ -39,12 +39,14 @@ def share(flags: NDArray[np.bool_], digits: int) -> float | None:
 def gather(folder: str, wanted: Sequence[Named], make: Callable[[Any], Record] | None = None) -> list[Record]:
     """The records of these studies that are there.
 
-    make  makes the record of a study that is missing, which is then written into one's own store and named.
+    make  makes the record of a study that is missing, which is then written into one's own store and named, as is what
+          is there already
     """
     for study in wanted if make else ():
-        if not records.beside(folder, f"{study.name}.json").exists():
-            save(folder, study.name, make(study))
-            print(f"made {study.name}", flush=True)
+        if (path := records.beside(folder, f"{study.name}.json")).exists():
+            print(f"there: {path}", flush=True)
+        else:
+            print(f"made {save(folder, study.name, make(study))}", flush=True)
     paths = (records.beside(folder, f"{study.name}.json") for study in wanted)
     return [json.loads(path.read_text("utf-8")) for path in paths if path.exists()]
 

@@ -72,7 +72,7 @@ def _cell(row: tuple, claim: tuple, folder: str) -> str:
     links = ", ".join(f"<a href='{folder}made.html#run-{run_id}'>{run_id}</a>" for run_id in dict.fromkeys(row.run_ids))
     measured = f"{text(found, f'{{:{sign}.2f}}')} {unit}, {row.seeds} seed{'s' * (row.seeds > 1)}"
     detail = f"{measured}. {html.escape(claim.note)} Runs: {links}"
-    return f"<details><summary>{name}{number} {mark}</summary><p>{detail}</p></details>"
+    return f"<details><summary>{name}<span>{number} {mark}</span></summary><p>{detail}</p></details>"
 
 
 def untestable_html(claims: pd.DataFrame) -> str:
