@@ -147,6 +147,12 @@ for rate in noise_rates:
 records.summary(table).rename(index=figures.LABELS, level="loss")
 
 # %% [markdown]
+# ## Beside stopping early
+#
+# Cross-entropy can be stopped before it memorizes. Who has no right labels can choose the epoch by images held out with labels as noisy
+# as the others, a tenth of them here. ELR's last epoch ends {glue:text}`claims.ipynb::over_held_out:s` points above the one so chosen
+# ({doc}`claims` has the runs); nothing has to be held out for ELR.
+#
 # ## Where does ELR help?
 #
 # As far as it keeps wrong labels from being memorized. With {glue:text}`claims.ipynb::ce_memorized_more:s` % memorized by cross-entropy there is nothing

@@ -52,7 +52,7 @@ def claims_html(found: pd.DataFrame, claims: pd.DataFrame, folder: str = "../not
             label = html.escape(SETTINGS[setting].label)
             cells.append(f"<td data-label='{label}'>{''.join(parts)}</td>" if parts else "<td class='empty'></td>")
         link = f"<a href='{folder}{claim.chapter}.html'>{html.escape(claim.text)}</a>"
-        name = f"<th scope='row'>{link}<small>{html.escape(claim.where)}</small></th>"
+        name = f"<th scope='row'>{link}<small>{html.escape(claim.where).replace('Section ', '§')}</small></th>"
         lines.append(f"<tr id='claim-{claim.id}'>{name}{''.join(cells)}</tr>")
     key = "; ".join(f"<b class='sign'>{sign or 'no mark'}</b> {meaning}" for sign, meaning in MARKS.items())
     return (
