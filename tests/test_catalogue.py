@@ -408,6 +408,15 @@ def test_decisions_that_are_not_sound_are_named_by_file_and_line(content, messag
             reads(path)
 
 
+def test_what_a_person_decided_on_is_drawn_first(shop):
+    feed = "id,label,image\n" + "".join(f"{k},{'hat' if k % 2 else 'shoe'},{k % 10}.jpg\n" for k in range(60))
+    rows = "".join(f"{k},confirm,hat,shoe\n{k + 1},keep,shoe,shoe\n" for k in range(31, 41, 2))
+    shop.run(feed, rules=FeedRules(per_class=10), decisions=shop.put("d.csv", NAMES + rows))
+    shoes = {id_ for id_, label in shop.labels().items() if label == "shoe"}
+    assert shoes == {str(k) for k in range(31, 41)}
+    assert len(shop.labels()) == 20
+
+
 def test_ids_that_a_spreadsheet_robbed_of_their_zeros_are_understood(shop, caplog):
     """Excel saves 00003 as 3."""
     assert without_zeros(["007", "07", "0012", "12", "00", "0x1", "5"]) == {"0": "00"}

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from elrkit.catalogue.decisions import read_decisions, without_zeros
@@ -184,6 +185,8 @@ def decide(feed: Feed, decisions: Sequence[Path], rules: FeedRules) -> tuple[Fee
     if asked and not any(outcome.startswith(("kept", "confirmed", "unsure")) for outcome in counts):
         log.warning("none of the decisions on %d products fits a product of this feed", len(asked))
     table["label"] = label
+    if rules.per_class:  # of whose products a part is drawn: first those that a person has looked at
+        table.loc[list(had), "draw"] = np.iinfo(np.int64).min
     table.loc[list(dropped), ["step", "why"]] = "decision", "marked unsure"
     return feed._replace(table=table), {"counts": counts, "examples": examples}
 

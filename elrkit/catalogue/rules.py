@@ -101,7 +101,7 @@ class FeedRules(BaseModel):
     min_images: int = Field(1, ge=1)
     """Subcategories with fewer usable products are dropped."""
     per_class: int | None = Field(None, ge=1)
-    """Products drawn per subcategory; None keeps all."""
+    """Products drawn per subcategory, those that a person has decided on first; None keeps all."""
     seed: int = 0
 
     split: Literal["group", "product"] = "group"

@@ -1,7 +1,7 @@
 """What a network costs: parameters and floating-point operations of one image, layer by layer; and its picture.
 
-    >>> from elrkit import flops, models
-    >>> parameters, operations, layers = flops.count(models.resnet34(num_classes=10), (3, 32, 32))
+    >>> from elrkit import models
+    >>> parameters, operations, layers = count(models.resnet34(num_classes=10), (3, 32, 32))
     >>> f"{parameters:,} parameters, {operations / 1e9:.2f} GFLOP"
     '21,282,122 parameters, 2.32 GFLOP'
 

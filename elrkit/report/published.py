@@ -4,7 +4,6 @@ from importlib import resources
 
 import pandas as pd
 
-SOURCES = {"galatolo2021": "Galatolo et al.", "liu2020": "Liu et al.", "wei2022": "Wei et al."}
 CELL = ["dataset", "schedule", "noise_rate", "loss"]
 
 
