@@ -149,8 +149,8 @@ records.summary(table).rename(index=figures.LABELS, level="loss")
 # %% [markdown]
 # ## Beside stopping early
 #
-# Cross-entropy can be stopped before it memorizes. Who has no right labels can choose the epoch by images held out with labels as noisy
-# as the others, a tenth of them here. ELR's last epoch ends {glue:text}`claims.ipynb::over_held_out:s` points above the one so chosen
+# Cross-entropy can be stopped before it memorizes. Without right labels, the epoch is chosen on images held out with noisy ones, a tenth
+# of them here. ELR's last epoch ends {glue:text}`claims.ipynb::over_held_out:s` points above the one so chosen
 # ({doc}`claims` has the runs); nothing has to be held out for ELR.
 #
 # ## Where does ELR help?
@@ -168,7 +168,7 @@ figures.memorized_and_gained(where)
 # %% tags=["nbval-ignore-output"]
 words = {
     "memorized": "CE memorizes, %",
-    "kept_out": "ELR does not, points",
+    "kept_out": "fewer by ELR, points",
     "gain": "ELR gains",
     "over_best": "over CE's best",
 }

@@ -28,7 +28,7 @@ scale = (
     "cpu"  # cpu: a small net on 10,000 images, two minutes a run; paper: ResNet-34
 )
 train = False  # also train the missing runs of both sweeps
-size = 40  # runs of the random search, and settings of the grid; more repeat none
+size = None  # runs of the random search, and settings of the grid, to train and show; None: all, of which few have run
 jobs = None  # runs at a time; None: one per core, one on a GPU
 
 # %% [markdown]
@@ -61,7 +61,7 @@ print(
 # ## Choosing by noisy labels
 #
 # The published sweeps chose by test accuracy. Here a tenth of the images is held out with labels as noisy as the others, and
-# the same draws are made with CIFAR-10 at 20 % noise. *Regret* is how far the chosen run's test accuracy lies below the sweep's best.
+# the same draws are made with CIFAR-10 at 20 % noise; a part of them has run. *Regret* is how far the chosen run's test accuracy lies below the sweep's best.
 
 # %% tags=["nbval-ignore-output", "remove-output"]
 config.check_training(train, jobs)

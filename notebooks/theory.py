@@ -217,7 +217,7 @@ courses = {
 theory.figure_course(courses)
 
 # %% [markdown]
-# The left panel is the mechanism. Under cross-entropy the push of the rightly labelled examples shrinks and that of the wrongly
+# The middle panel is the mechanism. Under cross-entropy the push of the rightly labelled examples shrinks and that of the wrongly
 # labelled ones grows at first. After some ten steps the two nearly cancel along $v$, and what is left of the gradient lies
 # mostly across it (a cosine of 0.2): from there on descent fits single examples. ELR keeps the right examples pushing along
 # $v$, until the beliefs are firm. (From there on its curves are means over many steps: outputs are clamped to

@@ -52,13 +52,13 @@ _ALL = {"model": "small_resnet", "width": 32, "train_size": None, "lr": 0.05, "p
 _MORE = _ALL | {"train_size": 20_000}
 SETTINGS = {
     "paper": Setting("ResNet-34, as described", _PAPER | {"augmentation": "fresh"}, {"cifar10": 120, "cifar100": 150}),
-    "described": Setting("small net, as described", _SMALL | {"augmentation": "fresh"}, _CPU_EPOCHS),
+    "described": Setting("small net, fresh crops", _SMALL | {"augmentation": "fresh"}, _CPU_EPOCHS),
     "frozen": Setting("small net, crops drawn once", _SMALL | {"augmentation": "frozen"}, _CPU_EPOCHS),
     "none": Setting("small net, no crops", _SMALL | {"augmentation": "none"}, _CPU_EPOCHS),
     "all-images": Setting(
         "smaller net, all images, no crops", _ALL | {"augmentation": "none"}, {"cifar10": 30, "cifar100": 30}
     ),
-    "more": Setting("smaller net, 20,000 images, crops", _MORE | {"augmentation": "fresh"}, {"cifar10": 40}),
+    "more": Setting("smaller net, 20,000 images, fresh crops", _MORE | {"augmentation": "fresh"}, {"cifar10": 40}),
     "more-frozen": Setting(
         "smaller net, 20,000 images, crops drawn once", _MORE | {"augmentation": "frozen"}, {"cifar10": 40}
     ),
@@ -311,9 +311,14 @@ def say(found: pd.DataFrame, claim: str, setting: str, expected: str, cell: str 
     return text(Interval(*row[list(Interval._fields)].iloc[0]), form)
 
 
+def number(value: float, form: str) -> str:
+    """A number as it is written wherever it stands: rounded alike, and without the sign of a zero."""
+    return form.format(round(value, 6) + 0.0)
+
+
 def text(found: Interval, form: str = "{:.1f}") -> str:
     """A mean with its interval: ``91.2 (90.8 to 91.6)``; of a single seed ``91.2, one seed``; of none an empty text."""
     if not found.seeds:
         return ""
-    mean, low, high = (form.format(round(value, 6) + 0.0) for value in found[:3])
+    mean, low, high = (number(value, form) for value in found[:3])
     return f"{mean}, one seed" if found.seeds == 1 else f"{mean} ({low} to {high})"

@@ -271,9 +271,9 @@ def table1(runs: pd.DataFrame, settings: Sequence[str]) -> Figure:
                 found = _gain(runs, key, setting, rate)
                 if found.seeds:
                     bars = None if found.seeds == 1 else [[found.mean - found.low], [found.high - found.mean]]
-                    ax.errorbar(100 * rate + 0.5 * place, found.mean, bars, fmt="o", color=colour, ms=6, lw=1.4,
+                    ax.errorbar(100 * rate + 0.4 * place, found.mean, bars, fmt="o", color=colour, ms=6, lw=1.4,
                                 mfc="white" if found.seeds == 1 else colour,
-                                label=SETTINGS[setting].label if found.seeds > 1 else None)  # fmt: skip
+                                label=SETTINGS[setting].label)  # fmt: skip
         ax.set(title=f"{key[0].upper().replace('CIFAR', 'CIFAR-')}, {key[1].replace('multistep', 'multi-step')}",
                xlabel="labels redrawn, %", ylabel="ELR less CE, points")  # fmt: skip
     _one_legend(figure, axes.flat, 3)

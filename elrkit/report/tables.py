@@ -15,7 +15,7 @@ from elrkit.report.effects import SETTINGS, Interval, text
 DATASETS = {"digits": "digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 SCHEDULES = {"multistep": "multi-step", "cosine": "cosine"}
 MARKS = {
-    "+": "holds: the whole interval lies beyond the bound",
+    "+": "holds: the whole interval lies beyond the bound, which a tap shows",
     "-": "does not hold: the whole interval lies on the other side",
     "~": "open: the interval reaches across the bound",
     "": "fewer than three seeds: a number, no finding",
@@ -64,13 +64,15 @@ def claims_html(found: pd.DataFrame, claims: pd.DataFrame, folder: str = "../not
 
 def _cell(row: tuple, claim: tuple, folder: str) -> str:
     sign = "+" if claim.b else ""
-    number = f"{row.mean:{sign}.1f}" + ("" if claim.b else " %")
+    found = Interval(row.mean, row.low, row.high, row.seeds)
+    number = effects.number(row.mean, f"{{:{sign}.1f}}") + ("" if claim.b else " %")
     mark = f"<b class='sign sign-{ {'+': 'holds', '-': 'fails', '~': 'open'}.get(row.mark, 'few') }'>{row.mark}</b>"
     name = f"<span>{html.escape(cell_name(row.cell))}</span> " if row.cell else ""
-    found = Interval(row.mean, row.low, row.high, row.seeds)
     unit = "points" if claim.b else "percent"
     links = ", ".join(f"<a href='{folder}made.html#run-{run_id}'>{run_id}</a>" for run_id in dict.fromkeys(row.run_ids))
-    measured = f"{text(found, f'{{:{sign}.2f}}')} {unit}, {row.seeds} seed{'s' * (row.seeds > 1)}"
+    exact = text(found, f"{{:{sign}.2f}}").removesuffix(", one seed")
+    asked = {">": "more than", "<": "less than", "=": "within"}[claim.direction]
+    measured = f"{exact} {unit}, {row.seeds} seed{'s' * (row.seeds > 1)}; claimed: {asked} {claim.bound:g}"
     detail = f"{measured}. {html.escape(claim.note)} Runs: {links}"
     return f"<details><summary>{name}<span>{number} {mark}</span></summary><p>{detail}</p></details>"
 
@@ -120,24 +122,27 @@ def gains(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def sam(runs: pd.DataFrame) -> pd.DataFrame:
-    """What SAM adds at 20 % noise, in points within a seed: a row per setting and loss, over SGD of as many epochs
-    (last and best ones) and over SGD with twice the epochs, which costs as much."""
+    """What SAM adds, in points within a seed: a row per setting, kind of wrong labels and loss, over SGD of as many
+    epochs (last and best ones) and over SGD with twice the epochs, which costs as much."""
+    kinds: dict[str, dict[str, object]] = {"20 % redrawn": {"noise_rate": 0.2}}
+    for level in plans.LEVELS:
+        for kind, labels in kinds_of_labels(level).items():
+            kinds[f"{kind}, {100 * HUMAN_NOISE_RATES[level]:.0f} % wrong"] = labels
     rows = []
-    for name in effects.present(runs):
-        for loss in ("ce", "elr"):
-            common = {**effects.shared(name), "loss": loss, "schedule": "multistep", "noise_rate": 0.2}
-            longer = {"sam_rho": 0, "epochs": 2 * effects.longest(common["epochs"])}
-            arms = {
-                "over SGD": ({"sam_rho": 0}, "test_top1"),
-                "over SGD, best epochs": ({"sam_rho": 0}, "test_top1_best"),
-                "over SGD, twice the epochs": (longer, "test_top1"),
-            }
-            found = {
-                text_: text(effects.difference(runs, {"sam_rho": 0.05}, other, measure, **common), "{:+.1f}")
-                for text_, (other, measure) in arms.items()
-            }
-            if any(found.values()):
-                rows.append({"setting": SETTINGS[name].label, "loss": LOSSES[loss].label, **found})
+    for name, (kind, labels), loss in product(effects.present(runs), kinds.items(), ("ce", "elr")):
+        common = {**effects.shared(name), "loss": loss, "schedule": "multistep", **labels}
+        longer = {"sam_rho": 0, "epochs": 2 * effects.longest(common["epochs"])}
+        arms = {
+            "over SGD": ({"sam_rho": 0}, "test_top1"),
+            "over SGD, best epochs": ({"sam_rho": 0}, "test_top1_best"),
+            "over SGD, twice the epochs": (longer, "test_top1"),
+        }
+        found = {
+            text_: text(effects.difference(runs, {"sam_rho": 0.05}, other, measure, **common), "{:+.1f}")
+            for text_, (other, measure) in arms.items()
+        }
+        if any(found.values()):
+            rows.append({"setting": SETTINGS[name].label, "wrong labels": kind, "loss": LOSSES[loss].label, **found})
     return _without_empty(pd.DataFrame(rows))
 
 
@@ -154,26 +159,30 @@ def code(runs: pd.DataFrame) -> pd.DataFrame:
         scaler = "float16, a new loss scaler each batch", {"precision": "float16_fresh_scaler"}, {}, {}
         changes: list[tuple[str, dict, dict, dict]] = [  # fields with it, without it where unusual, and of both
             scaler, (*scaler[:3], {"loss": "ce"}),
-            ("β = 0.3, the runs named CE", {"beta": 0.3}, {}, {}),
+            ("β = 0.3, as set for the runs named CE", {"beta": 0.3}, {}, {}),
             ("five times the learning rate", fast, {}, {}),
             ("no weight decay", light, {}, {}),
             ("both of these", fast | light, {}, {}),
             ("SAM moves targets and statistics twice a step, not once", twice, sharp, {}),
             ("the same under both of these", twice, sharp, fast | light),
-            ("such a SAM beside SGD, with cosine restarts as well", twice, plain, fast | light | restarts),
+            ("such a SAM beside SGD, with 20 epochs of cosine restarts as well", twice, plain, fast | light | restarts),
         ]  # fmt: skip
         for (change, a, b, both), rate in product(changes, (0.2, 0.0)):
             cell = {**setting, "schedule": "multistep", "noise_rate": rate, "loss": "elr", **both}
             pairs = effects.paired(runs, a, {field: cell[field] for field in a} | b, "test_top1", **cell)
             if pairs.empty:
                 continue
-            row = {"setting": SETTINGS[name].label, "change": change, "loss": LOSSES[cell["loss"]].label}
-            row["redrawn"] = f"{100 * rate:g} %"
+            row = {
+                "setting": SETTINGS[name].label,
+                "change": change,
+                "points": effects.number(pairs["difference"].mean(), "{:+.1f}"),
+            }
+            row |= {"loss": LOSSES[cell["loss"]].label, "redrawn": f"{100 * rate:g} %"}
             for arm, column in {"without": "run_id_b", "with": "run_id"}.items():
                 mine = known.loc[pairs[column]]
                 row[f"{arm}, %"] = percent(mine["test_top1"])
                 row[f"memorized {arm}, %"] = percent(mine["batches_wrong_memorized"])
-            rows.append(row | {"points": f"{pairs['difference'].mean():+.1f}", "seeds": len(pairs)})
+            rows.append(row | {"seeds": len(pairs)})
     return pd.DataFrame(rows)
 
 
