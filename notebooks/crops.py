@@ -128,8 +128,8 @@ clean = [
     )
 ]
 print(
-    f"above 100 % in {(needed > 100).sum()} of {len(cells)} cells; above the same column's cell without noise in "
-    f"{(needed > pd.Series(clean, cells.index)).sum()}"
+    f"the accuracy needed is above 100 % in {(needed > 100).sum()} of {len(cells)} cells, and above the same column's "
+    f"number without noise in {(needed > pd.Series(clean, cells.index)).sum()}"
 )
 
 # %% [markdown]
