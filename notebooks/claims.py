@@ -86,13 +86,11 @@ for setting, suffix in {
         glue(f"{loss}_memorized{suffix}", f"{share.mean:.0f}", display=False)
 marks = found[(found["claim"] == "elr-cifar10") & (found["cell"] == "0.2")]["mark"]
 glue("gains_in", f"{(marks == '+').sum()} of {(marks != '').sum()}", display=False)
-fixed = effects.shared("frozen") | {"schedule": "multistep", "noise_rate": 0.2}
-whole = effects.level(runs, "wrong_memorized", **fixed, loss="ce")
+ce = {"loss": "ce", "schedule": "multistep", "noise_rate": 0.2}
+whole = effects.level(runs, "wrong_memorized", **effects.shared("frozen"), **ce)
 glue("uncropped_frozen", f"{whole.mean:.0f}", display=False)
-longer = effects.shared("described") | {"schedule": "multistep", "noise_rate": 0.2}
-longer = effects.level(
-    runs, "batches_wrong_memorized", **longer | {"epochs": 200}, loss="ce"
-)
+longer = effects.shared("described") | {"epochs": 200}
+longer = effects.level(runs, "batches_wrong_memorized", **longer, **ce)
 glue("ce_memorized_longer", effects.text(longer, "{:.0f} %"), display=False)
 said("gain_clean", "clean-no-impact", "all-images", "-", "cifar10")
 said("memorizes_less", "elr-memorizes-less", "described", "+")

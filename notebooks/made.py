@@ -33,9 +33,9 @@ trained = [
     for r in records.read_all()
     if dataset is None or r["config"]["dataset"] == dataset
 ]
-table = records.table(trained).join(networks.of_runs(trained))
 if not trained:
     raise ValueError(f"dataset={dataset!r}: no record is of it")
+table = records.table(trained).join(networks.of_runs(trained))
 print(f"{len(trained)} records")
 print("this page was built with", train.versions())
 

@@ -207,6 +207,7 @@ def evidence():
 def test_every_committed_record_is_of_a_plan_and_counts(evidence):
     committed = {path.stem for path in Path("results/runs").glob("*/*.json")}
     assert set(evidence["run_id"]) == committed
+    assert len(committed) >= 150
     assert set(evidence["status"]) == {"finished"}
 
 
@@ -227,13 +228,8 @@ def test_what_the_code_did_is_compared_with_the_same_run_without_it(evidence, ro
     plain = plans.plan("code-of-more")[5:7][1]
     assert (plain.loss, plain.augmentation, plain.noise_rate) == ("elr", "fresh", 0.2)
     plain = plain.with_(beta=None, lam=None, loss="ce") if without.get("loss") == "ce" else plain
-    last = [
-        100
-        * json.loads(Path(f"results/runs/cifar10/{plain.with_(**arm).run_id}.json").read_text())["curves"]["test_top1"][
-            -1
-        ]
-        for arm in (without, with_it)
-    ]
+    paths = [Path("results/runs/cifar10", f"{plain.with_(**arm).run_id}.json") for arm in (without, with_it)]
+    last = [100 * json.loads(path.read_text())["curves"]["test_top1"][-1] for path in paths]
     assert (found["without, %"], found["with, %"]) == tuple(f"{value:.1f}" for value in last)
     assert found["points"] == f"{last[1] - last[0]:+.1f}"
     assert found["seeds"] == 1

@@ -345,7 +345,7 @@ def test_images_that_were_missing_are_looked_for_again(shop):
     [
         (range(8), {}, r"8 products are left, 0 of them to test .* raise rules.test_share \(0.1: .* of 6 "),
         (range(2), {"test_share": 0.9}, "2 of them to test and 0 to train.* lower rules.test_share"),
-        (range(0, 10, 2), {}, r"5 products are left, all in one subcategory.*; name the column of the label"),
+        (range(0, 10, 2), {}, r"5 products are left, all in one subcategory, and training needs two; name the column"),
         (range(9), {"min_images": 5}, r"rules.min_images \(5\).*'fewer than 5 usable images': 4"),
     ],
 )

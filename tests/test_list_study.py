@@ -154,7 +154,7 @@ def test_a_study_of_a_dataset_is_made_once_and_found(tmp_path, monkeypatch, caps
     path = write_dataset(tmp_path / "s.npz")
     command = ["list-study", path, "--seeds", "0", "--rate", "0.2"]
     assert main(command) == 0
-    assert "/audit/features-s-siblings-20-seed0.json\n" in capsys.readouterr().out
+    assert "made features-s-siblings-20-seed0\n" in capsys.readouterr().out
     found = study.gather(study.of_dataset(path, [0], 0.2))
     assert [made["study"]["errors"] for made in found] == ["siblings", "uniform"]
     for made in found:

@@ -178,8 +178,10 @@ def features(
 def _places(wanted: NDArray, keys: NDArray) -> tuple[NDArray, NDArray]:
     """(places in `wanted`, which ascends, of those keys that it has, places of these keys)."""
     keys = keys.astype("S")
-    there = np.flatnonzero(np.isin(keys, wanted))
-    return np.searchsorted(wanted, keys[there]), there
+    place = np.searchsorted(wanted, keys)
+    there = np.flatnonzero(place < len(wanted))
+    there = there[wanted[place[there]] == keys[there]]
+    return place[there], there
 
 
 def _table(store: Path, n: int, eye: Backbone) -> NDArray[np.float16]:

@@ -176,11 +176,10 @@ def run(study: Study, products: Labelled, new: Labelled, classes: tuple[str, ...
     def by_cleanlab() -> NDArray:
         folds = StratifiedKFold(5, shuffle=True, random_state=study.seed)
         regression = LogisticRegression(C=0.003, max_iter=300)
-        guess = cross_val_predict(regression, head.Scaled(rows)[:].numpy(), labels, cv=folds, method="predict_proba")
-        if guess.shape[1] < len(classes):  # a category has lost its last label
-            there, known = guess, np.unique(labels)
-            guess = np.zeros((len(labels), len(classes)))
-            guess[:, known] = there
+        guess = np.zeros((len(labels), len(classes)))  # a category may have lost its last label
+        guess[:, np.unique(labels)] = cross_val_predict(
+            regression, head.Scaled(rows)[:].numpy(), labels, cv=folds, method="predict_proba"
+        )
         kept["foreseen"] = float((guess.argmax(1) == labels)[wrong].mean())
         return scores.cleanlab_baseline(guess, labels)
 

@@ -46,7 +46,8 @@ def gather(folder: str, wanted: Sequence[Named], make: Callable[[Any], Record] |
         if (path := records.beside(folder, f"{study.name}.json")).exists():
             print(f"there: {path}", flush=True)
         else:
-            print(f"made {save(folder, study.name, make(study))}", flush=True)
+            save(folder, study.name, make(study))
+            print(f"made {study.name}", flush=True)
     paths = (records.beside(folder, f"{study.name}.json") for study in wanted)
     return [json.loads(path.read_text("utf-8")) for path in paths if path.exists()]
 

@@ -156,9 +156,9 @@ def code(runs: pd.DataFrame) -> pd.DataFrame:
     for name in effects.present(runs):
         setting = effects.shared(name)
         fast = {"lr": plans.CODE_LR * setting["lr"] / plans.LR}  # a setting has its own multiple of the paper's
-        scaler = "float16, a new loss scaler each batch", {"precision": "float16_fresh_scaler"}, {}, {}
         changes: list[tuple[str, dict, dict, dict]] = [  # fields with it, without it where unusual, and of both
-            scaler, (*scaler[:3], {"loss": "ce"}),
+            ("float16, a new loss scaler each batch", {"precision": "float16_fresh_scaler"}, {}, {}),
+            ("float16, a new loss scaler each batch", {"precision": "float16_fresh_scaler"}, {}, {"loss": "ce"}),
             ("β = 0.3, as set for the runs named CE", {"beta": 0.3}, {}, {}),
             ("five times the learning rate", fast, {}, {}),
             ("no weight decay", light, {}, {}),
