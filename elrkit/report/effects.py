@@ -115,14 +115,13 @@ def percent(shares: Sequence[float] | pd.Series) -> Interval:
 def select(runs: pd.DataFrame, fields: Mapping[str, Any]) -> pd.DataFrame:
     """The finished runs whose columns have these values: one, a tuple of allowed ones, None for no value,
     `ANY`."""
-    kept = (runs["status"] == "finished").to_numpy()
-    for name, wanted in fields.items():
-        if wanted is ANY or not kept.any():
-            continue
+    asked = {name: wanted for name, wanted in fields.items() if wanted is not ANY}
+    columns = runs.reindex(columns=list(asked)).to_numpy(object).T
+    kept = np.flatnonzero(runs["status"] == "finished")
+    for column, wanted in zip(columns, asked.values(), strict=True):
         allowed = wanted if isinstance(wanted, tuple) else (wanted,)
-        column = runs[name].to_numpy(object) if name in runs else [None] * len(runs)
-        kept = kept & np.array([(None if v != v else v) in allowed for v in column], dtype=bool)  # NaN is no value, too
-    return runs[kept]
+        kept = kept[np.array([(None if v != v else v) in allowed for v in column[kept]], dtype=bool)]  # NaN is no value
+    return runs.iloc[kept]
 
 
 def measured(runs: pd.DataFrame, measure: str) -> pd.Series:
@@ -143,13 +142,21 @@ def paired(
     """
     free = {*a, *b, *(name for field in (*a, *b) for name in FOLLOWS.get(field, ()))}
     equal = [name for name in (*FIELDS, "seed", "noise_seed") if name not in free and name in runs]
-    arms = [select(runs, {**shared, **arm}) for arm in (a, b)]
-    if any(arm.empty for arm in arms):
-        return pd.DataFrame(columns=[*equal, "difference", "run_id", "run_id_b"])
-    texts = [arm.assign(**{n: arm[n].map(str) for n in equal}) for arm in arms]  # lists are no keys, NaN is none either
-    texts[1] = texts[1][[*equal, "run_id"]].assign(other=measured(texts[1], measure_b or measure))
-    both = texts[0].merge(texts[1], on=equal, suffixes=("", "_b"))
-    return both.assign(difference=100 * (measured(both, measure) - both["other"])).dropna(subset=["difference"])
+    ours, theirs = (select(runs, {**shared, **arm}) for arm in (a, b))
+    partners: dict[tuple[str, ...], list[tuple[str, float]]] = {}
+    for key, *run in zip(_keys(theirs, equal), theirs["run_id"], measured(theirs, measure_b or measure), strict=True):
+        partners.setdefault(key, []).append(run)
+    rows = [
+        (*key, 100 * (value - other), run_id, run_id_b)
+        for key, run_id, value in zip(_keys(ours, equal), ours["run_id"], measured(ours, measure), strict=True)
+        for run_id_b, other in partners.get(key, ())
+    ]
+    return pd.DataFrame(rows, columns=[*equal, "difference", "run_id", "run_id_b"]).dropna(subset=["difference"])
+
+
+def _keys(runs: pd.DataFrame, names: list[str]) -> list[tuple[str, ...]]:
+    """These fields of each run as text: lists are no keys, and NaN is not even equal to itself."""
+    return [tuple(map(str, run)) for run in runs[names].to_numpy(object)]
 
 
 def difference(runs: pd.DataFrame, a: Mapping, b: Mapping, measure: str, *, measure_b=None, **shared: Any) -> Interval:

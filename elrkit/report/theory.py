@@ -9,8 +9,9 @@ lam the weight of the regularizer, beta the momentum of the targets, Delta the s
     True
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,9 +26,9 @@ COLOURS = {"CE": "#D55E00", "ELR": "#0072B2"}  # Okabe and Ito
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Rows of (n, C) to probabilities."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    """Logits (..., C) to probabilities."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
 def elr_loss(logits: np.ndarray, y: np.ndarray, t: np.ndarray, lam: float, floor: float = 0.0) -> np.ndarray:
@@ -36,18 +37,20 @@ def elr_loss(logits: np.ndarray, y: np.ndarray, t: np.ndarray, lam: float, floor
     floor  p in the regularizer is clamped to [floor, 1 - floor], as Liu et al.'s code does with 1e-4
     """
     p = softmax(logits)
-    agreement = (p.clip(floor, 1 - floor) * t).sum(axis=1)
-    return -(y * np.log(p)).sum(axis=1) + lam * np.log1p(-agreement)
+    agreement = (p.clip(floor, 1 - floor) * t).sum(axis=-1)
+    return -(y * np.log(p)).sum(axis=-1) + lam * np.log1p(-agreement)
 
 
-def elr_gradient(p: np.ndarray, y: np.ndarray, t: np.ndarray, lam: float, floor: float = 0.0) -> np.ndarray:
-    """Gradient of `elr_loss` with respect to the logits, (n, C): p - y + lam g (Lemma 2).
+def elr_gradient(
+    p: np.ndarray, y: np.ndarray, t: np.ndarray, lam: float | np.ndarray, floor: float = 0.0
+) -> np.ndarray:
+    """Gradient of `elr_loss` with respect to the logits, (..., n, C): p - y + lam g (Lemma 2).
 
     g_c = p_c / (1 - <p, t>) * sum_k (t_k - t_c) p_k. A clamped p_k no longer moves, so its t_k drops out of the sum.
     """
     clamped = p.clip(floor, 1 - floor)
     moving = np.where(clamped == p, t, 0.0)
-    pull = ((p * moving).sum(axis=1, keepdims=True) - moving) / (1 - (clamped * t).sum(axis=1, keepdims=True))
+    pull = ((p * moving).sum(axis=-1, keepdims=True) - moving) / (1 - (clamped * t).sum(axis=-1, keepdims=True))
     return p - y + lam * p * pull
 
 
@@ -95,20 +98,22 @@ def two_clusters(n: int, dimension: int, delta: float, sigma: float = 0.5, seed:
 
 
 def descend(
-    model: TwoClusters,
+    draws: TwoClusters | Sequence[TwoClusters],
     steps: int,
     lr: float = 1.0,
-    lam: float = 0.0,
+    lam: float | Sequence[float] = 0.0,
     beta: float = 0.7,
     floor: float = PROBABILITY_FLOOR,
 ) -> pd.DataFrame:
     """Full-batch gradient descent on softmax regression from Theta = 0 (2, dimension); lam = 0 is cross-entropy.
 
-    The targets start at zero and move before they are used, once a step, as in training (equation 9).
+    The targets start at zero and move before they are used, once a step, as in training (equation 9). Of several draws
+    of one size, and several weights `lam`, each pair descends by itself, all at once.
 
     One row per recorded step, the early ones all, then spaced by a constant factor. Alignment and pushes are means over
     the steps since the row before: they flicker once p meets the floor, where the regularizer's gradient goes out.
 
+    draw, lam        number of the draw, weight of the regularizer
     step             updates made so far
     alignment        cosine of the negative gradient of the first row of Theta and v
     push_right, push_wrong   mean of -(p_c - y_c + lam g_c) at the given label c, over rightly and wrongly labelled
@@ -116,29 +121,49 @@ def descend(
     wrong_memorized  share of the wrongly labelled examples predicted as labelled; the others are seen through
     test             accuracy on clean test examples
     """
+    draws, lams = [draws] if isinstance(draws, TwoClusters) else draws, np.atleast_1d(lam)
+    # Axes: draw, lam, example, class or dimension.
+    x, x_test = (np.stack([getattr(draw, name) for draw in draws]) for name in ("x", "x_test"))
+    labels, truth, wrong, v = (
+        np.stack([getattr(draw, name) for draw in draws])[:, None] for name in ("labels", "true_test", "wrong", "v")
+    )
     recorded = set(np.unique(np.geomspace(1, steps, 80).round().astype(int)).tolist()) | {0}
-    y = np.eye(2)[model.labels]
-    theta = np.zeros((2, model.x.shape[1]))
-    t = np.zeros_like(y)
+    # In memory the classes come before the examples, so that numpy sums over classes by long rows.
+    y, n = np.moveaxis(np.eye(2)[:, labels], 0, -1), labels.shape[-1]
+    theta = np.zeros((len(draws), len(lams), 2, x.shape[-1]))
+
+    def logits(x: np.ndarray) -> np.ndarray:
+        flat = theta.reshape(len(draws), -1, x.shape[-1]) @ x.swapaxes(-1, -2)
+        return flat.reshape(*theta.shape[:3], n).swapaxes(-1, -2)
+
+    t = np.zeros_like(logits(x))
     rows, since = [], []
-    wrong, chosen = model.wrong, np.arange(len(y))
     for step in range(steps + 1):
-        p = softmax(model.x @ theta.T)
+        p = softmax(logits(x))
         held = p.clip(floor, 1 - floor)
-        t = beta * t + (1 - beta) * held / held.sum(axis=1, keepdims=True)
-        coefficients = elr_gradient(p, y, t, lam, floor)
-        gradient = coefficients.T @ model.x / len(y)
-        push = -coefficients[chosen, model.labels]
-        alignment = -gradient[0] @ model.v / np.linalg.norm(gradient[0])
-        since.append((alignment, push[~wrong].mean(), push[wrong].mean()))
+        t = beta * t + (1 - beta) * held / held.sum(axis=-1, keepdims=True)
+        coefficients = elr_gradient(p, y, t, lams[:, None, None], floor)
+        by_class = coefficients.swapaxes(-1, -2).reshape(len(draws), -1, n)
+        gradient = (by_class @ x).reshape(theta.shape) / n
+        push = -(coefficients * y).sum(axis=-1)
+        first = -gradient[..., 0, :]
+        alignment = (first * v).sum(axis=-1) / np.linalg.norm(first, axis=-1)
+        since.append((alignment, _mean(push, ~wrong), _mean(push, wrong)))
         if step in recorded:
-            means = dict(zip(("alignment", "push_right", "push_wrong"), np.mean(since, axis=0), strict=True))
-            memorized = (p.argmax(axis=1) == model.labels)[wrong].mean()
-            test = ((model.x_test @ theta.T).argmax(axis=1) == model.true_test).mean()
-            rows.append({"step": step, **means, "wrong_memorized": memorized, "test": test})
+            memorized = _mean(p.argmax(axis=-1) == labels, wrong)
+            test = (logits(x_test).argmax(axis=-1) == truth).mean(axis=-1)
+            rows.append((*np.mean(since, axis=0), memorized, test))
             since.clear()
         theta -= lr * gradient
-    return pd.DataFrame(rows)
+    names = ("alignment", "push_right", "push_wrong", "wrong_memorized", "test")
+    where = pd.MultiIndex.from_product([range(len(draws)), lams, sorted(recorded)], names=["draw", "lam", "step"])
+    measures = np.moveaxis(np.array(rows), (0, 1), (2, 3)).reshape(-1, len(names))
+    return pd.DataFrame(measures, where, names).reset_index()
+
+
+def _mean(values: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """Over the examples, the last axis, that are chosen."""
+    return (values * of).sum(axis=-1) / of.sum(axis=-1)
 
 
 def holding_force(a: np.ndarray, lam: float, classes: int = 2) -> np.ndarray:
@@ -155,15 +180,15 @@ def holding_force(a: np.ndarray, lam: float, classes: int = 2) -> np.ndarray:
 
 
 def sweep(
-    deltas: Iterable[float], ratios: Iterable[float], lams: Iterable[float], seeds: Iterable[int],
+    deltas: Iterable[float], ratios: Iterable[float], lams: Sequence[float], seeds: Sequence[int],
     n: int = 200, sigma: float = 0.3, steps: int = 1000, lr: float = 1.0, beta: float = 0.7,
 ) -> pd.DataFrame:  # fmt: skip
     """`descend` for every combination: its rows with columns delta, ratio (dimension / n), lam and seed."""
     parts = []
-    for delta, ratio, seed in ((d, r, s) for d in deltas for r in ratios for s in seeds):
-        model = two_clusters(n, round(ratio * n), delta, sigma, seed)
-        where = {"delta": delta, "ratio": ratio, "seed": seed}
-        parts += [descend(model, steps, lr=lr, lam=lam, beta=beta).assign(lam=lam, **where) for lam in lams]
+    for delta, ratio in product(deltas, ratios):
+        draws = [two_clusters(n, round(ratio * n), delta, sigma, seed) for seed in seeds]
+        part = descend(draws, steps, lr=lr, lam=lams, beta=beta)
+        parts.append(part.assign(delta=delta, ratio=ratio, seed=np.asarray(seeds)[part["draw"]]))
     return pd.concat(parts, ignore_index=True)
 
 
