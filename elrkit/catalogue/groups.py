@@ -38,10 +38,11 @@ _COMPARED = 1 << 18  # pairs of rows at once
 def near_groups(hashes: np.ndarray, distance: int) -> np.ndarray:
     """Groups of rows that are joined by chains of rows which differ in at most ``distance`` bits from each to the next.
 
-    Exact, by the pigeonhole principle: of b bands of bits, at least one differs in no more than ``distance // b`` bits
-    in such a pair, so only rows with such a band are compared (multi-index hashing: M. Norouzi, A. Punjani, D. Fleet,
-    Fast Search in Hamming Space with Multi-Index Hashing, CVPR 2012). Rows that are joined already are not compared
-    again, so that thousands of pictures of one article cost no more than others.
+    Exact, by the pigeonhole principle: where the bits are cut into bands, at least one of them differs in no more bits
+    than `_near_in` allows it, so only rows with such a band are compared (multi-index hashing: M. Norouzi, A. Punjani,
+    D. Fleet, Fast Search in Hamming Space with Multi-Index Hashing, CVPR 2012; the sum of what is allowed: J. Qin et
+    al., GPH: Similarity Search in Hamming Space, ICDE 2018). Rows that are joined already are not compared again, so
+    that thousands of pictures of one article cost no more than others.
 
     Args:
         hashes: (n, bytes) uint8.
@@ -65,7 +66,7 @@ def near_groups(hashes: np.ndarray, distance: int) -> np.ndarray:
         word = list(np.ascontiguousarray(words[order].T))
         run_end = _run_ends(group)
         first = np.searchsorted(key, np.arange((1 << len(columns)) + 1))
-        for flips in range(min(distance // bands, len(columns)) + 1):
+        for flips in range(min(_near_in(band, bands, distance), len(columns)) + 1):
             for places in itertools.combinations(range(len(columns)), flips):
                 # Each pair from one of its sides; as the keys ascend, the highest bit has the longest runs.
                 row = np.nonzero(key & 1 << places[-1] == 0)[0] if places else np.arange(n)
@@ -81,10 +82,16 @@ def _bands(n: int, bits: int, distance: int) -> int:
 
     def work(bands: int) -> float:
         length = min(-(-bits // bands), _LONGEST_BAND)
-        keys = sum(math.comb(length, flips) for flips in range(min(distance // bands, length) + 1))
-        return bands * keys * (2_000 + n + n * n / 2**length)  # of a pass, of its rows, of their comparisons
+        allowed = (min(_near_in(band, bands, distance), length) for band in range(bands))
+        keys = sum(math.comb(length, flips) for most in allowed for flips in range(most + 1))
+        return keys * (2_000 + n + n * n / 2**length)  # of a pass, of its rows, of their comparisons
 
     return min(range(1, min(distance + 1, bits) + 1), key=work)
+
+
+def _near_in(band: int, bands: int, distance: int) -> int:
+    """In how many bits a band may differ: over all bands one more, each, than these sums to more than ``distance``."""
+    return (distance + 1 + band) // bands - 1
 
 
 def _join_near(
