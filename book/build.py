@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import jupytext
@@ -54,8 +55,8 @@ def execute(name: str) -> None:
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop what papermill and the kernel add: times, paths, versions, progress on standard error; number the tables,
-    which pandas names by chance."""
+    """Drop what papermill, the kernel and matplotlib add: times, paths, versions, progress on standard error; number
+    the tables, which pandas names by chance; join what was printed in several pieces."""
     tables: dict[str, str] = {}
 
     def numbered(match: re.Match[str]) -> str:
@@ -68,16 +69,28 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.metadata = {key: cell.metadata[key] for key in KEPT_CELL_METADATA if cell.metadata.get(key)}
         if cell.cell_type == "code":
             cell.execution_count = executed = executed + 1
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = joined(o for o in cell.outputs if o.get("name") != "stderr")
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = executed
                 for kind, text in output.get("data", {}).items():  # what is glued has a prefix to its kind
                     if kind.endswith("text/plain"):
                         output.data[kind] = re.sub(r" at 0x[0-9a-f]+", "", text)  # an object's place in memory
+                    if kind.endswith("image/svg+xml"):
+                        output.data[kind] = re.sub(r"\s*<dc:date>[^<]*</dc:date>", "", text)
                     if kind.endswith("text/html"):
                         output.data[kind] = re.sub(r"\bT_[0-9a-f]{5}(?=_|\b)", numbered, text)
     return notebook
+
+
+def joined(outputs: Iterable[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    found: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        if found and output.output_type == found[-1].output_type == "stream":
+            found[-1].text += output.text
+        else:
+            found.append(output)
+    return found
 
 
 def store() -> None:

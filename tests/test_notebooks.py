@@ -148,8 +148,10 @@ def test_a_misspelt_parameter_stops_papermill(tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stored_outputs_hold_nothing_of_chance(name):
-    """pandas names tables at random and an object tells its place in memory: all else would drown in their changes."""
+    """pandas names tables at random, an object tells its place in memory, matplotlib the time: all else would drown in
+    their changes."""
     text = (NOTEBOOKS / f"{name}.ipynb").read_text()
     tables = list(dict.fromkeys(re.findall(r"\bT_[0-9a-f]{5}(?=_|\b)", text)))
     assert tables == [f"T_{number:05x}" for number in range(len(tables))]
     assert " at 0x" not in text
+    assert "<dc:date>" not in text

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -40,8 +40,8 @@ OUTCOME_COLOURS = {
 STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "grid.linewidth": 0.7,
     "font.size": 10, "axes.titlesize": 10.5, "axes.titleweight": "bold", "legend.frameon": False,
-    "svg.hashsalt": "elrkit",
 }  # fmt: skip
+rcParams["svg.hashsalt"] = "elrkit"  # the same figure is the same file; asked for when a figure is written, so no style
 
 
 def _panels(rows: int, columns: int, width: float, height: float, **shared: bool | str) -> tuple[Figure, np.ndarray]:
