@@ -21,6 +21,7 @@ CIFAR = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
 }
+OF_EACH = ("ids", "titles", "filed")  # texts that a dataset may hold of each image
 REQUIRED = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
 
 FOLDER_IMAGE_SIDE = 32
@@ -64,7 +65,8 @@ class Dataset:
     `train_images` and `test_images` are the pictures as (n, H, W, C) uint8, read when they are first asked for.
     `train_truth` and `test_truth` are the true labels; where nobody knows better they are the labels themselves.
     `mean` and `std` are per channel, of images scaled to [0, 1]. Ids (a feed's product ids, a folder's file names) name
-    the images where they have names, each one image; titles say what is on them.
+    the images where they have names, each one image; titles say what is on them. Where a person's decisions have
+    changed labels, `filed` are the categories that the images were filed under before.
     """
 
     name: str
@@ -81,6 +83,8 @@ class Dataset:
     test_ids: tuple[str, ...] | None = None
     train_titles: tuple[str, ...] | None = None
     test_titles: tuple[str, ...] | None = None
+    train_filed: tuple[str, ...] | None = None
+    test_filed: tuple[str, ...] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -124,7 +128,7 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
     CIFAR is read through torchvision, checksums included, from `root` (see `data_root`), and downloaded into it when it
     is not there; `cifar100` may also be a file cifar100.npz there. A relative path is looked up in the current folder,
     then below `root`. An .npz holds train_images, train_labels, test_images, test_labels and class_names, and may hold
-    train_truth, test_truth, and ids and titles of either part. A folder holds one folder per class, or
+    train_truth, test_truth, and ids, titles and what was filed of either part. A folder holds one folder per class, or
     `train` and `test` with one folder per class each; images are scaled to 32 pixels on the short side and
     centre-cropped. Raises DataError.
     """
@@ -178,7 +182,7 @@ def _make(name: str, arrays: Mapping[str, Any]) -> Dataset:
         for what in ("labels", "truth"):
             labels = arrays.get(f"{part}_{what}", arrays[f"{part}_labels"])
             fields[f"{part}_{what}"] = torch.from_numpy(np.asarray(labels).astype(np.int64))
-        for key in {f"{part}_ids", f"{part}_titles"} & arrays.keys():
+        for key in {f"{part}_{what}" for what in OF_EACH} & arrays.keys():
             fields[key] = tuple(map(str, arrays[key].tolist()))
     mean, std = CIFAR.get(name) or _mean_and_deviation(fields["train_pictures"])
     return Dataset(name, mean=mean, std=std, **fields)
@@ -292,7 +296,7 @@ def _faults(arrays: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{key} is {y.dtype} {y.shape}; allowed are {n[0]} whole numbers"
             if not (y.min() >= 0 and y.max() < len(names)):
                 yield f"{key} runs from {y.min()} to {y.max()}; allowed is 0 to {len(names) - 1}"
-        for key in {f"{part}_ids", f"{part}_titles"} & arrays.keys():
+        for key in {f"{part}_{what}" for what in OF_EACH} & arrays.keys():
             if arrays[key].shape != n:
                 yield f"{key} has shape {arrays[key].shape}; allowed is one for each image"
     if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:

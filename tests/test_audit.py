@@ -25,7 +25,7 @@ from small_dataset import IDS, LABELS, write_dataset
 
 from elrkit.catalogue import review
 from elrkit.catalogue import scores as audit
-from elrkit.catalogue.decisions import for_spreadsheets
+from elrkit.catalogue.decisions import SIGNED, for_spreadsheets, in_order
 from elrkit.catalogue.feed_files import DECISION_COLUMNS
 from elrkit.data import Dataset, one_each
 
@@ -341,7 +341,20 @@ REVIEWS = {  # rows of each review, labels that changed since, what is left out,
     "filed elsewhere since": ([[["p9", "keep", "a", "c"]]], {9: 1}, set(), 0),
     "the last word counts": ([[KEPT], [UNSURE]], {}, set(), 0),
     "none is said of strangers": ([[UNSURE], [KEPT, ["q99", "keep", "a", "c"]]], {}, {"p0"}, 1),
-    "an empty cell is no word, as for the import": ([[KEPT], [["p0", "", "a", "c"]]], {}, {"p0"}, 1),
+    "an empty cell is no word": ([[KEPT], [["p0", "", "a", "c"]]], {}, {"p0"}, 0),
+    "the later word counts, in whatever order": (
+        [[[*KEPT, "Anna", "2026-11-30"]], [[*UNSURE, "Anna", "2026-11-29"]]],
+        {},
+        {"p0"},
+        0,
+    ),
+    "two disagree": ([[[*KEPT, "Anna"]], [[*KEPT[:1], "confirm", *KEPT[2:], "Ben"]]], {}, set(), 0),
+    "two disagree and settle it": (
+        [[[*KEPT, "Together"]], [[*KEPT, "Anna"]], [[*KEPT[:1], "confirm", *KEPT[2:], "Ben"]]],
+        {},
+        {"p0"},
+        0,
+    ),
     "another word": ([[KEPT, ["p3", "ja", "a", "c"]]], {}, {"p0"}, 1),
     "all": ([[[id_, "keep", "a", "c"] for id_ in sorted(ALL)]], {}, ALL, 0),
 }
@@ -354,7 +367,12 @@ def test_what_was_decided_is_not_listed_again(reviews, labels, left_out, unfit, 
     found[[0, 3, 6, 9]] = [0.05, 0.05, 0.9]
     for k, label in labels.items():
         dataset.train_labels[k] = label
-    decisions = [pd.DataFrame(rows, columns=DECISION_COLUMNS, dtype=str) for rows in reviews]
+    for k, rows in enumerate(reviews):
+        with (tmp_path / f"{k}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(
+                [(DECISION_COLUMNS + SIGNED)[: len(rows[0])] if rows else DECISION_COLUMNS, *rows]
+            )
+    decisions = in_order([tmp_path / f"{k}.csv" for k in range(len(reviews))])
     written = audited(found, dataset, tmp_path, decisions=decisions)
     assert set(pd.read_csv(written.table)["id"]) == set(written.listed["id"]) == ALL - left_out
     assert (written.left_out, written.unfit) == (len(left_out), unfit)
@@ -363,5 +381,16 @@ def test_what_was_decided_is_not_listed_again(reviews, labels, left_out, unfit, 
 
 def test_a_decision_finds_the_id_whose_zeros_a_spreadsheet_dropped(tmp_path):
     dataset = three_classes(train_ids=tuple(f"{k:03}" for k in range(12)))
-    decisions = [pd.DataFrame([("3", "keep", "a", "c")], columns=DECISION_COLUMNS)]
+    (tmp_path / "decided.csv").write_text("id,decision,label,suggested_label\n3,keep,a,c\n")
+    decisions = in_order([tmp_path / "decided.csv"])
     assert audited(doubting(3), dataset, tmp_path, decisions=decisions).left_out == 1
+
+
+def test_a_list_that_a_person_has_written_into_is_not_written_over(tmp_path):
+    written = audited(doubting(3), three_classes(**NAMED), tmp_path)
+    table = pd.read_csv(written.table, dtype=str).assign(decision="confirm")
+    table.to_csv(written.table, sep=";", index=False)
+    before = written.table.read_bytes()
+    with refused(review.AuditError, "labels.csv: has a column of decisions", "rename it"):
+        audited(doubting(6), three_classes(**NAMED), tmp_path)
+    assert written.table.read_bytes() == before

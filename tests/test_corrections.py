@@ -94,7 +94,8 @@ def test_a_disagreement_is_a_list_to_ask_again(decide, tmp_path):
     eve = [word("confirm", BAGS, "Eve"), word("unsure", BAGS, "Eve", id_="02")]
     done = decide(filed(HATS, HATS, HATS, **titles), anna=anna, ben=ben, eve=eve)
     again = pd.read_csv(done.again, dtype=str)
-    assert again.columns.tolist() == ["id", "title", "label", "suggested_label", "confidence", "reason"]
+    listed = ["id", "title", "label", "suggested_label", "confidence", "reason", "decision", "reviewer"]
+    assert again.columns.tolist() == listed
     said = f"Anna: {SHOES}; Ben: {BAGS}; Eve: {BAGS}", f"Anna: {BAGS}; Ben: {HATS}; Eve: unsure"
     assert again[["id", "title", "suggested_label", "reason"]].values.tolist() == [
         ["00", "'=A1", BAGS, said[0]], ["02", "c", BAGS, said[1]]
@@ -104,6 +105,31 @@ def test_a_disagreement_is_a_list_to_ask_again(decide, tmp_path):
         feed_files(tmp_path / "out", [".csv"])
     assert decide(filed(HATS, HATS, HATS), anna=anna).again is None
     assert not done.again.exists()
+
+
+def test_what_was_decided_together_settles_a_disagreement(tmp_path, decide):
+    """The list that was filled in is an input then: it stays as it is, and what is open still goes beside it."""
+    anna, ben = ([word("confirm", who=who, id_=id_) for id_ in ("00", "01")] for who in ("Anna", "Ben"))
+    ben = [(id_, "keep", *rest) for id_, _, *rest in ben]
+    first = decide(filed(HATS, HATS, HATS), anna=anna, ben=ben)
+    assert (first.moved, first.disagreed) == (0, 2)
+    table = pd.read_csv(first.again, dtype=str, keep_default_na=False)
+    assert set(table["decision"]) == {""}
+    table.loc[table["id"] == "00", ["decision", "suggested_label"]] = "confirm", BAGS
+    table.to_csv(first.again, index=False)
+    filled = first.again.read_bytes()
+    files = [tmp_path / "anna.csv", first.again, tmp_path / "ben.csv"]
+    second = corrections(filed(HATS, HATS, HATS), files, tmp_path / "out")
+    assert moves(second) == [["00", HATS, BAGS]]
+    assert (second.disagreed, second.unfit) == (1, ())
+    assert first.again.read_bytes() == filled
+    assert pd.read_csv(second.again, dtype=str)["id"].tolist() == ["01"]
+    assert second.again != first.again
+
+
+def test_the_shop_is_told_what_it_filed_and_not_what_an_import_has_corrected(decide):
+    corrected = filed(SHOES, BAGS, BAGS, train_filed=(HATS, BAGS), test_filed=(BAGS,))
+    assert moves(decide(corrected, anna=[word("confirm")])) == [["00", HATS, SHOES]]
 
 
 def test_decisions_that_fit_nothing_are_named_once_with_why(decide):

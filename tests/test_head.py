@@ -145,3 +145,19 @@ def test_too_few_products_and_bad_shares_are_refused(audited):
         head.audit(np.ones((8, 3), np.float32), np.zeros(8, np.int64), ("a", "b"))
     with pytest.raises(ConfigError, match="let_through=1"):
         checking.passing(audited[0].model, 1.0)
+
+
+def test_what_a_person_has_left_of_the_list_is_estimated_from_what_was_filed():
+    """Who has corrected the head of the list has taken the errors that made ones are like."""
+    left, blind, found = [], [], []
+    for seed in (2, 3, 4):
+        rows, labels, truth = products(2000, apart=0.55, wrong=0.2, seed=seed)
+        seen = np.argsort(-head.audit(rows, labels, CLASSES).suspicion)[:300]
+        corrected = labels.copy()
+        corrected[seen] = truth[seen]
+        left.append((corrected != truth).mean())
+        blind.append(head.audit(rows, corrected, CLASSES).wrong.mean)
+        found.append(head.audit(rows, corrected, CLASSES, filed=labels).wrong.mean)
+    assert 0.05 < np.mean(left) < 0.15
+    assert np.mean(found) == pytest.approx(np.mean(left), rel=0.25)
+    assert np.mean(blind) < 0.1 * np.mean(left)  # of the labels as they are, made errors say that none is wrong

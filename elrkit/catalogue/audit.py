@@ -14,12 +14,13 @@ from PIL import Image
 
 from elrkit.catalogue import importer
 from elrkit.catalogue.checking import Model, check
+from elrkit.catalogue.corrections import spellings
 from elrkit.catalogue.features import Backbone, features, unknown
 from elrkit.catalogue.feed_files import as_path, feed_files
 from elrkit.catalogue.feeds import READERS
 from elrkit.catalogue.head import Found
 from elrkit.catalogue.images import read_file
-from elrkit.catalogue.products import read_products
+from elrkit.catalogue.products import read_products, told_apart
 from elrkit.catalogue.review import listed_ids
 from elrkit.catalogue.rules import Rejected, printable
 from elrkit.catalogue.scores import Judged, rank, suspect_list
@@ -114,6 +115,16 @@ def labels_of(dataset: Dataset) -> NDArray[np.int64]:
     return np.concatenate([dataset.train_labels.numpy(), dataset.test_labels.numpy()])
 
 
+def filed_of(dataset: Dataset) -> NDArray[np.int64] | None:
+    """The labels of all products before decisions changed some, None where none did; the present label where its
+    earlier category is left without a product."""
+    if dataset.train_filed is None:
+        return None
+    place = {name: k for k, name in enumerate(dataset.class_names)}
+    filed = [*dataset.train_filed, *(dataset.test_filed or ())]
+    return np.array([place.get(name, k) for name, k in zip(filed, labels_of(dataset).tolist(), strict=True)])
+
+
 def ranked(found: Found, dataset: Dataset) -> pd.DataFrame:
     """All products that have `listed_ids`, the most suspicious first: the columns of `rank` with the chance that the
     label is wrong as confidence, and title where there are any. The index is a product's place, training images first.
@@ -194,8 +205,9 @@ def check_feed(
         return importer.picture(importer.Place(root, paths[readable[number]], None), rules, eye.side)
 
     rows = features(keys, read, eye, store, on_progress)
-    place = {name: k for k, name in enumerate(model.classes)}
-    names = feed.labels["name"].tolist()
+    place, known = {name: k for k, name in enumerate(model.classes)}, spellings(model.classes)
+    # As the model names it: with its key where another one has the name, in its spelling.
+    names = [known(told_apart(name, key)) or known(name) or name for _, key, name in feed.labels.itertuples()]
     labels = [names[k] if k >= 0 else "" for k in table["label"]]
     found = check(model, rows, np.array([place.get(labels[row], -1) for row in readable], np.int64), let_through)
     result = pd.DataFrame(

@@ -16,6 +16,8 @@ from elrkit.catalogue.rules import FeedRules
 from elrkit.config import BUILT_IN_TRAIN_SIZES, ELR_CIFAR10, ELR_CIFAR100, ConfigError, RunConfig
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from elrkit.catalogue.review import Written
     from elrkit.data import Dataset
     from elrkit.scale import Cluster
@@ -45,8 +47,8 @@ def audit(
         out: folder to write
         top: products in the page, the most suspicious first
         epochs: of the small net, with --features none
-        decisions: CSV files saved by the page, in the order of the reviews. Products that were confirmed or kept, and
-            are filed as was decided, are not listed again
+        decisions: CSV files saved by the page. Products that were confirmed or kept, and are filed as was decided, are
+            not listed again
         images: the folder that was given to import-feed: the page then shows the products' pictures as the shop has
             them, and so does the pretrained network
         features: the pretrained network: efficientnet-lite0; a name of torchvision.models and a file of its weights,
@@ -57,14 +59,13 @@ def audit(
     """
     from elrkit import data, progress
     from elrkit.catalogue import review
-    from elrkit.catalogue.decisions import read_decisions
+    from elrkit.catalogue.decisions import in_order
     from elrkit.commands import train_all
 
-    decided = [read_decisions(path) for path in decisions]
+    decided = in_order(decisions) if decisions else None
     found = _dataset_of(dataset)
     review.check_listable(found, top)  # now, and not after minutes of training
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"out={out}: a file; allowed is a folder, there or not")
+    review.check_out(out)
     originals = _originals(found, images)
     if features == "none":
         config = _audit_config(dataset, found, epochs)
@@ -103,7 +104,7 @@ def _audit_by_features(
     features: str,
     out: Path,
     top: int,
-    decided: list,
+    decided: "pd.DataFrame | None",
     originals: Callable | None,
     cluster: "Cluster | None",
 ) -> "Written":
@@ -120,7 +121,9 @@ def _audit_by_features(
         name = eye.name
     labels = audit.labels_of(dataset)
     with progress.counted("epochs") as on_progress:
-        found = head.audit(rows, labels, dataset.class_names, name, on_progress=on_progress)
+        found = head.audit(
+            rows, labels, dataset.class_names, name, on_progress=on_progress, filed=audit.filed_of(dataset)
+        )
     n = len(labels)
     low, high = (round(n * share) for share in (found.wrong.low, found.wrong.high))
     print(
@@ -159,6 +162,8 @@ def check(
     from elrkit.catalogue import audit, checking, decisions
     from elrkit.catalogue.features import backbone
 
+    if not out.parent.is_dir():
+        raise ConfigError(f"out={out}: its folder is not there; make it first")
     known = checking.load_model(model)
     passing = checking.passing(known, let_through)
     with progress.counted("photos") as on_progress:
@@ -182,8 +187,8 @@ def corrections(
 
     Args:
         dataset: what was audited, an import or a folder of class folders, or a newer import of it
-        decisions: CSV files saved by the page
-        out: folder to write: corrections.csv, and what reviewers disagree on, to be asked again
+        decisions: CSV files saved by the page, and ask-again.csv with its column of decisions filled in
+        out: folder to write: corrections.csv, and ask-again.csv with what reviewers disagree on
     """
     from elrkit.catalogue.corrections import corrections as made
 
@@ -195,7 +200,10 @@ def corrections(
     print(f"{found.moved} products to move: {found.table}")
     print(f"{found.kept} stay, {found.done} are moved already, {found.unsure} unsure")
     if found.again:
-        print(f"reviewers disagree on {found.disagreed}, to be asked again: {found.again}")
+        print(
+            f"reviewers disagree on {found.disagreed}: fill in the column decision of {found.again} (confirm, keep or "
+            "unsure), and give it with the other files"
+        )
     return 0
 
 
@@ -330,7 +338,7 @@ def import_feed(
         out: the folder to write
         images: folder below which the feed's image paths lie, or its address
         rules: what to keep
-        decisions: CSV files saved by the page of `audit`, in the order of the reviews, applied to the labels
+        decisions: CSV files saved by the page of `audit`, applied to the labels
         download_from: hosts whose image addresses may be fetched; without them none is
         licence: terms of the feed, for the manifest
         workers: processes that decode images

@@ -1,21 +1,26 @@
 """What people decided about a list's products: the CSV files that the page saves, as spreadsheets leave them.
 
->>> decided = read_decisions("shop-decisions-2026-11-29.csv")               # doctest: +SKIP
+>>> decided = in_order(["shop-decisions-2026-11-29.csv", "shop-decisions-2026-11-30.csv"])    # doctest: +SKIP
 """
 
+import contextlib
 import csv
+import datetime
 import io
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from elrkit.catalogue.feed_files import DECISION_COLUMNS
-from elrkit.catalogue.rules import as_it_was, as_text
+from elrkit.catalogue.rules import as_it_was, as_text, one_spelling
 
 SIGNED = ["reviewer", "time"]  # who decided and when, which files of earlier pages do not say
+TOGETHER = "together"  # the reviewer whose word settles what the others disagree on
 
 
 def read_decisions(path: str | Path) -> pd.DataFrame:
@@ -67,6 +72,46 @@ def read_decisions(path: str | Path) -> pd.DataFrame:
     except csv.Error as error:
         raise ValueError(f"{path}: line {line}: not valid CSV ({error})") from None
     return pd.DataFrame.from_dict(rows, orient="index", columns=DECISION_COLUMNS + SIGNED, dtype=str)
+
+
+def in_order(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """The decisions of one file or several in the order in which they were made: the columns of `read_decisions`, file
+    (its name), line, and who (the reviewer, or the file where it names none).
+
+    Their times tell, not the order of the files. Those without a time are older than any with one, and later files
+    newer; what was decided together comes last. A decision left empty is no word.
+    """
+    tables = [read_decisions(path).rename_axis("line").reset_index().assign(file=Path(path).name) for path in paths]
+    rows = pd.concat([pd.DataFrame(columns=["line", *DECISION_COLUMNS, *SIGNED, "file"]), *tables])
+    rows = rows[rows["decision"] != ""]
+    who = rows["reviewer"].map(lambda name: " ".join(name.split()).casefold())
+    made = rows["time"].map(_time).where(who != TOGETHER, math.inf)
+    rows = rows.assign(who=who.where(who != "", rows["file"]))
+    return rows.iloc[np.argsort(made.to_numpy(float), kind="stable")].reset_index(drop=True)
+
+
+def disagreed(rows: pd.DataFrame) -> set[str]:
+    """The ids of `in_order` on which the last words of several reviewers differ, of those who give a name, saw the
+    product filed alike and are sure, and which they have not settled together."""
+    last = rows[rows["reviewer"] != ""].drop_duplicates(["who", "id"], keep="last")
+    sure = last[last["decision"].isin(["confirm", "keep"])]
+    sure = sure[~sure["id"].isin(sure["id"][sure["who"] == TOGETHER])]
+    target = sure["suggested_label"].where(sure["decision"] == "confirm", sure["label"]).map(spelling)
+    targets = target.groupby([sure["id"], sure["label"].map(spelling)]).nunique()
+    return set(targets[targets > 1].index.get_level_values("id"))
+
+
+def spelling(label: str) -> str:
+    """A category as it is compared where a spreadsheet or another feed may have changed its spelling."""
+    return one_spelling(label).casefold()
+
+
+def _time(text: str) -> float:
+    """Seconds of an ISO time; before all others where it is none, as spreadsheets write times in many ways."""
+    with contextlib.suppress(ValueError):
+        time = datetime.datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=datetime.UTC)).timestamp()
+    return -math.inf
 
 
 def without_zeros(ids: Iterable[str]) -> dict[str, str]:

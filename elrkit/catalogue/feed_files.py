@@ -12,12 +12,12 @@ from elrkit.data import is_hidden
 BLOCK = 1 << 16  # characters that are read at once
 
 # What this package writes about a feed, by columns that tell it: dropped products, a list, the truth, decisions,
-# corrections.
+# corrections, what was checked.
 DROPPED_COLUMNS = ["file", "product", "id", "image", "step", "reason"]
 DECISION_COLUMNS = ["id", "decision", "label", "suggested_label"]
 _OURS = (
     {"suggested_label", "confidence", "reason"}, {"true_label", "article", "kind"}, {*DECISION_COLUMNS},
-    {"id", "old_category", "new_category"},
+    {"id", "old_category", "new_category"}, {"verdict", "suspicion"},
 )  # fmt: skip
 
 Products = Iterator[tuple[int, dict[str, str] | str]]  # line it begins in, product or why it cannot be made out

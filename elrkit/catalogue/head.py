@@ -103,6 +103,7 @@ def audit(
     backbone: str = "",
     seed: int = 0,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
+    filed: Labels | None = None,
     **recipe: float,
 ) -> Found:
     """Judge the labels (n,) of products by their features, rows (n, d), all finite; about a minute for 10,000.
@@ -111,6 +112,8 @@ def audit(
     whole.
 
     on_progress  epochs done and to do
+    filed        (n,) the labels before a person corrected some, where one did. The yardstick is made of these: what a
+                 person who goes down the list has left are the errors that score low, of which made ones say nothing
     recipe       what differs from TRAINING and ELR
 
     Raises ConfigError when there are fewer than two categories or fewer than ten products.
@@ -120,6 +123,8 @@ def audit(
         raise ConfigError(f"{n} products of {len(np.unique(labels))} categories: at least ten of two are needed")
     draw = np.random.default_rng(seed)
     x, everyone = Scaled(rows), np.arange(n)
+    before = labels if filed is None else filed
+    corrected = before != labels
     trainings, epochs = iter(range(ROUNDS + 1)), (TRAINING | recipe)["epochs"]
 
     def one(inside: NDArray[np.int64], given: Labels) -> tuple[Callable[[Tensor], NDArray[np.float64]], nn.Linear]:
@@ -148,7 +153,7 @@ def audit(
         for whole, part in zip(found, judged(targets(piece), labels[piece]), strict=True):
             whole[piece] = part
     del targets
-    made, likely_right = _like_the_errors(found, labels, count, draw)
+    made, likely_right = _like_the_errors(found, labels, before, count, draw)
 
     folds, turns = draw.permutation(n) % ROUNDS, draw.permutation(n)
     per_round = max(1, int(MADE_WRONG * n))
@@ -160,7 +165,7 @@ def audit(
         inside, outside = np.flatnonzero(folds != turn), np.flatnonzero(folds == turn)
         spoilt = np.zeros(n, bool)
         spoilt[turns[turn * per_round : (turn + 1) * per_round]] = True
-        given = np.where(spoilt, made, labels)
+        given = np.where(spoilt, made, before)
         targets, layer = one(inside, given)
         scores = np.empty(len(inside))
         for piece in pieces(np.arange(len(inside))):
@@ -171,12 +176,13 @@ def audit(
         for piece in pieces(outside):
             with torch.inference_mode():
                 guess = layer(x[piece]).softmax(dim=1).double().numpy()
-            unseen["own"][piece] = _suspicion(guess, labels[piece])
+            unseen["own"][piece] = _suspicion(guess, before[piece])
             unseen["made"][piece] = _suspicion(guess, made[piece])
         layers.append(layer)
 
     own, made_wrong = unseen["own"], unseen["made"][likely_right]
-    wrong = estimated_share(own, made_wrong, draw)
+    all_wrong = estimated_share(own, made_wrong, draw)
+    wrong = Share(*(max(share - corrected.mean(), 0.0) for share in all_wrong))
     centres = _centres(x, labels, count)
     alike = np.empty(n)
     for piece in pieces(everyone):
@@ -187,11 +193,11 @@ def audit(
         torch.stack([layer.bias.detach() for layer in layers]),
         torch.from_numpy(x.mean), torch.from_numpy(x.scale), centres,
         torch.from_numpy(np.quantile(own, points)), torch.from_numpy(np.quantile(made_wrong, points)),
-        wrong.mean, float(np.quantile(alike, LEAST_LIKE)), classes, backbone,
+        all_wrong.mean, float(np.quantile(alike, LEAST_LIKE)), classes, backbone,
     )  # fmt: skip
     score = np.clip(1 - found.own, 0, 1)
     at = np.stack([score, np.bincount(labels)[labels]])
-    confidence = _confidence(np.concatenate(seen["own"], 1), np.concatenate(seen["made"], 1), wrong.mean, at)
+    confidence = _confidence(np.concatenate(seen["own"], 1), np.concatenate(seen["made"], 1), all_wrong.mean, at)
     return Found(found, confidence + TIE * score, confidence, wrong, model)
 
 
@@ -215,24 +221,27 @@ def _centres(x: Scaled, labels: Labels, count: int) -> Tensor:
 
 
 def _like_the_errors(
-    found: Judged, labels: Labels, count: int, draw: np.random.Generator
+    found: Judged, labels: Labels, filed: Labels, count: int, draw: np.random.Generator
 ) -> tuple[Labels, NDArray[np.bool_]]:
     """(a wrong label for each product, which products are likely right).
 
     The shop's own errors are copied: a product of category k gets label j as often as suspects that look like k bear
-    the label j, and, one time in the number of those and one more, any label as often as it is there. Errors between
-    siblings are harder to see than errors at random, so a yardstick of another kind would be a wrong one.
+    the label j, and corrected ones of k were filed under j; and, one time in the number of those and one more, any
+    label as often as it is there. Errors between siblings are harder to see than errors at random, so a yardstick of
+    another kind would be a wrong one.
     """
     suspect = found.chance[:, 0] > SUSPECT * found.own
     pairs = np.zeros((count, count))
     np.add.at(pairs, (found.others[suspect, 0], labels[suspect]), 1)
+    corrected = filed != labels
+    np.add.at(pairs, (labels[corrected], filed[corrected]), 1)
     pairs += (pairs.sum(0) + 1) / (pairs.sum() + count)
     np.fill_diagonal(pairs, 0)
     chance, made = draw.random(len(labels)), np.empty_like(labels)
     for k, members in _by_class(labels, count):
         upto = (pairs[k] / pairs[k].sum()).cumsum()
         made[members] = np.minimum(np.searchsorted(upto, chance[members]), count - 1)
-    return np.where(made == labels, (labels + 1) % count, made), ~suspect
+    return np.where(made == labels, (labels + 1) % count, made), ~(suspect | corrected)
 
 
 def trained(

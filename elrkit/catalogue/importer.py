@@ -71,13 +71,13 @@ def import_feed(
             pictures (m, size, size, 3) uint8, each once however many products share it, picture_paths (m,) and
             picture_sha256 (m, 32) of their files; train_picture and test_picture (n,) int64, which of them is each
             one's; train_labels and test_labels (n,) int64, class_names (C,), train_ids, test_ids, train_titles and
-            test_titles (n,) (the first 80 characters); rows in an order drawn with the seed.
+            test_titles (n,) (the first 80 characters); train_filed and test_filed (n,), the shop's categories where
+            decisions have changed any; rows in an order drawn with the seed.
         images: folder below which the feed's image paths lie, or its address; nothing outside it is ever opened.
         rules: what to keep; see ``FeedRules``.
-        decisions: one CSV or several, of one review after the other, as the audit page saves them and
-            ``read_decisions`` reads them. A product that is filed under the label that was decided on, or was before an
-            earlier decision, gets its suggested label by ``confirm`` and that label by ``keep``; for ``unsure`` see the
-            rules.
+        decisions: one CSV or several, as the audit page saves them and ``in_order`` reads them. A product that is filed
+            under the label that was decided on, or was before an earlier decision, gets its suggested label by
+            ``confirm`` and that label by ``keep``; for ``unsure`` see the rules. What reviewers disagree on stays.
         download_from: hosts (``name`` or ``name:port``) whose image addresses may be fetched; without them none is.
         licence: terms of the feed, for the manifest.
         workers: processes that decode images where there are more than 10,000 (a script that asks for more than one

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from elrkit.catalogue.decisions import read_decisions, without_zeros
+from elrkit.catalogue.decisions import disagreed, in_order, spelling, without_zeros
 from elrkit.catalogue.feed_files import FileRefused
 from elrkit.catalogue.feeds import read_feed
 from elrkit.catalogue.groups import title_stem
@@ -122,40 +122,52 @@ def told_apart(name: str, key: str) -> str:
 
 
 def _meant(labels: pd.DataFrame) -> dict[str, set[int]]:
-    """The subcategories that a text may mean: by name, as the dataset names some of one name, and by key."""
+    """The subcategories that a text may mean: by name, as the dataset names some of one name, and by key; and where
+    none is spelt so, by their `spelling`, as another feed may begin with another one."""
     meant: dict[str, set[int]] = {}
     for k, key, name in labels.itertuples():
         meant.setdefault(name, set()).add(k)
         meant.setdefault(told_apart(name, key), set()).add(k)
-    return meant | {key: {k} for k, key in labels["key"].items() if key not in meant}
+    meant |= {key: {k} for k, key in labels["key"].items() if key not in meant}
+    alike: dict[str, set[int]] = {}
+    for text, ks in meant.items():
+        alike.setdefault(spelling(text), set()).update(ks)
+    return {text: ks for text, ks in alike.items() if text not in meant} | meant
 
 
 def decide(feed: Feed, decisions: Sequence[Path], rules: FeedRules) -> tuple[Feed, dict[str, dict]]:
     """(the feed as a person decided, {"counts": how many decisions came to what, "examples": of those that fit
-    nothing}); a later file follows an earlier one, and no decision stops an import.
+    nothing}); in the order in which they were made (`in_order`). What reviewers disagree on stays as it is filed. No
+    decision stops an import.
 
     Raises ValueError: a file is not sound.
     """
     if not decisions:
         return feed, {"counts": {}, "examples": {}}
-    tables = [(path.name, read_decisions(path)) for path in decisions]
-    meant, table = _meant(feed.labels), feed.table.copy()
+    rows = in_order(decisions)
+    meant, table, open_still = _meant(feed.labels), feed.table.copy(), disagreed(rows)
     place = {id_: k for k, id_ in table["id"][table["why"] == ""].items()}
     label, dropped = table["label"].to_numpy(copy=True), set()
     had = {}  # labels of each decided product in this call, the last one is its present one
-    asked = {id_ for _, rows in tables for id_ in rows["id"]}
+    asked = set(rows["id"])
     zeros = {text: id_ for text, id_ in without_zeros(place).items() if text in asked}
     counts, examples = Counter(), {}
-    for file, row in ((file, row) for file, rows in tables for row in rows.itertuples()):
+
+    def named(text: str) -> set[int]:
+        return meant.get(text) or meant.get(spelling(text), set())
+
+    for row in rows.itertuples():
         k = place.get(id_ := zeros.get(row.id, row.id))
         before = [] if k is None else had.setdefault(k, [label[k]])
         # The label that was decided on, if it is the product's, or was before an earlier decision.
-        given = next((each for each in reversed(before) if each in meant.get(row.label, ())), None)
+        given = next((each for each in reversed(before) if each in named(row.label)), None)
         new = misfit = None
         if k in dropped:
             outcome, misfit = "for a product that an earlier one dropped", row.decision
         elif k is None:
             outcome, misfit = "for an unknown id", row.decision
+        elif row.id in open_still:
+            outcome, misfit = "on which reviewers disagree, left as filed", row.decision
         elif row.decision == "unsure" and rules.unsure == "drop":
             outcome = "unsure, dropped"
             dropped.add(k)
@@ -167,10 +179,10 @@ def decide(feed: Feed, decisions: Sequence[Path], rules: FeedRules) -> tuple[Fee
             outcome, misfit = "for a product filed elsewhere since", row.label
         elif row.decision == "keep":
             outcome, new = "kept as labelled", given
-        elif len(meant.get(row.suggested_label, ())) != 1:  # two subcategories of one name: the name says nothing
+        elif len(named(row.suggested_label)) != 1:  # two subcategories of one name: the name says nothing
             outcome, misfit = "with an unknown suggested label", row.suggested_label
         else:
-            outcome, (new,) = "confirmed, relabelled", meant[row.suggested_label]
+            outcome, (new,) = "confirmed, relabelled", named(row.suggested_label)
         counts[outcome] += 1
         if new is not None:
             label[k] = new
@@ -179,7 +191,7 @@ def decide(feed: Feed, decisions: Sequence[Path], rules: FeedRules) -> tuple[Fee
             told = ", ".join(map(printable, (id_, misfit)))
             if outcome == "with an unknown suggested label":
                 told += f"; there are {', '.join(map(printable, _alike(misfit, meant)))}"
-            examples.setdefault(outcome, []).append(f"{printable(file)}, line {row.Index}: {told}")
+            examples.setdefault(outcome, []).append(f"{printable(row.file)}, line {row.line}: {told}")
     if zeros:
         counts["by an id whose leading zeros a spreadsheet has dropped"] = len(zeros)
     if asked and not any(outcome.startswith(("kept", "confirmed", "unsure")) for outcome in counts):

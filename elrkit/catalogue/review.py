@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from elrkit.catalogue.decisions import without_zeros, write_csv
+from elrkit.catalogue.decisions import disagreed, without_zeros, write_csv
 from elrkit.catalogue.scores import COLUMNS, AuditError, judged, label_scores, no_repeats, rank, suspect_list
 from elrkit.data import Dataset
 
@@ -52,7 +52,7 @@ def audit_outcome(
     dataset: Dataset,
     out: str | os.PathLike[str],
     top: int = 10_000,
-    decisions: Sequence[pd.DataFrame] = (),
+    decisions: pd.DataFrame | None = None,
     originals: Pictures | None = None,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Written:
@@ -60,10 +60,10 @@ def audit_outcome(
 
     outcome: of `elrkit.checkpoints.outcome`, of a run with ELR on all training images. dataset: what it was trained on;
     its test images are on no list, as the run says nothing of them that compares. top: pictures in the page; the CSV
-    lists every label of `suspect_list`. decisions: of `read_decisions`, a later review after an earlier one; a product
-    whose last decision is confirm or keep is left out if its label is the one decided on. originals: ids to larger
-    pictures of theirs for the page, as `importer.originals`; those it leaves out are shown as the dataset has them.
-    on_progress: photos of the page, done and in all.
+    lists every label of `suspect_list`. decisions: of `in_order`; a product whose last decision is confirm or keep is
+    left out if its label is the one decided on and no other reviewer disagrees. originals: ids to larger pictures of
+    theirs for the page, as `importer.originals`; those it leaves out are shown as the dataset has them. on_progress:
+    photos of the page, done and in all.
     Raises AuditError as `check_listable` does.
     """
     check_listable(dataset, top)
@@ -108,7 +108,7 @@ def write_table(
     dataset: Dataset,
     out: str | os.PathLike[str],
     top: int,
-    decisions: Sequence[pd.DataFrame] = (),
+    decisions: pd.DataFrame | None = None,
     originals: Pictures | None = None,
     typical: Mapping[str, Sequence[str]] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
@@ -116,8 +116,9 @@ def write_table(
     """Write a list of a dataset's products, the columns of `rank` and what `review_page` shows beside them, as
     ``labels.csv`` and ``review.html``; its arguments are those of `audit_outcome` and `review_page`."""
     check_listable(dataset, top)
+    check_out(out)
     every = listed_ids(dataset)
-    decided, unfit = _decided(decisions, every)
+    decided, unfit = ({}, 0) if decisions is None else _decided(decisions, every)
     done = np.array([decided.get(id_) == label for id_, label in zip(listed["id"], listed["label"], strict=True)], bool)
     listed = listed[~done]
     out = Path(out)
@@ -150,16 +151,30 @@ def write_table(
     return Written(listed, path, page, int(done.sum()), of_test, unfit)
 
 
-def _decided(decisions: Sequence[pd.DataFrame], ids: Sequence[str]) -> tuple[dict[str, str | None], int]:
-    """The label that each product was given by its last decision, None where that was unsure; and how many decisions
-    fit none of `ids`, or are not understood."""
-    zeros, known = without_zeros(ids), set(ids)
+def check_out(out: str | os.PathLike[str]) -> None:
+    """Raises AuditError when a list cannot be written into this folder, or would take the place of what a person has
+    written into an earlier one."""
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise AuditError(f"out={out}: a file; allowed is a folder, there or not")
+    if (path := out / "labels.csv").is_file():
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            if "decision" in re.split("[,;\t]", file.readline().strip()):
+                raise AuditError(
+                    f"{path}: has a column of decisions, which would be lost; rename it, or name another out"
+                )
+
+
+def _decided(decisions: pd.DataFrame, ids: Sequence[str]) -> tuple[dict[str, str | None], int]:
+    """The label that each product was given by its last decision, None where that was unsure or reviewers disagree; and
+    how many decisions fit none of `ids`, or are not understood."""
+    zeros, known, open_still = without_zeros(ids), set(ids), disagreed(decisions)
     decided, unfit = {}, 0
-    for row in itertools.chain.from_iterable(table.itertuples() for table in decisions):
+    for row in decisions.itertuples():
         id_ = zeros.get(row.id, row.id)
         labels = {"confirm": row.suggested_label, "keep": row.label, "unsure": None}
         if row.decision in labels:
-            decided[id_] = labels[row.decision]
+            decided[id_] = None if row.id in open_still else labels[row.decision]
         unfit += id_ not in known or row.decision not in labels
     return decided, unfit
 

@@ -27,6 +27,7 @@ BLOCK = 256  # images that are written at once
 MENDS = {  # why products are dropped -> what mends it, where that is an option and not the product
     "wrong encoding": "--rules.encoding cp1252 or latin-1, if a CSV is in that; XML names it in its first line",
     "no image": "--rules.columns image NAME, if another column or tag has it",
+    "image path leaves the images folder": "--images names the folder itself that links in it lead to",
     "image file missing": "--images names the folder that the feed's paths start from",
     "image on a host not allowed for download": "--download-from names its host, as HOST:PORT where it has a port",
 }
@@ -156,7 +157,7 @@ def write_dataset(
     """
     rules, counts, chosen = FeedRules(**manifest["rules"]), manifest["counts"], in_draw_order(table)
     if not len(chosen):
-        lost = "; ".join(dropped_in_words(counts))
+        lost = "; ".join(dropped_in_words(counts)) or "the feed's files hold a header at most"
         raise ValueError(f"import_feed: none of {counts['read']} products is left; {lost}")
     names, label = _class_names(labels, chosen["label"])
     used = images.loc[sorted(chosen["path"].unique())]
@@ -167,7 +168,7 @@ def write_dataset(
     per_class = np.stack([np.bincount(label[part], minlength=len(names)) for part in (~test, test)], axis=1)
     _check_loadable(per_class, counts, rules)
     _write_pictures(folder / "pictures.npy", pixels, used["row"].to_numpy(), rules.size)
-    for name, values in _arrays(chosen, label, image, test, names, used):
+    for name, values in _arrays(chosen, label, image, test, names, used, _filed(labels, chosen)):
         np.save(folder / f"{name}.npy", values)
     sizes = np.bincount(groups)
     manifest = manifest | {
@@ -202,6 +203,14 @@ def _class_names(labels: pd.DataFrame, label: pd.Series) -> tuple[list[str], np.
     return names.tolist(), names.index.get_indexer(label)
 
 
+def _filed(labels: pd.DataFrame, chosen: pd.DataFrame) -> np.ndarray | None:
+    """The name of the subcategory that the shop filed each product under; None where that is still its label."""
+    if (chosen["filed"] == chosen["label"]).all():
+        return None
+    names, index = _class_names(labels, pd.concat([chosen["filed"], chosen["label"]]))
+    return np.array(names)[index[: len(chosen)]]
+
+
 def _check_loadable(per_class: np.ndarray, counts: Mapping, rules: FeedRules) -> None:
     """Raises ValueError when nothing could load the dataset; per_class: (C, 2) training and test products."""
     train, test = per_class.sum(axis=0).tolist()
@@ -220,15 +229,19 @@ def _check_loadable(per_class: np.ndarray, counts: Mapping, rules: FeedRules) ->
 
 
 def _arrays(
-    chosen: pd.DataFrame, label: np.ndarray, image: np.ndarray, test: np.ndarray, names: list[str], used: pd.DataFrame
-) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, array) of what the dataset has beside its pictures; titles where the feed has any."""
+    chosen: pd.DataFrame, label: np.ndarray, image: np.ndarray, test: np.ndarray, names: list[str], used: pd.DataFrame,
+    filed: np.ndarray | None,
+) -> Iterator[tuple[str, np.ndarray]]:  # fmt: skip
+    """(name, array) of what the dataset has beside its pictures; titles where the feed has any, and what the shop filed
+    where decisions have changed it."""
     for part, rows in (("train", ~test), ("test", test)):
         yield f"{part}_labels", label[rows]
         yield f"{part}_picture", image[rows]
         for column in ("id", "title"):
             if longest := chosen[column].str.len().max():
                 yield f"{part}_{column}s", chosen[column][rows].to_numpy(f"<U{longest}")
+        if filed is not None:
+            yield f"{part}_filed", filed[rows]
     yield "class_names", np.array(names)
     yield "picture_paths", used.index.to_numpy(f"<U{used.index.str.len().max()}")
     yield "picture_sha256", np.frombuffer(b"".join(used["sha256"]), np.uint8).reshape(len(used), -1)
