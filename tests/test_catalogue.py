@@ -305,7 +305,8 @@ ELSEWHERE = "for a product filed elsewhere since"
 
 def reviewed(shop, name: str, *rows: str) -> Path:
     """A decisions file of rows "number of the product,decision,label,suggested label"."""
-    return shop.put(name, "\n".join(["id,decision,label,suggested_label", *(f"{PAGE}{row}" for row in rows)]))
+    head = ["id", "decision", "label", "suggested_label", "reviewer", "time"][: rows[0].count(",") + 1 if rows else 4]
+    return shop.put(name, "\n".join([",".join(head), *(f"{PAGE}{row}" for row in rows)]))
 
 
 def test_decisions_of_a_person_are_applied(shop):
@@ -352,6 +353,22 @@ REVIEWS = {  # keys and names of the subcategories, rows of each review, labels 
         THREE, [["0,confirm,kind 0,kind 1"], ["0,confirm,kind 0,kind 2"]], {"0": "kind 2"}, ELSEWHERE, 0,
     ),
     "confirmed on": (THREE, [["0,confirm,kind 0,kind 1"], ["0,confirm,kind 1,kind 2"]], {"0": "kind 2"}, ELSEWHERE, 0),
+    "the later one counts, in whatever order": (
+        THREE, [["0,keep,kind 0,x,Anna,2026-11-30"], ["0,confirm,kind 0,kind 1,Anna,2026-11-29"]],
+        {"0": "kind 0"}, "kept as labelled", 1,
+    ),
+    "two disagree": (
+        THREE, [["0,confirm,kind 0,kind 1,Anna"], ["0,confirm,kind 0,kind 2,Ben", "3,confirm,kind 0,kind 1,Ben"]],
+        {"0": "kind 0", "3": "kind 1"}, "on which reviewers disagree, left as filed", 2,
+    ),
+    "two disagree and settle it": (
+        THREE, [["0,confirm,kind 0,kind 2,together"], ["0,confirm,kind 0,kind 1,Anna"], ["0,keep,kind 0,x,Ben"]],
+        {"0": "kind 2"}, "confirmed, relabelled", 2,
+    ),
+    "two reviews one after the other": (
+        THREE, [["0,confirm,kind 0,kind 1,Anna"], ["0,confirm,kind 1,kind 2,Ben"]], {"0": "kind 2"}, ELSEWHERE, 0,
+    ),
+    "in another spelling": (THREE, [["0,confirm,Kind  0,KIND 1"]], {"0": "kind 1"}, "confirmed, relabelled", 1),
     "it never was there": (
         THREE, [["0,confirm,kind 0,kind 1"], ["0,keep,kind 2,kind 1"]], {"0": "kind 1"}, ELSEWHERE, 1,
     ),
@@ -374,6 +391,18 @@ def test_which_label_a_decision_means(kinds, reviews, labels, outcome, times, sh
     manifest = shop.run(feed, decisions=decisions)
     assert {id_: shop.labels()[id_] for id_ in labels} == labels
     assert manifest["decisions"].get(outcome, 0) == times
+
+
+def test_what_the_shop_filed_is_kept_where_a_decision_has_changed_it(shop):
+    feed = xml(*(product(k, catid=str(k % 2), category=f"kind {k % 2}") for k in range(6)))
+    assert "train_filed" not in arrays_of(shop.run(feed) and shop.out)
+    shop.run(feed, decisions=reviewed(shop, "d.csv", "0,confirm,kind 0,kind 1"))
+    z = arrays_of(shop.out)
+    filed = dict(zip([*z["train_ids"], *z["test_ids"]], [*z["train_filed"], *z["test_filed"]], strict=True))
+    assert {id_.removeprefix(PAGE): str(name) for id_, name in filed.items()} == {
+        str(k): f"kind {k % 2}" for k in range(6)
+    }
+    assert shop.labels()["0"] == "kind 1"
 
 
 def test_a_product_that_one_review_dropped_is_gone_for_the_next(shop):

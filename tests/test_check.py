@@ -140,6 +140,20 @@ def test_new_products_are_let_through_or_shown_with_what_fits_better(checked):
     assert (right["verdict"] == "fits").mean() > 0.8
 
 
+def test_categories_of_one_name_are_told_apart_as_the_model_does(shop, eye, tmp_path):
+    draw_feed(tmp_path, 8, 1, wrong=0)
+    *rest, found = shop
+    first = found.model.classes[0]
+    named = found._replace(model=found.model._replace(classes=(f"{first} ({first})", *found.model.classes[1:])))
+    for model in (
+        named,
+        found._replace(model=found.model._replace(classes=tuple(map(str.upper, found.model.classes)))),
+    ):
+        table = check(tmp_path, (*rest, model), eye)
+        assert not (table["why"] == "a category that the model does not know").any()
+        assert set(table["label"]) <= set(model.model.classes)
+
+
 def test_what_cannot_be_judged_says_why(checked):
     table = checked[1]
     assert len(table) == 63

@@ -297,6 +297,15 @@ def test_a_quote_that_is_never_closed_costs_its_own_row(at, tmp_path):
     assert len(found) == 12
 
 
+def test_a_description_over_several_lines_is_one_cell_whatever_its_commas(tmp_path):
+    prose = '"Soft\ncotton, wool, silk\nwash cold"'
+    rows = [f"p{k},Hat,{k}.jpg,{prose}\n" for k in range(3)]
+    assert values(read(tmp_path, "id,label,image,text\n" + "".join(rows), "feed.csv")[0]) == good(0, 1, 2)
+    four = prose.replace("silk", "silk, linen")
+    rows = [f"p{k},Hat,{k}.jpg,{four}\n" for k in range(3)]  # as many commas as the header has
+    assert values(read(tmp_path, "id,label,image,text\n" + "".join(rows), "feed.csv")[0]) == good(0, 1, 2)
+
+
 def test_quotes_that_never_balance_cost_their_rows_in_proportion(tmp_path, monkeypatch):
     """Each line closes a quoted field and opens the next: one record would run to the end, from each line again."""
     monkeypatch.setattr(feeds, "_LONGEST_RECORD", 20)

@@ -60,7 +60,7 @@ def read_csv(path: Path, rules: FeedRules, damage: list[str]) -> Products:
     # surrogateescape lets a wrongly encoded row through, so that it is that row which is rejected, not the file.
     with open_text(path, "utf-16" if wide else rules.encoding, "surrogateescape") as file:
         lines = _Lines(file)
-        header, delimiter = _header(lines, needed, columns, rules)
+        header, delimiter, spaced = _header(lines, needed, columns, rules)
         where = {part: header.index(name) for part, name in columns.items() if name in header}
         least = 1 + max(header.index(name) for name in needed)
         reader = _csv_reader(lines, delimiter)
@@ -69,7 +69,7 @@ def read_csv(path: Path, rules: FeedRules, damage: list[str]) -> Products:
             line = lines.number + 1
             try:
                 row = _next(reader)
-                runaway = _runaway(lines.taken, header, delimiter)
+                runaway = _runaway(lines.taken, header, delimiter, spaced)
             except StopIteration:
                 return
             except csv.Error:  # an endless quoted field, for instance
@@ -99,8 +99,11 @@ def _next(reader) -> list[str]:
         csv.field_size_limit(before)
 
 
-def _header(lines: "_Lines", needed: set[str], columns: Mapping[str, str], rules: FeedRules) -> tuple[list[str], str]:
-    """(names, delimiter) of the first line that has the columns needed; `lines` go on behind it."""
+def _header(
+    lines: "_Lines", needed: set[str], columns: Mapping[str, str], rules: FeedRules
+) -> tuple[list[str], str, bool]:
+    """(names, delimiter, whether spaces follow it) of the first line that has the columns needed; `lines` go on behind
+    it."""
     top = list(itertools.islice(lines, _ABOVE))
     told = _SEPARATOR.fullmatch(top[0]) if top else None
     best: list[str] = []  # the names that may be meant
@@ -115,7 +118,7 @@ def _header(lines: "_Lines", needed: set[str], columns: Mapping[str, str], rules
                 raise FileRefused(f"no CSV in {rules.encoding} ({error})") from None
             if needed <= {*names}:
                 lines.give_back(top[reader.line_num :])
-                return names, delimiter
+                return names, delimiter, f"{delimiter} " in top[reader.line_num - 1]
             best = max(best, names, key=lambda names: (len(needed & {*names}), len(list(filter(None, names)))))
     mend = "--rules.columns " + " ".join(f"{part} COLUMN" for part, name in columns.items() if name in needed - {*best})
     if any(re.search("[\ud800-\udfff]", name) for name in best):
@@ -152,21 +155,24 @@ class _Lines:
         self.number -= len(lines)
 
 
-def _runaway(lines: list[str], header: list[str], delimiter: str) -> bool:
+def _runaway(lines: list[str], header: list[str], delimiter: str, spaced: bool) -> bool:
     """Whether a record of several lines comes from a quote that was never closed, not from a field with line breaks.
 
     The line that closes a field holds an odd number of quotes. A quote that was forgotten runs to the end of the file
-    or to a line whose own quotes are balanced; or to a second forgotten one, and then the lines between are rows.
+    or to a line whose own quotes are balanced; or to a second forgotten one, and then the lines between are rows: with
+    as many cells as the header, and no space behind the commas, as in a sentence, where the header has none.
     """
     if len(lines) < 2:
         return False
     if lines[-1].count('"') % 2 == 0:
         return True
-    between = lines[1:-1]
-    return bool(between) and all(
-        line.count('"') % 2 == 0 and len(next(csv.reader([line], delimiter=delimiter), [])) == len(header)
-        for line in between
-    )
+
+    def is_row(line: str) -> bool:
+        cells = next(csv.reader([line], delimiter=delimiter), [])
+        prose = not spaced and any(cell.startswith(" ") for cell in cells)
+        return line.count('"') % 2 == 0 and len(cells) == len(header) and not prose
+
+    return len(lines) > 2 and all(map(is_row, lines[1:-1]))
 
 
 READERS = {".xml": read_xml, ".csv": read_csv, ".tsv": read_csv, ".txt": read_csv}
