@@ -18,7 +18,7 @@ from shops import data_of
 
 from elrkit.catalogue import review
 from elrkit.catalogue import scores as audit
-from elrkit.catalogue.decisions import read_decisions
+from elrkit.catalogue.decisions import in_order, read_decisions
 from elrkit.catalogue.feed_files import DECISION_COLUMNS
 from elrkit.catalogue.rules import as_it_was, as_text
 
@@ -367,6 +367,40 @@ def test_a_bad_file_changes_nothing(open_page, tmp_path):
         assert counts(page)[:2] == [number + 1, number + 1]
 
 
+def test_a_saved_decision_that_is_undone_is_taken_back_by_the_next_file(open_page, tmp_path):
+    page = press(open_page(review_table()), "c")
+    assert saved(page, tmp_path / "a.csv")["decision"].tolist() == ["confirm"]
+    assert counts(page)[4] == 0
+    press(page, "z")
+    assert counts(page) == [0, 0, 0, 0, 1]
+    again = saved(page, tmp_path / "b.csv")
+    assert again[["id", "decision"]].values.tolist() == [["p0", "unsure"]]
+    assert counts(page)[4] == 0
+    assert again["reviewer"].tolist() == read_decisions(tmp_path / "a.csv")["reviewer"].tolist()
+    later = in_order([tmp_path / "b.csv", tmp_path / "a.csv"])
+    assert later["decision"].tolist() == ["confirm", "unsure"]
+
+
+def test_another_ones_file_says_what_of_mine_it_replaces(open_page, tmp_path):
+    page = press(open_page(review_table()), "k", "k")
+    (tmp_path / "ben.csv").write_text(
+        "id,decision,label,suggested_label,reviewer,time\np0,confirm,cat,dog,Ben,2100-01-01T00:00:00Z\n"
+    )
+    load(page, tmp_path / "ben.csv", "1 decisions loaded", "1 of them take the place of other ones here")
+    press(page, "z")
+    assert counts(page)[:3] == [2, 0, 2]
+
+
+def test_ids_without_their_zeros_and_empty_cells_are_loaded(open_page, tmp_path):
+    page = open_page(review_table().assign(id=lambda table: [f"00{k}" for k in range(len(table))]))
+    (tmp_path / "excel.csv").write_text(
+        "id;decision;label;suggested_label\n0;keep;cat;dog\n3;confirm;cat;dog\n1;;dog;cat\n"
+    )
+    load(page, tmp_path / "excel.csv", "2 decisions loaded")
+    assert "not on this list" not in page.inner_text("#message")
+    assert set(saved(page, tmp_path / "d.csv")["id"]) == {"000", "003"}
+
+
 def test_no_saved_cell_is_a_formula_and_csv_is_as_in_python(open_page, tmp_path):
     ids = ["=HYPERLINK(1)", "'-47", "-48", "'plain"]
     page = open_page(review_table(4).assign(id=ids))
@@ -472,7 +506,9 @@ def test_a_missing_photo_or_a_browser_that_keeps_nothing_stops_nobody(context, t
     press(page, "f", "u")
     assert page.inner_text("#kept") == "This browser keeps nothing: save before you leave."
     kept = saved(page, tmp_path / "d.csv")
-    assert kept[["decision", "reviewer"]].values.tolist() == [["confirm", ""], ["confirm", ""], ["unsure", ""]]
+    assert kept["decision"].tolist() == ["confirm", "confirm", "unsure"]
+    assert kept["reviewer"].nunique() == 1  # who gives no name is one reviewer all the same
+    assert kept["reviewer"].str.fullmatch("nameless [0-9a-z]{4}").all()
 
 
 def test_the_page_works_from_a_web_server_too(context, tmp_path):
