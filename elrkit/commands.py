@@ -80,7 +80,14 @@ def train(
         budget: stop cleanly after this long, for example 9m
     """
     fields = RunConfig.model_fields
-    config = RunConfig(**{k: v for k, v in dataclasses.asdict(flags).items() if v != fields[k].default})
+    given = {k: v for k, v in dataclasses.asdict(flags).items() if v != fields[k].default}
+    config = RunConfig(**given)
+    # As many images as there are is a default; what a choice makes meaningless is a mistake where a person typed it.
+    if idle := [f"{k}={v}" for k, v in given.items() if v and k != "train_size" and getattr(config, k) != v]:
+        raise ConfigError(
+            f"{', '.join(idle)}: without effect beside loss={config.loss}, schedule={config.schedule}, "
+            f"noise_rate={config.noise_rate:g} and sam_rho={config.sam_rho:g}; leave it out, or give what it needs"
+        )
     status = train_all([config], threads=threads, budget_seconds=budget_seconds(budget))
     if record := records.find(config):
         print(json.dumps({name: column[-1] for name, column in record["curves"].items() if column}, indent=1))

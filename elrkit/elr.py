@@ -1,5 +1,9 @@
 """Early-learning regularization as a module that keeps a target for each training image; see `elrkit.losses`."""
 
+import math
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +23,9 @@ class ELRLoss(nn.Module):
     * top_k: None or num_classes keeps ``targets``; a smaller K keeps of each row only its K largest entries
       (``values``, float16 rounded down, and ``kept``, their classes) and the sum of all others (``rest``, float32):
       4 K + 4 bytes per image for up to 32,768 classes, 6 K + 4 above. `target_rows` gives dense rows of either
+
+    It moves to another device with the model that it is part of, but keeps its own precision. An image that is twice in
+    a batch moves its target once, by one of its rows.
 
     With top_k the rest m counts as spread evenly over the classes that are not kept, so that a row keeps its sum and
     the floor that p gives every class stays. How far off a row is after s updates, and with it loss and gradient:
@@ -49,8 +56,8 @@ class ELRLoss(nn.Module):
             )
         if not 0 <= beta < 1:
             raise ValueError(f"ELRLoss: beta={beta}: allowed is 0 <= beta < 1")
-        if not lam >= 0:
-            raise ValueError(f"ELRLoss: lam={lam}: allowed is 0 <= lam")
+        if not 0 <= lam < math.inf:
+            raise ValueError(f"ELRLoss: lam={lam}: allowed is 0 <= lam, and finite")
         if top_k is not None and not 1 <= top_k <= num_classes:
             raise ValueError(f"ELRLoss: top_k={top_k}: allowed is 1 <= top_k <= {num_classes}, or None")
         self.beta = beta
@@ -64,6 +71,10 @@ class ELRLoss(nn.Module):
             self.register_buffer("values", torch.zeros(num_samples, self.top_k, dtype=torch.float16))
             self.register_buffer("kept", torch.zeros(num_samples, self.top_k, dtype=number))
             self.register_buffer("rest", torch.zeros(num_samples, 1))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        device = fn(torch.zeros((), device=next(self.buffers()).device)).device
+        return super()._apply(lambda buffer: buffer.to(device), recurse)  # type: ignore[no-untyped-call]
 
     def target_rows(self, index: Tensor) -> Tensor:
         """The targets of the images `index` (batch,) int64: (batch, num_classes) float32."""
@@ -111,6 +122,9 @@ class ELRLoss(nn.Module):
 
     def _check(self, index: Tensor, logits: Tensor) -> None:
         num_samples, num_classes = self.shape
+        if not isinstance(index, Tensor) or index.dtype not in (torch.int64, torch.int32) or index.ndim != 1:
+            kind = f"{index.dtype} {tuple(index.shape)}" if isinstance(index, Tensor) else type(index).__name__
+            raise ValueError(f"ELRLoss: index is {kind}: allowed is a tensor (batch,) of int64")
         if logits.ndim != 2 or logits.shape != (len(index), num_classes):
             raise ValueError(
                 f"ELRLoss: logits {tuple(logits.shape)} for {len(index)} indices: "

@@ -50,7 +50,9 @@ def nce_rce(logits: Tensor, labels: Tensor, alpha: float, beta: float) -> Tensor
 def generalized_cross_entropy(logits: Tensor, labels: Tensor, q: float) -> Tensor:
     """(1 - p_label^q) / q, 0 < q <= 1 (Zhang and Sabuncu, NeurIPS 2018, equation 6): CE for q -> 0, at q = 1 half the
     absolute error between p and the one-hot label."""
-    log_p = logits.float().log_softmax(dim=1).gather(1, labels[:, None])
+    from torch.nn.functional import cross_entropy
+
+    log_p = -cross_entropy(logits.float(), labels, reduction="none")
     return -((q * log_p).expm1() / q).mean()  # p^q - 1 without the loss of digits where q or log p is small
 
 

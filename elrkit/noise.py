@@ -1,15 +1,4 @@
-"""Label noise: labels flipped under the papers' conventions by name, counted, and human labels.
-
-Symmetric noise, convention `all`: the new label is uniform over all classes, the true one included, as the code of both
-papers does it, so that only rate (C-1)/C of the labels end wrong; `others`: uniform over the other classes.
-
-Asymmetric noise on 10 classes follows Liu et al. for CIFAR-10: truck to automobile, bird to airplane, cat to dog, dog
-to cat, deer to horse. With any other number of classes each goes to the next one, the last to the first. Convention
-`intended` selects on the true labels. `reference` is what the code of shengliu66/ELR does on CIFAR-10: it goes through
-the classes in order over labels it has already changed, so when it reaches the dogs it flips some cats back to cats:
-at 40 %, 24 % of the cats and 40 % of the dogs end wrong. On 100 classes its code selects on the true labels, but goes
-round in blocks of five ids (4 to 0, 9 to 5, ...). With any other number of classes both conventions are one.
-"""
+"""Label noise: labels flipped under the papers' conventions by name, counted, and human labels."""
 
 import math
 import pickle
@@ -46,6 +35,18 @@ def flip_labels(
 ) -> tuple[np.ndarray, float]:
     """Noisy copies of `labels` (n,), and the realized rate: the share that differs from the input.
 
+    Symmetric noise, convention `all`: the new label is uniform over all classes, the true one included, as the code of
+    both papers does it, so that only rate (C-1)/C of the labels end wrong; `others`: uniform over the other classes.
+
+    Asymmetric noise on 10 classes, whatever they are, follows Liu et al. for CIFAR-10: truck to automobile, bird to
+    airplane, cat to dog, dog to cat, deer to horse (9 to 1, 2 to 0, 3 to 5, 5 to 3, 4 to 7), so that half of the
+    classes keep their labels. With any other number of classes each goes to the next one, the last to the first.
+    Convention `intended` selects on the true labels. `reference` is what the code of shengliu66/ELR does on CIFAR-10:
+    it goes through the classes in order over labels it has already changed, so when it reaches the dogs it flips some
+    cats back to cats: at 40 %, 24 % of the cats and 40 % of the dogs end wrong. On 100 classes its code selects on the
+    true labels, but goes round in blocks of five ids (4 to 0, 9 to 5, ...). With any other number both conventions are
+    one.
+
     labels  integers in [0, num_classes): a list, an array or a tensor; never changed
     draw    exact: ceil(rate n) labels, drawn without replacement, are redrawn (asymmetric: ceil(rate n_c) of each class
             that flips); independent: each label with probability `rate`
@@ -58,7 +59,10 @@ def flip_labels(
     conventions = drawn.get(kind, (None, *sum(drawn.values(), ())))
     for fits, message in (
         (kind in KINDS, f"kind={kind!r}: allowed are {', '.join(KINDS)}"),
-        (isinstance(rate, Real) and 0 <= rate <= 1, f"rate={rate!r}: allowed is 0 <= rate <= 1"),
+        (
+            isinstance(rate, Real) and not isinstance(rate, bool) and 0 <= rate <= 1,
+            f"rate={rate!r}: allowed is 0 <= rate <= 1",
+        ),
         (is_whole(num_classes, 2), f"num_classes={num_classes!r}: allowed are whole numbers from 2"),
         (
             convention in conventions,

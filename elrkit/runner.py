@@ -344,8 +344,9 @@ def _worker(
 def load_or_train(configs: Sequence[RunConfig], *, jobs: int | None = None, **options: Any) -> list[dict[str, Any]]:
     """The records of all these runs, trained where they are missing, with progress and an estimate on standard error.
 
-    jobs  runs at a time; default: the cores on a CPU, one on a GPU. Raises DataError when the images of a missing run
-          are not there, RuntimeError when a run was not finished.
+    jobs  runs at a time; default: the cores on a CPU, one on a GPU. Several are processes of their own, so a script
+          needs the usual ``if __name__ == "__main__"``. Raises DataError when the images of a missing run are not
+          there, RuntimeError when a run was not finished.
     """
     from elrkit import progress  # it needs rich, which readers of records may lack
 
@@ -361,6 +362,11 @@ def load_or_train(configs: Sequence[RunConfig], *, jobs: int | None = None, **op
             failed, _ = show.still_missing(left)
             stopped = len(left) - len(failed)
             reasons = [f"{len(failed)} failed: {failed[0]}"] if failed else []
+            if jobs > 1 and not show.last:
+                reasons = [
+                    "none began: a script keeps what it does under `if __name__ == '__main__':`, or takes jobs=1"
+                ]
+                stopped = 0
             reasons += [f"{stopped} stopped; call again to resume them"] if stopped else []
             raise RuntimeError(f"{len(left)} of {len(todo)} runs have no record, {', '.join(reasons)}")
     return [record for config in configs if (record := find(config))]

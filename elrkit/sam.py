@@ -21,7 +21,11 @@ def perturbed(parameters: Iterable[Tensor], rho: float) -> Iterator[Tensor]:
 
     The step is e = rho g / |g| (Foret et al., equation 2), g the gradient of all parameters as one vector. Yields the
     gradient's norm, a 0-d tensor on the device. Where that norm is 0 the weights stay put. No wait for the device.
+    The optimizer steps behind the block: what is done to the weights inside it is undone at its end.
     """
+    parameters = list(parameters)
+    if not all(isinstance(p, Tensor) for p in parameters):
+        raise TypeError(f"perturbed: parameters hold {type(parameters[0]).__name__}; give model.parameters()")
     if not rho > 0:
         raise ValueError(f"perturbed: rho={rho}: allowed is 0 < rho")
     moved = [(p, p.grad) for p in parameters if p.grad is not None]
@@ -29,11 +33,12 @@ def perturbed(parameters: Iterable[Tensor], rho: float) -> Iterator[Tensor]:
         raise ValueError("perturbed: no parameter has a gradient; call backward() first")
     weights = [p.detach() for p, _ in moved]
     with torch.no_grad():
-        gradients = [gradient for _, gradient in moved]
+        # In float32 at least: the norm of float16 gradients soon exceeds what float16 can hold.
+        gradients = [gradient.float() if gradient.dtype.itemsize < 4 else gradient for _, gradient in moved]
         norm = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(gradients))))
         step = list(torch._foreach_mul(gradients, torch.where(norm > 0, rho / norm, torch.zeros_like(norm))))
         saved = [w.clone() for w in weights]
-        torch._foreach_add_(weights, step)
+        torch._foreach_add_(weights, [part.to(w.dtype) for part, w in zip(step, weights, strict=True)])
     for p, _ in moved:
         p.grad = None
     try:

@@ -72,6 +72,10 @@ def fit(
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dataset = dataset or data.load(config.dataset)
+    if dataset.name != config.dataset:  # its record would count as the other one's
+        raise data.DataError(
+            f"dataset={config.dataset!r}: these are the images of {dataset.name!r}; name them in config"
+        )
     problem = set_up(config, dataset)
     checkpoints = Checkpoints(Path(state_dir)) if state_dir else None
 

@@ -183,7 +183,7 @@ class Trainer:
             row |= label_outcomes(self._logits(self.train).argmax(dim=1), self.train.given, self.train.truth)
         if self.scaled:
             row["skipped_steps"] = self.skipped_steps
-        for name in self.curves.keys() | row.keys():
+        for name in dict.fromkeys((*self.curves, *row)):  # in the order that they came in
             value = row.get(name)  # JSON has no NaN or infinity; None stands for them
             finite = value if value is None or math.isfinite(value) else None
             self.curves.setdefault(name, [None] * self.epoch).append(finite)

@@ -358,3 +358,34 @@ def test_a_logit_that_is_not_finite_leaves_its_target_alone(bad, top_k):
     after = loss_fn.target_rows(torch.arange(3))
     assert torch.equal(after[:2], before[:2])
     assert (after[2] != before[2]).all()
+
+
+def test_labels_of_another_number_than_logits_raise():
+    logits, few = torch.randn(6, 4), torch.zeros(3, dtype=torch.int64)
+    for name, row in losses.LOSSES.items():
+        if row.function is not None:
+            with pytest.raises((ValueError, RuntimeError)):
+                row.function(logits, few, *row.parameters.values())
+            assert name != "elr"
+
+
+@pytest.mark.parametrize("top_k", [None, 2])
+@pytest.mark.parametrize("cast", [torch.bfloat16, torch.float16, torch.float64])
+def test_the_targets_keep_their_precision_when_a_model_is_cast(cast, top_k):
+    model = torch.nn.ModuleList([torch.nn.Linear(3, 4), losses.ELRLoss(5, 4, top_k=top_k)])
+    kinds = [buffer.dtype for buffer in model.buffers()]
+    model.to(cast)
+    assert model[0].weight.dtype == cast
+    assert [buffer.dtype for buffer in model.buffers()] == kinds
+    index, logits = torch.arange(3), model[0](torch.randn(3, 3, dtype=cast))
+    model[1].update(index, logits)
+    assert model[1](logits, torch.zeros(3, dtype=torch.int64), index).isfinite()
+    assert next(model.to("meta")[1].buffers()).device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    "index", [[0, 1], np.array([0, 1]), torch.tensor(1), torch.tensor([0, 1], dtype=torch.uint8), torch.ones(2) > 0]
+)
+def test_an_index_of_another_kind_raises(index):
+    with pytest.raises(ValueError, match=r"^ELRLoss: index is .*: allowed is a tensor \(batch,\) of int64$"):
+        losses.ELRLoss(5, 4).update(index, torch.zeros(2, 4))

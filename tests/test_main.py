@@ -61,6 +61,17 @@ def test_flags_leave_open_what_a_choice_implies(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "flags",
+    ["--beta 0.5", "--noise asymmetric", "--milestones 1 --gamma 0.1", "--sam-double-update", "--loss gce --lam 2"],
+)
+def test_a_flag_without_effect_is_a_mistake(flags, capsys):
+    assert main(["train", *flags.split()]) == 2
+    said = capsys.readouterr().err
+    assert "without effect beside loss=" in said
+    assert f"{flags.split()[-2 if ' ' in flags else 0].strip('-').replace('-', '_')}=" in said
+
+
+@pytest.mark.parametrize(
     ("kinds", "status"),
     [
         (["started", "progress", "stopped"], 0),

@@ -4,7 +4,7 @@ import collections
 
 import pytest
 
-from elrkit import records
+from elrkit import data, problem, records
 from elrkit.config import ConfigError
 from elrkit.report import plans
 
@@ -102,6 +102,13 @@ def test_restarts_end_with_a_whole_cycle():
         for config in plans.plan("table1", scale, schedules=["cosine"]):
             assert config.epochs // config.restart_epochs == 12
             assert config.epochs % config.restart_epochs == 0
+
+
+def test_the_digits_stand_ins_for_peoples_labels_have_as_many_wrong_as_the_redrawn():
+    digits = data.load("digits")
+    rates = {c.noise: problem.set_up(c, digits).realized_rate for c in plans.plan("people", "digits", seeds=[0])
+             if c.loss == "ce" and c.noise_rate > 0.19}  # fmt: skip
+    assert rates["asymmetric"] == pytest.approx(rates["symmetric"], abs=0.01)
 
 
 def test_the_digits_stand_in_for_every_question():

@@ -1,6 +1,7 @@
 """A run that was stopped, killed or robbed of its checkpoints ends with the record of one that was left alone."""
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import io
@@ -241,7 +242,7 @@ def test_too_little_memory_to_resume_costs_no_checkpoint(digits, tmp_path, monke
 
 def test_other_data_of_the_same_name_is_not_trained_on_with_old_weights(digits, tmp_path, caplog):
     config = recipe("ce", dataset="mine.npz")
-    stopped(config, digits, tmp_path, 4)
+    stopped(config, dataclasses.replace(digits, name="mine.npz"), tmp_path, 4)
     arrays = {part: getattr(digits, part).numpy() for part in ("train_images", "test_images", "test_labels")}
     np.savez(tmp_path / "mine.npz", **arrays, train_labels=digits.train_labels.numpy()[::-1], class_names=range(10))
     other = data.load("mine.npz", tmp_path)

@@ -109,6 +109,24 @@ def test_a_radius_that_is_not_positive_raises(rho):
         pass
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_the_step_of_16_bit_gradients_is_rho_long_where_their_norm_exceeds_float16(kind):
+    p = torch.zeros(100, dtype=kind, requires_grad=True)
+    p.grad = torch.full((100,), 30_000.0, dtype=kind)
+    with sam.perturbed([p], 0.05) as norm:
+        assert norm.item() == pytest.approx(300_000, rel=0.01)
+        assert p.detach().float().norm().item() == pytest.approx(0.05, rel=0.01)
+    assert not p.detach().any()
+
+
+@pytest.mark.parametrize(
+    "given", [lambda net: net.named_parameters(), lambda net: nn.Sequential(net), lambda net: [{}]]
+)
+def test_what_is_no_parameter_is_named(given):
+    with pytest.raises(TypeError, match=r"^perturbed: parameters hold \w+; give model.parameters\(\)$"):
+        sam.perturbed(given(nn.Linear(2, 2)), 0.05).__enter__()
+
+
 def test_without_gradients_it_says_what_to_call():
     with pytest.raises(ValueError, match=r"call backward\(\) first$"), sam.perturbed([torch.ones(1)], 0.1):
         pass

@@ -284,6 +284,8 @@ def _digits(config: RunConfig) -> RunConfig:
     )  # fmt: skip
     if config.noise == "human":
         changes |= {"noise": "asymmetric", "noise_convention": "intended"}
+    elif config.noise_convention == "others":  # as many as those pairs flip, which hold half of the classes
+        changes |= {"noise_rate": config.noise_rate / 2}
     if config.dataset == "cifar100":  # the digits stand for both: one run
         config = cifar10_recipe(config.loss, config.noise_rate, config.schedule, config.seed)
     small = _for_epochs(config.with_(**changes), 60 if config.epochs == 240 else 30)
