@@ -144,9 +144,9 @@ list_study.long_tail().style.hide(axis="index")
 # * **head**: one epoch of each of its six trainings, where a list takes forty; 63 subcategories.
 # * **list and page**: the list, and the page of its first 10,000.
 #
-# Features were timed beside other work. More than half of the head's memory is the file of features, which the system
-# takes back when it needs room. Six million products take six times as long, groups more than that. The network's own looking comes on
-# top: five minutes for 10,000 photos on two cores are fifty hours for six million, which a cluster can share.
+# More than half of the head's memory is the file of features, which the system takes back when it needs room. Six million products take
+# six times as long, groups more than that. The network's own looking comes on top: five minutes for 10,000 photos on two cores are
+# fifty hours for six million, which a cluster can share.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Milliseconds a product and gigabytes of memory of import, groups, features, head, and list, at ten thousand, a hundred thousand and a million products."}}
 steps = list_study.scale()
