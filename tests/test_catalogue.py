@@ -393,6 +393,13 @@ def test_which_label_a_decision_means(kinds, reviews, labels, outcome, times, sh
     assert manifest["decisions"].get(outcome, 0) == times
 
 
+def test_a_label_that_is_none_is_answered_in_the_spelling_of_the_feed(shop):
+    feed = xml(*(product(k, catid=str(k % 2), category=f"Kind {k % 2}") for k in range(6)))
+    manifest = shop.run(feed, decisions=reviewed(shop, "d.csv", "0,confirm,Kind 0,Kinds 1"))
+    (said,) = manifest["counts"]["examples"]["with an unknown suggested label"]
+    assert said.endswith("Kinds 1; there are Kind 1, Kind 0")
+
+
 def test_what_the_shop_filed_is_kept_where_a_decision_has_changed_it(shop):
     feed = xml(*(product(k, catid=str(k % 2), category=f"kind {k % 2}") for k in range(6)))
     assert "train_filed" not in arrays_of(shop.run(feed) and shop.out)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from elrkit.catalogue.decisions import TOGETHER, in_order, spelling, without_zeros, write_csv
+from elrkit.catalogue.decisions import TOGETHER, check_folder, in_order, spelling, without_zeros, write_csv
 from elrkit.catalogue.rules import printable
 from elrkit.catalogue.scores import COLUMNS
 from elrkit.data import Dataset
@@ -71,8 +71,7 @@ def corrections(dataset: Dataset, files: Sequence[Path], out: Path) -> Corrected
     right = {id_ for id_, target in agreed.items() if target == filed[id_]}
     done = {each.id for each in decided if each.id in right and each.label != filed[each.id]}
     out, given = Path(out), {Path(path).resolve() for path in files}
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out={out}: a file; allowed is a folder, there or not")
+    check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     table, again = (
         next(path for k in itertools.count(1) if (path := _numbered(out / name, k)).resolve() not in given)

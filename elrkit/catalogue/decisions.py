@@ -114,6 +114,12 @@ def _time(text: str) -> float:
     return -math.inf
 
 
+def check_folder(out: Path) -> None:
+    """Raises ValueError where a folder is to be written and a file is."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out={out}: a file; allowed is a folder, there or not")
+
+
 def without_zeros(ids: Iterable[str]) -> dict[str, str]:
     """The ids that begin with zeros by what a spreadsheet makes of them ("48" for "00048"), where that is the id of no
     other product."""

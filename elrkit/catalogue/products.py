@@ -132,7 +132,7 @@ def _meant(labels: pd.DataFrame) -> dict[str, set[int]]:
     alike: dict[str, set[int]] = {}
     for text, ks in meant.items():
         alike.setdefault(spelling(text), set()).update(ks)
-    return {text: ks for text, ks in alike.items() if text not in meant} | meant
+    return meant | {text: ks for text, ks in alike.items() if text not in meant}  # `_alike` names the first of each
 
 
 def decide(feed: Feed, decisions: Sequence[Path], rules: FeedRules) -> tuple[Feed, dict[str, dict]]:

@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from elrkit.catalogue.decisions import disagreed, without_zeros, write_csv
+from elrkit.catalogue.decisions import check_folder, disagreed, without_zeros, write_csv
 from elrkit.catalogue.scores import COLUMNS, AuditError, judged, label_scores, no_repeats, rank, suspect_list
 from elrkit.data import Dataset
 
@@ -155,8 +155,7 @@ def check_out(out: str | os.PathLike[str]) -> None:
     """Raises AuditError when a list cannot be written into this folder, or would take the place of what a person has
     written into an earlier one."""
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise AuditError(f"out={out}: a file; allowed is a folder, there or not")
+    check_folder(out)
     if (path := out / "labels.csv").is_file():
         with path.open(encoding="utf-8-sig", errors="replace") as file:
             if "decision" in re.split("[,;\t]", file.readline().strip()):

@@ -136,8 +136,7 @@ def descend(
         flat = theta.reshape(len(draws), -1, x.shape[-1]) @ x.swapaxes(-1, -2)
         return flat.reshape(*theta.shape[:3], n).swapaxes(-1, -2)
 
-    t = np.zeros_like(logits(x))
-    rows, since = [], []
+    rows, since, t = [], [], 0.0
     for step in range(steps + 1):
         p = softmax(logits(x))
         held = p.clip(floor, 1 - floor)
