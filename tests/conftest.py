@@ -11,6 +11,13 @@ pytest.register_assert_rewrite("refusals", "shops")  # so that what they hold ex
 torch.set_num_threads(1)  # the bits of a result depend on the number of threads
 
 
+def pytest_collection_modifyitems(config, items):
+    """A file's tests share a worker, and what they set up; those of the notebooks share nothing and take long."""
+    for item in items if config.pluginmanager.hasplugin("xdist") else ():
+        if item.path.name != "test_notebooks.py":
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path, monkeypatch):
     """No test reads or writes the store or the checkpoints of the person who runs it."""

@@ -20,7 +20,7 @@ OTHER_PARAMETERS = {
     "api": {"modules": ["sam"]},
     "audit": {"train": True, "seeds": [0]},  # and a dataset
     "claims": {"claim": "sam-elr"},
-    "crops": {"seeds": [0]},
+    "crops": {"scale": "digits", "train": True, "jobs": 1, "seeds": "[0]"},
     "early_learning": TINY | {"losses": ["elr"], "measured_on": "batches"},
     "explore": {"dataset": "cifar100"},
     "hyperparameters": {"size": 10},
@@ -28,7 +28,7 @@ OTHER_PARAMETERS = {
     "people": {"levels": ["worst"]},
     "sam": {"seeds": [0]},
     "shop": {"leaks": "[0, 40]"},
-    "table1": {"scale": "digits", "train": True, "jobs": 1, "noise_rates": "[0.2]", "seeds": [0]},
+    "table1": {"noise_rates": "[0.2]", "seeds": [0]},
     "theory": {"beta": 0.9},
 }
 
