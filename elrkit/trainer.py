@@ -64,6 +64,12 @@ class Trainer:
             raise data.DataError(
                 f"batch_size={config.batch_size}: larger than the {n} training images; allowed is at most {n}"
             )
+        halved = 4 * config.stem_stride if config.stem_stride else 8  # how much smaller the last block's map is
+        if n % config.batch_size == (config.batch_size > 1) and max(dataset.train_pictures.shape[1:3]) <= halved:
+            raise data.DataError(
+                f"batch_size={config.batch_size}: leaves one of the {n} training images alone in the last batch, where "
+                "batch normalization has nothing to go by; choose another"
+            )
         self.steps = math.ceil(n / config.batch_size)
         self.scaled = config.precision == "float16_fresh_scaler"
         self.padding = dataset.train_images.shape[1] // 8  # 4 pixels for 32, as both papers

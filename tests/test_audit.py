@@ -355,6 +355,7 @@ REVIEWS = {  # rows of each review, labels that changed since, what is left out,
         {"p0"},
         0,
     ),
+    "in a spreadsheet's spelling": ([[["p0", "keep", " A ", "c"]]], {}, {"p0"}, 0),
     "another word": ([[KEPT, ["p3", "ja", "a", "c"]]], {}, {"p0"}, 1),
     "all": ([[[id_, "keep", "a", "c"] for id_ in sorted(ALL)]], {}, ALL, 0),
 }
@@ -382,7 +383,7 @@ def test_what_was_decided_is_not_listed_again(reviews, labels, left_out, unfit, 
 def test_a_decision_finds_the_id_whose_zeros_a_spreadsheet_dropped(tmp_path):
     dataset = three_classes(train_ids=tuple(f"{k:03}" for k in range(12)))
     (tmp_path / "decided.csv").write_text("id,decision,label,suggested_label\n3,keep,a,c\n")
-    decisions = in_order([tmp_path / "decided.csv"])
+    decisions = in_order([tmp_path / "decided.csv"], dataset.train_ids)
     assert audited(doubting(3), dataset, tmp_path, decisions=decisions).left_out == 1
 
 

@@ -200,7 +200,7 @@ def test_the_name_of_a_file_is_its_products_label(shop):
     paths = [shop.put(f"feeds/{name}.csv", f"id;name;image\n{k};Thing;{k}.jpg\n") for k, name in enumerate(files)]
     asked = FeedRules(columns={"label": "@file"}, delimiter=";")
     feeds = shop.folder / "feeds"
-    for where in ([feeds], [feeds / "men", feeds / "women"], paths):
+    for where in ([feeds], [feeds / "men", feeds / "women"], paths, [paths[0], feeds]):
         manifest = shop.run(where, rules=asked)
         assert shop.labels() == {"0": "shoes (men/shoes)", "1": "shoes (women/shoes)", "2": "hats"}
         assert {each["file"] for each in manifest["source"]["feeds"]} == {f"{name}.csv" for name in files}
@@ -346,11 +346,15 @@ REVIEWS = {  # keys and names of the subcategories, rows of each review, labels 
         {"0": "kind 1", "2": "kind 0", "4": "kind 1"}, "for a product that an earlier one dropped", 0,
     ),
     "the second page was made before the first was applied": (
-        THREE, [["0,confirm,kind 0,kind 1"], ["0,keep,kind 0,kind 1"]], {"0": "kind 0"}, ELSEWHERE, 0,
+        THREE, [["0,confirm,kind 0,kind 1,Anna"], ["0,keep,kind 0,kind 1,Anna"]], {"0": "kind 0"}, ELSEWHERE, 0,
     ),
     "and after it": (THREE, [["0,confirm,kind 0,kind 1"], ["0,keep,kind 1,kind 0"]], {"0": "kind 1"}, ELSEWHERE, 0),
     "confirmed twice": (
-        THREE, [["0,confirm,kind 0,kind 1"], ["0,confirm,kind 0,kind 2"]], {"0": "kind 2"}, ELSEWHERE, 0,
+        THREE, [["0,confirm,kind 0,kind 1,Anna"], ["0,confirm,kind 0,kind 2,Anna"]], {"0": "kind 2"}, ELSEWHERE, 0,
+    ),
+    "files without names are of a reviewer each": (
+        THREE, [["0,confirm,kind 0,kind 1"], ["0,confirm,kind 0,kind 2"]], {"0": "kind 0"},
+        "on which reviewers disagree, left as filed", 2,
     ),
     "confirmed on": (THREE, [["0,confirm,kind 0,kind 1"], ["0,confirm,kind 1,kind 2"]], {"0": "kind 2"}, ELSEWHERE, 0),
     "the later one counts, in whatever order": (
@@ -460,7 +464,11 @@ def test_ids_that_a_spreadsheet_robbed_of_their_zeros_are_understood(shop, caplo
     feed = "id,label,image\n" + "".join(f"{k:05},{'hat' if k % 2 else 'shoe'},{k}.jpg\n" for k in range(8))
     manifest = shop.run(feed, decisions=shop.put("d.csv", NAMES + "3,confirm,hat,shoe\n4,keep,shoe,hat\n"))
     assert shop.labels()["00003"] == "shoe"
-    zeros = "by an id whose leading zeros a spreadsheet has dropped"
-    assert manifest["decisions"] == {"confirmed, relabelled": 1, "kept as labelled": 1, zeros: 2}
+    assert manifest["decisions"] == {"confirmed, relabelled": 1, "kept as labelled": 1}
+    anna, ben = (shop.put(f"{who}.csv", NAMES + f"{id_},{rest}\n") for who, id_, rest in (
+        ("anna", "00003", "confirm,hat,shoe"), ("ben", "3", "keep,hat,shoe")))  # fmt: skip
+    assert shop.run(feed, decisions=[anna, ben])["decisions"] == {"on which reviewers disagree, left as filed": 2}
+    assert shop.labels()["00003"] == "hat"
+    assert "none of the decisions" not in caplog.text
     shop.run(feed, decisions=shop.put("d.csv", NAMES + "31,confirm,hat,shoe\n"))
     assert "none of the decisions on 1 products fits a product of this feed" in caplog.text

@@ -82,6 +82,12 @@ def test_misfiled_products_head_the_list_with_their_true_category(shop):
     assert abs(len(wrong) - 240 * found.wrong.mean) < 15
     for name, ids in audit.typical(found, dataset).items():
         assert [truth[id_] for id_ in ids] == [(name, name)] * 3
+    shown = dataset.train_pictures.of.copy()
+    shown[dataset.train_labels.numpy() == 0] = 0
+    train, test = (dataclasses.replace(part, of=of) for part, of in (
+        (dataset.train_pictures, shown), (dataset.test_pictures, np.zeros_like(dataset.test_pictures.of))))  # fmt: skip
+    alike = audit.typical(found, dataclasses.replace(dataset, train_pictures=train, test_pictures=test))
+    assert [len(ids) for ids in alike.values()] == [1, 3, 3]  # of equal photos one is shown
 
 
 def test_photos_are_read_as_the_shop_has_them_and_small_ones_serve_without(shop, eye, tmp_path):

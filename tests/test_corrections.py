@@ -122,6 +122,10 @@ def test_what_was_decided_together_settles_a_disagreement(tmp_path, decide):
     second = corrections(filed(HATS, HATS, HATS), files, tmp_path / "out")
     assert moves(second) == [["00", HATS, BAGS]]
     assert (second.disagreed, second.unfit) == (1, ())
+    with pytest.raises(
+        ValueError, match=r"ask-again\.csv: has decisions and was not given; give it with the other files"
+    ):
+        corrections(filed(HATS, HATS, HATS), files[::2], tmp_path / "out")
     assert first.again.read_bytes() == filled
     assert pd.read_csv(second.again, dtype=str)["id"].tolist() == ["01"]
     assert second.again != first.again

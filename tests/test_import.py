@@ -290,6 +290,23 @@ def test_a_killed_import_leaves_nothing_but_work_that_the_next_one_takes_over(ma
     assert files_of(tmp_path, "part*") == whole
 
 
+def test_the_folder_behind_a_link_is_what_is_replaced(shop, monkeypatch):
+    (behind := shop.folder / "elsewhere" / "shop").mkdir(parents=True)
+    shop.out = shop.folder / "link"
+    shop.out.symlink_to(behind)
+    for products in (4, 6):
+        shop.run(good(products))
+        assert shop.out.is_symlink()
+        assert len(labels_by_id(behind)) == products
+        assert [path.name for path in behind.parent.iterdir()] == ["shop"]
+    ids = arrays_of(behind)["train_ids"].tolist()
+    assert importer.places(shop.out, ids, shop.folder)[0].keys() == {*ids}
+    monkeypatch.chdir(behind)
+    shop.out = Path(".")
+    with refused(ValueError, "shop is where you are, and would be replaced; choose another folder"):
+        shop.run(good(4))
+
+
 def test_what_a_person_put_into_an_import_is_not_replaced_with_it(shop):
     shop.run(good(4))
     before = files_of(shop.folder, "out*")

@@ -104,6 +104,20 @@ def test_the_last_epoch_s_numbers_are_the_final_network_s(digits, tmp_path):
     np.testing.assert_allclose(outcome["targets"].sum(dim=1), 1 - 0.7**3, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("stride", "size", "refused_"), [(2, 65, True), (2, 66, False), (1, 65, False), (None, 65, True)]
+)
+def test_a_last_batch_of_one_small_image_is_refused_before_the_training(stride, size, refused_, digits):
+    """Its map is one pixel in the end, of which batch normalization cannot tell the deviation."""
+    model = {"model": "resnet18", "width": None} if stride is None else {}
+    config = tiny(train_size=size, stem_stride=stride, epochs=1, **model)
+    if refused_:
+        with refused(data.DataError, "batch_size=64: leaves one of the 65 training images alone", "choose another"):
+            fit(config, dataset=digits)
+    else:
+        assert fit(config, dataset=digits)["status"] == "finished"
+
+
 def log_softmax(z):
     z = z - z.max(axis=1, keepdims=True)
     return z - np.log(np.exp(z).sum(axis=1, keepdims=True))

@@ -152,7 +152,10 @@ def typical(found: Found, dataset: Dataset, each: int = 3) -> dict[str, list[str
     """Per category the ids of products that are surely of it: the least suspicious ones, one of equal photos."""
     ids = listed_ids(dataset)
     labels = labels_of(dataset)[: len(ids)]
+    train, test = dataset.train_pictures, dataset.test_pictures
+    photo = np.concatenate([train.of, test.of + (0 if test.images is train.images else len(train.images))])[: len(ids)]
     order = np.argsort(found.suspicion[: len(labels)], kind="stable")
+    order = order[np.sort(np.unique(np.stack([labels, photo])[:, order], axis=1, return_index=True)[1])]
     return {name: [ids[i] for i in order[labels[order] == k][:each]] for k, name in enumerate(dataset.class_names)}
 
 

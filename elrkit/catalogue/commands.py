@@ -62,8 +62,8 @@ def audit(
     from elrkit.catalogue.decisions import in_order
     from elrkit.commands import train_all
 
-    decided = in_order(decisions) if decisions else None
     found = _dataset_of(dataset)
+    decided = in_order(decisions, review.listed_ids(found)) if decisions else None
     review.check_listable(found, top)  # now, and not after minutes of training
     review.check_out(out)
     originals = _originals(found, images)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from elrkit.catalogue.decisions import TOGETHER, check_folder, in_order, spelling, without_zeros, write_csv
+from elrkit.catalogue.decisions import TOGETHER, check_folder, in_order, spelling, write_csv
 from elrkit.catalogue.rules import printable
 from elrkit.catalogue.scores import COLUMNS
 from elrkit.data import Dataset
@@ -49,7 +49,8 @@ class Decision(NamedTuple):
 def corrections(dataset: Dataset, files: Sequence[Path], out: Path) -> Corrected:
     """Writes ``corrections.csv`` (id, old_category, new_category, as the dataset spells them) into the folder `out`,
     and, where reviewers disagree, ``ask-again.csv`` with the columns of a list and one for their decision: filled in
-    and given with the other files it settles them. No file that was given is written over.
+    and given with the other files it settles them. No file that was given is written over; raises ValueError where
+    one that was filled in was not given.
 
     dataset: the shop's products as they are filed now; where an import has applied decisions, as the shop filed them.
     files: of decisions, as the page saves them. A reviewer is known by the name in the file; a file without names is a
@@ -64,7 +65,7 @@ def corrections(dataset: Dataset, files: Sequence[Path], out: Path) -> Corrected
     filed = dict(zip(ids, [*before[0], *before[1]] or [dataset.class_names[label] for label in labels], strict=True))
     names = tuple(dict.fromkeys((*dataset.class_names, *filed.values())))
     titles = dict(zip(ids, [*(dataset.train_titles or ()), *(dataset.test_titles or ())], strict=False))
-    decided, unfit = fitting(in_order(files), filed, names)
+    decided, unfit = fitting(in_order(files, filed), filed, names)
     agreed, disagreed = merged(decided)
     moves = [(id_, filed[id_], target) for id_, target in agreed.items() if target not in (None, filed[id_])]
     # Filed as was decided: by the shop since then, where a reviewer saw it filed elsewhere.
@@ -77,6 +78,8 @@ def corrections(dataset: Dataset, files: Sequence[Path], out: Path) -> Corrected
         next(path for k in itertools.count(1) if (path := _numbered(out / name, k)).resolve() not in given)
         for name in ("corrections.csv", "ask-again.csv")
     )
+    if again.exists() and len(in_order([again])):
+        raise ValueError(f"{again}: has decisions and was not given; give it with the other files, or rename it")
     _replace(pd.DataFrame(moves, columns=CORRECTION_COLUMNS), table)
     if disagreed:
         _replace(to_ask_again(disagreed, filed, titles), again)
@@ -92,10 +95,10 @@ def corrections(dataset: Dataset, files: Sequence[Path], out: Path) -> Corrected
 def fitting(rows: pd.DataFrame, filed: Mapping[str, str], names: Sequence[str]) -> tuple[list[Decision], list[str]]:
     """(The newest decision of each reviewer on each product, with the categories as `names` has them; a line for each
     that fits nothing). rows: of `in_order`; filed: ids to present categories."""
-    zeros, spelt, unfit = without_zeros(filed), spellings(names), []
+    spelt, unfit = spellings(names), []
     last: dict[tuple[str, str], tuple[Decision, str]] = {}
     for row in rows.itertuples():
-        id_, place = zeros.get(row.id, row.id), f"{printable(row.file)}, line {row.line}"
+        id_, place = row.id, f"{printable(row.file)}, line {row.line}"
         if row.decision not in ("confirm", "keep", "unsure"):
             said = printable(row.decision)
             unfit.append(f"{place}: {printable(id_)}: {said!r} is neither confirm, keep nor unsure")

@@ -74,16 +74,18 @@ def read_decisions(path: str | Path) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=DECISION_COLUMNS + SIGNED, dtype=str)
 
 
-def in_order(paths: Iterable[str | Path]) -> pd.DataFrame:
+def in_order(paths: Iterable[str | Path], ids: Iterable[str] = ()) -> pd.DataFrame:
     """The decisions of one file or several in the order in which they were made: the columns of `read_decisions`, file
     (its name), line, and who (the reviewer, or the file where it names none).
 
     Their times tell, not the order of the files. Those without a time are older than any with one, and later files
-    newer; what was decided together comes last. A decision left empty is no word.
+    newer; what was decided together comes last. A decision left empty is no word. ids: of the products; those that a
+    spreadsheet robbed of their zeros are as they were.
     """
     tables = [read_decisions(path).rename_axis("line").reset_index().assign(file=Path(path).name) for path in paths]
     rows = pd.concat([pd.DataFrame(columns=["line", *DECISION_COLUMNS, *SIGNED, "file"]), *tables])
-    rows = rows[rows["decision"] != ""]
+    rows, zeros = rows[rows["decision"] != ""], without_zeros(ids)
+    rows = rows.assign(id=rows["id"].map(lambda id_: zeros.get(id_, id_)))
     who = rows["reviewer"].map(lambda name: " ".join(name.split()).casefold())
     made = rows["time"].map(_time).where(who != TOGETHER, math.inf)
     rows = rows.assign(who=who.where(who != "", rows["file"]))
@@ -91,9 +93,9 @@ def in_order(paths: Iterable[str | Path]) -> pd.DataFrame:
 
 
 def disagreed(rows: pd.DataFrame) -> set[str]:
-    """The ids of `in_order` on which the last words of several reviewers differ, of those who give a name, saw the
-    product filed alike and are sure, and which they have not settled together."""
-    last = rows[rows["reviewer"] != ""].drop_duplicates(["who", "id"], keep="last")
+    """The ids of `in_order` on which the last words of several reviewers differ, of those who saw the product filed
+    alike and are sure, and which they have not settled together. A file without names is a reviewer of its own."""
+    last = rows.drop_duplicates(["who", "id"], keep="last")
     sure = last[last["decision"].isin(["confirm", "keep"])]
     sure = sure[~sure["id"].isin(sure["id"][sure["who"] == TOGETHER])]
     target = sure["suggested_label"].where(sure["decision"] == "confirm", sure["label"]).map(spelling)

@@ -43,8 +43,8 @@ def as_path(given: str | Path) -> Path:
 
 
 def feed_files(feeds: str | Path | Sequence[str | Path], suffixes: Collection[str]) -> list[tuple[str, Path]]:
-    """(name for the manifest, path) of every feed file, those in folders by their suffix; names carry no folder of this
-    machine."""
+    """(name for the manifest, path) of every feed file once, those in folders by their suffix; names carry no folder of
+    this machine."""
     files = []
     feeds = [feeds] if isinstance(feeds, str | Path) else feeds
     for feed in feeds:
@@ -62,8 +62,12 @@ def feed_files(feeds: str | Path | Sequence[str | Path], suffixes: Collection[st
         raise ValueError(
             f"import_feed: no feed file ({known}, each also .gz) in {where}; give the feed first, then the options"
         )
-    whole = [Path(os.path.abspath(str(path))) for _, path in files]
-    if len({name for name, _ in files}) < len(set(whole)):  # two of one name, from folders that were given one by one
+    once: dict[Path, tuple[str, Path]] = {}
+    for name, path in files:  # one may be given beside its folder, whose names say more
+        where = Path(os.path.abspath(str(path)))
+        once[where] = max(once.get(where, ("", path)), (name, path), key=lambda each: len(each[0]))
+    whole, files = [*once], [*once.values()]
+    if len({name for name, _ in files}) < len(files):  # two of one name, from folders that were given one by one
         common = os.path.commonpath([path.parent for path in whole])
         names = [path.relative_to(common).as_posix() for path in whole]
         files = [(name, path) for name, (_, path) in zip(names, files, strict=True)]

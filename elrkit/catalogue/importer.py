@@ -96,7 +96,9 @@ def import_feed(
             fetch. Or the cluster lost a task too often.
         OSError: another import is writing this file, or there is no room.
     """
-    out, root = Path(out), as_path(images)
+    out, root = Path(out).resolve(), as_path(images)  # behind a link lies the folder that is replaced
+    if out == Path.cwd():
+        raise ValueError(f"import_feed: {out} is where you are, and would be replaced; choose another folder")
     if out.exists() and not is_import(out) and (out.is_file() or any(out.iterdir())):
         raise ValueError(f"import_feed: {out} is there and no earlier import; choose a folder that is not there yet")
     # The whole folder is replaced: nothing of a person's own, as a list written into it, may go with it.
@@ -206,9 +208,9 @@ def places(dataset: str | Path, ids: Iterable[str], images: str | Path = ".") ->
         ValueError: the dataset does not say which images it was made of.
         FileNotFoundError: there is no such folder of images.
     """
-    path, root, wanted = Path(dataset), as_path(images), set(ids)
+    path, root, wanted = Path(dataset).resolve(), as_path(images), set(ids)
     if is_class_folders(path):
-        return {id_: Place(path.resolve(), id_, None) for id_ in wanted}, FeedRules()
+        return {id_: Place(path, id_, None) for id_ in wanted}, FeedRules()
     if not root.is_dir():
         raise FileNotFoundError(f"images folder {root} does not exist; name the one that was given to import-feed")
     try:
@@ -223,7 +225,7 @@ def places(dataset: str | Path, ids: Iterable[str], images: str | Path = ".") ->
                     image_of[id_] = str(names[number]), hashes[number].tobytes().hex()
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise ValueError(f"{path}: does not say which images it was made of; import the feed again") from None
-    downloads, root = _downloads(path).resolve(), root.resolve()
+    downloads, root = _downloads(path), root.resolve()
     where = {}
     for id_, (name, sha) in image_of.items():
         where[id_] = (

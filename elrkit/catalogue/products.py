@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from elrkit.catalogue.decisions import disagreed, in_order, spelling, without_zeros
+from elrkit.catalogue.decisions import disagreed, in_order, spelling
 from elrkit.catalogue.feed_files import FileRefused
 from elrkit.catalogue.feeds import read_feed
 from elrkit.catalogue.groups import title_stem
@@ -144,20 +144,19 @@ def decide(feed: Feed, decisions: Sequence[Path], rules: FeedRules) -> tuple[Fee
     """
     if not decisions:
         return feed, {"counts": {}, "examples": {}}
-    rows = in_order(decisions)
-    meant, table, open_still = _meant(feed.labels), feed.table.copy(), disagreed(rows)
+    meant, table = _meant(feed.labels), feed.table.copy()
     place = {id_: k for k, id_ in table["id"][table["why"] == ""].items()}
+    rows = in_order(decisions, place)
+    open_still = disagreed(rows)
     label, dropped = table["label"].to_numpy(copy=True), set()
     had = {}  # labels of each decided product in this call, the last one is its present one
-    asked = set(rows["id"])
-    zeros = {text: id_ for text, id_ in without_zeros(place).items() if text in asked}
     counts, examples = Counter(), {}
 
     def named(text: str) -> set[int]:
         return meant.get(text) or meant.get(spelling(text), set())
 
     for row in rows.itertuples():
-        k = place.get(id_ := zeros.get(row.id, row.id))
+        k = place.get(row.id)
         before = [] if k is None else had.setdefault(k, [label[k]])
         # The label that was decided on, if it is the product's, or was before an earlier decision.
         given = next((each for each in reversed(before) if each in named(row.label)), None)
@@ -188,14 +187,12 @@ def decide(feed: Feed, decisions: Sequence[Path], rules: FeedRules) -> tuple[Fee
             label[k] = new
             before.append(new)
         if misfit is not None and counts[outcome] <= EXAMPLES:
-            told = ", ".join(map(printable, (id_, misfit)))
+            told = ", ".join(map(printable, (row.id, misfit)))
             if outcome == "with an unknown suggested label":
                 told += f"; there are {', '.join(map(printable, _alike(misfit, meant)))}"
             examples.setdefault(outcome, []).append(f"{printable(row.file)}, line {row.line}: {told}")
-    if zeros:
-        counts["by an id whose leading zeros a spreadsheet has dropped"] = len(zeros)
-    if asked and not any(outcome.startswith(("kept", "confirmed", "unsure")) for outcome in counts):
-        log.warning("none of the decisions on %d products fits a product of this feed", len(asked))
+    if len(rows) and not any(outcome.startswith(("kept", "confirmed", "unsure", "on which")) for outcome in counts):
+        log.warning("none of the decisions on %d products fits a product of this feed", rows["id"].nunique())
     table["label"] = label
     if rules.per_class:  # of whose products a part is drawn: first those that a person has looked at
         table.loc[list(had), "draw"] = np.iinfo(np.int64).min

@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from elrkit.catalogue.decisions import check_folder, disagreed, without_zeros, write_csv
+from elrkit.catalogue.decisions import check_folder, disagreed, spelling, write_csv
 from elrkit.catalogue.scores import COLUMNS, AuditError, judged, label_scores, no_repeats, rank, suspect_list
 from elrkit.data import Dataset
 
@@ -119,7 +119,8 @@ def write_table(
     check_out(out)
     every = listed_ids(dataset)
     decided, unfit = ({}, 0) if decisions is None else _decided(decisions, every)
-    done = np.array([decided.get(id_) == label for id_, label in zip(listed["id"], listed["label"], strict=True)], bool)
+    filed = zip(listed["id"], listed["label"], strict=True)
+    done = np.array([decided.get(id_) == spelling(label) for id_, label in filed], bool)
     listed = listed[~done]
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -142,7 +143,8 @@ def write_table(
             larger = originals(ids, side) if originals else {}
             return {id_: larger[id_] if id_ in larger else small(id_) for id_ in ids}
 
-        name = Path(dataset.name).name.removesuffix(".npz")  # the same however the file was named in the command
+        # The same however the file was named in the command, as which it may be ".".
+        name = Path(os.path.abspath(dataset.name)).name.removesuffix(".npz")
         review_page(
             shown, out, pictures, typical=typical, dataset=name, classes=dataset.class_names, on_progress=on_progress
         )
@@ -165,16 +167,15 @@ def check_out(out: str | os.PathLike[str]) -> None:
 
 
 def _decided(decisions: pd.DataFrame, ids: Sequence[str]) -> tuple[dict[str, str | None], int]:
-    """The label that each product was given by its last decision, None where that was unsure or reviewers disagree; and
-    how many decisions fit none of `ids`, or are not understood."""
-    zeros, known, open_still = without_zeros(ids), set(ids), disagreed(decisions)
+    """The `spelling` of the label that each product was given by its last decision, None where that was unsure or
+    reviewers disagree; and how many decisions fit none of `ids`, or are not understood."""
+    known, open_still = set(ids), disagreed(decisions)
     decided, unfit = {}, 0
     for row in decisions.itertuples():
-        id_ = zeros.get(row.id, row.id)
-        labels = {"confirm": row.suggested_label, "keep": row.label, "unsure": None}
+        labels = {"confirm": spelling(row.suggested_label), "keep": spelling(row.label), "unsure": None}
         if row.decision in labels:
-            decided[id_] = None if row.id in open_still else labels[row.decision]
-        unfit += id_ not in known or row.decision not in labels
+            decided[row.id] = None if row.id in open_still else labels[row.decision]
+        unfit += row.id not in known or row.decision not in labels
     return decided, unfit
 
 
