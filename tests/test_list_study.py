@@ -1,5 +1,6 @@
 """The study of the list on features: its errors are of the kind that it says, and its rows are the finders' own."""
 
+import itertools
 import json
 
 import numpy as np
@@ -34,6 +35,33 @@ def test_made_errors_are_as_many_as_said_and_of_their_kind(kind):
     farthest = ((scaled[:, None] - scaled[None]) ** 2).sum(-1).argmax(1)
     reached = (given[moved] == farthest[truth[moved]]).mean()
     assert reached == 0 if kind == "siblings" else reached == pytest.approx(0.25, abs=0.1)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("order", [(3, 2, 2, 2, 1, 1), (1, 1, 1, 1, 1, 1), (6, 5, 4, 3, 2, 1)])
+def test_equal_scores_mean_the_expected_value_over_all_orders(order, share):
+    wrong = np.array([True, False, True, False, False, True])
+    looks, hits = [], []
+    for each in itertools.permutations(range(6)):
+        met = np.cumsum([wrong[i] for i in sorted(each, key=lambda i: -order[i])])
+        looks.append(1 + np.searchsorted(met, 2))
+        hits.append(met[max(1, round(share * 6)) - 1])
+    found = study.measured(wrong, np.array(order))
+    assert found["effort_half"] == pytest.approx(np.mean(looks), abs=1e-4)
+    assert found["found"][study.LOOKS.index(share)] == pytest.approx(np.mean(hits) / 3, abs=1e-4)
+    if share == 0.01:  # of six, one
+        assert found["precision_at_1"] == pytest.approx(np.mean(hits), abs=1e-4)
+    of_one = study.measured(wrong, np.zeros(6))
+    assert of_one["effort_half"] == pytest.approx(found["effort_half_random"])
+
+
+def test_average_precision_by_hand():
+    rng = np.random.default_rng(2)
+    wrong = rng.random(500) < 0.3
+    order = wrong + rng.normal(size=500)
+    ranked = wrong[np.argsort(-order)]
+    at_each_hit = (np.cumsum(ranked) / np.arange(1, 501))[ranked]
+    assert study.measured(wrong, order)["average_precision"] == pytest.approx(at_each_hit.mean(), abs=1e-4)
 
 
 def test_people_s_labels_are_of_the_study_s_images_and_the_check_s_are_others(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""How suspicious each label is: scores, the list, the ranked table, and how good a list is where the truth is known.
+"""How suspicious each label is: scores, the list, the ranked table.
 
 Everything begins with one array of class probabilities (n, C), such as the targets that ELR keeps for each training
 image (Liu et al. 2020, Section 4.2).
@@ -8,14 +8,12 @@ image (Liu et al. 2020, Section 4.2).
     >>> table = table[suspect_list(found)[table.index]]                         # doctest: +SKIP
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import average_precision_score
 
 from elrkit.config import RunConfig
 
@@ -42,29 +40,25 @@ def for_list(dataset: str, loss: str, epochs: int, **changes: Any) -> RunConfig:
 # Scores ---------------------------------------------------------------------------------------------------------------
 
 
-def label_scores(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
+def label_scores(probabilities: ArrayLike, labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """How suspicious each given label is, (n,) in [0, 1]; higher is more suspicious.
 
     probabilities: (n, C), rows are scaled to sum 1 (ELR's targets start at 0 and sum to less in the first epochs);
-    labels: (n,) integers in 0 ... C - 1. One less the label's probability, after each class's probability is divided by
-    its `class_confidence`, for a model that is surer of some classes than of others.
+    labels: (n,) in 0 ... C - 1. One less the label's probability, after each class's probability is divided by the mean
+    that the labels of the class have, for a model that is surer of some classes than of others (the thresholds of
+    confident learning: Northcutt et al., JAIR 2021, Equation 2); a class without labels has the mean of all.
     """
-    p, y = _checked(probabilities, labels)
-    p = p / class_confidence(p, y)
-    return np.clip(1 - p[np.arange(len(y)), y] / p.sum(1), 0, 1)
+    p, rows = _to_one(probabilities), np.arange(len(labels))
+    given, classes = p[rows, labels], p.shape[1]
+    counts = np.bincount(labels, minlength=classes)
+    sums = np.bincount(labels, weights=given, minlength=classes)
+    p /= np.maximum(np.where(counts > 0, sums / np.maximum(counts, 1), given.mean()), 1e-6)
+    return np.clip(1 - p[rows, labels] / p.sum(1), 0, 1)
 
 
-def class_confidence(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
-    """The mean probability of class k over the examples labelled k, (C,): the thresholds of confident learning.
-
-    Northcutt et al., JAIR 2021, Equation 2. A class without examples gets the mean over all examples of their labels.
-    """
-    p, y = _checked(probabilities, labels)
-    given = p[np.arange(len(y)), y]
-    counts = np.bincount(y, minlength=p.shape[1])
-    sums = np.bincount(y, weights=given, minlength=p.shape[1])
-    means = np.where(counts > 0, sums / np.maximum(counts, 1), given.mean())
-    return np.maximum(means, 1e-6)
+def _to_one(probabilities: ArrayLike) -> NDArray[np.float64]:
+    p = np.asarray(probabilities, dtype=float)
+    return p / p.sum(1, keepdims=True)
 
 
 # Lists ----------------------------------------------------------------------------------------------------------------
@@ -79,11 +73,10 @@ class Judged(NamedTuple):
     chance: NDArray[np.float64]
 
 
-def judged(probabilities: ArrayLike, labels: ArrayLike) -> Judged:
+def judged(probabilities: ArrayLike, labels: NDArray[np.int64]) -> Judged:
     """Of probabilities (n, C) and labels (n,) as `label_scores` takes them; of equally probable classes the first."""
-    p, y = _checked(probabilities, labels)
-    rows = np.arange(len(y))
-    own, p[rows, y] = p[rows, y], -1
+    p, rows = _to_one(probabilities), np.arange(len(labels))
+    own, p[rows, labels] = p[rows, labels], -1
     return Judged(own, *most_probable(p, min(ALTERNATIVES, p.shape[1] - 1)))
 
 
@@ -124,10 +117,6 @@ def rank(
     suggested label and these. The index holds each row's position in the arrays: ``thumbnails[table.index]``.
     """
     ids, names = list(ids), [str(name) for name in class_names]
-    if len(ids) != len(labels):
-        raise AuditError(f"{len(ids)} ids for {len(labels)} labels: expected one each")
-    if (most := max(int(labels.max()), int(found.others.max()))) >= len(names):
-        raise AuditError(f"{len(names)} class names, and a label {most}: expected one each")
     text = np.array(names, dtype=object)
     table = pd.DataFrame(
         {
@@ -150,119 +139,6 @@ def rank(
         table[f"chance_{place + 1}"] = found.chance[:, place].round(4)
     no_repeats(table["id"])
     return table.iloc[np.argsort(-table["confidence"].to_numpy(), kind="stable")]
-
-
-# How good a list is, where the truth is known -------------------------------------------------------------------------
-
-
-class Effort(NamedTuple):
-    """How many labels a person looks at, on average: going down the list, and in random order."""
-
-    with_list: float
-    at_random: float
-
-
-def precision_at(wrong: ArrayLike, scores: ArrayLike, share: float) -> float:
-    """The share of really wrong labels among the most suspicious `share` of all, at least one.
-
-    wrong: (n,) bool, the truth; scores: (n,). Equal scores are taken in random order: the expected value is returned.
-    """
-    found, bad = _truth(wrong, scores)
-    if not 0 < share <= 1:
-        raise AuditError(f"share={share}: expected a number above 0, at most 1")
-    top = max(1, round(share * len(bad)))
-    sizes, hits = _groups(found, bad)
-    before = np.concatenate(([0], np.cumsum(sizes)[:-1]))
-    taken = np.clip(top - before, 0, sizes)
-    return float((hits * taken / sizes).sum() / top)
-
-
-def effort(wrong: ArrayLike, scores: ArrayLike, share: float = 0.5) -> Effort:
-    """How many labels to look at, most suspicious first, to find `share` of the wrong ones; and at random.
-
-    wrong: (n,) bool, the truth; scores: (n,). Both are expected values: with w wrong among n in random order the m-th
-    is met at m (n + 1) / (w + 1) (negative hypergeometric), and so within a group of equal scores.
-    """
-    found, bad = _truth(wrong, scores)
-    if not 0 < share <= 1:
-        raise AuditError(f"share={share}: expected a number above 0, at most 1")
-    total = int(bad.sum())
-    wanted = math.ceil(share * total - 1e-9)
-    sizes, hits = _groups(found, bad)
-    cumulative = np.cumsum(hits)
-    last = int(np.searchsorted(cumulative, wanted))  # the group in which the wanted one lies
-    missing = wanted - (cumulative[last] - hits[last])
-    inside = missing * (sizes[last] + 1) / (hits[last] + 1)
-    return Effort(float(sizes[:last].sum() + inside), wanted * (len(bad) + 1) / (total + 1))
-
-
-def measure(wrong: ArrayLike, scores: ArrayLike) -> dict[str, float]:
-    """The figures by which lists are compared; all but the effort are in [0, 1].
-
-    wrong: (n,) bool, the truth; scores: (n,). Keys: wrong_share (also a random order's precision), average_precision,
-    precision_at_1, _5 and _10 (percent), effort_half and effort_half_random (labels to look at to find half of the
-    wrong ones).
-    """
-    found, bad = _truth(wrong, scores)
-    looks = effort(bad, found)
-    return {
-        "wrong_share": float(bad.mean()),
-        "average_precision": float(average_precision_score(bad, found)),
-        **{f"precision_at_{percent}": precision_at(bad, found, percent / 100) for percent in (1, 5, 10)},
-        "effort_half": looks.with_list,
-        "effort_half_random": looks.at_random,
-    }
-
-
-def cleanlab_baseline(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
-    """What cleanlab makes of the same probabilities: its scores as suspicion (n,)."""
-    try:
-        from cleanlab.rank import get_label_quality_scores
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("the comparison needs the package cleanlab: pip install 'elrkit[test]'") from None
-    p, y = _checked(probabilities, labels)
-    return 1 - get_label_quality_scores(y, p, method="self_confidence")
-
-
-def _groups(scores: NDArray[np.float64], bad: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sizes of the groups of equal scores, highest score first, and how many wrong labels each holds."""
-    _, group = np.unique(-scores, return_inverse=True)
-    return np.bincount(group), np.bincount(group, weights=bad).astype(np.int64)
-
-
-# Checks at the edge ---------------------------------------------------------------------------------------------------
-
-
-def _checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    p = np.asarray(probabilities, dtype=float)
-    if p.ndim != 2 or p.shape[0] < 1 or p.shape[1] < 2:
-        raise AuditError(f"probabilities: shape {p.shape}; expected (n, C) with at least one row and two classes")
-    sums = p.sum(1)
-    bad = ~np.isfinite(sums) | (p.min(1) < 0) | (sums <= 0)
-    if bad.any():
-        row = int(bad.argmax())
-        raise AuditError(
-            f"probabilities: row {row} is {p[row].tolist()}; expected finite numbers from 0, not all of them 0"
-        )
-    y = np.asarray(labels)
-    if y.shape != p.shape[:1] or y.dtype.kind not in "iu":
-        raise AuditError(f"labels: {y.dtype} of shape {y.shape}; expected integers of shape ({len(p)},)")
-    if y.min() < 0 or y.max() >= p.shape[1]:
-        raise AuditError(f"labels: {int(y.min())} to {int(y.max())}; expected 0 to {p.shape[1] - 1}")
-    return p / sums[:, None], y.astype(np.int64)  # a copy, which `judged` uses up
-
-
-def _truth(wrong: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    bad, found = np.asarray(wrong), np.asarray(scores, dtype=float)
-    if bad.ndim != 1 or bad.dtype != bool or found.shape != bad.shape:
-        raise AuditError(
-            f"wrong: {bad.dtype} of shape {bad.shape}, scores: shape {found.shape}; expected bool (n,) and (n,)"
-        )
-    if not np.isfinite(found).all():
-        raise AuditError(f"scores: row {int((~np.isfinite(found)).argmax())} is not a finite number")
-    if not bad.any():
-        raise AuditError("wrong: no label is wrong, so there is nothing to find")
-    return found, bad
 
 
 def no_repeats(ids: "pd.Series[str]", what: str = "ids") -> None:

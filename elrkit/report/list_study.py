@@ -8,6 +8,7 @@ Nothing in them chose a parameter of `elrkit.catalogue.head`.
 """
 
 import itertools
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,11 +23,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 
 from elrkit import data, precision, records, train
-from elrkit.catalogue import audit, checking, features, head, importer, scores
+from elrkit.catalogue import audit, checking, features, head, importer
 from elrkit.config import ConfigError, RunConfig
 from elrkit.report import effects, plans, studies
 from elrkit.report.studies import Record
@@ -126,6 +128,32 @@ def problem(study: Study, images: Path | None, store: Path) -> tuple[Labelled, L
     return everything.at(slice(n)), everything.at(slice(n, None)), whole.class_names
 
 
+def measured(wrong: NDArray[np.bool_], order: NDArray) -> dict[str, Any]:
+    """How good a list is that is in descending `order` (n,), where labels are `wrong` (n,), at least one of them.
+
+    Equal ones stand in random order: all are expected values. found: of the wrong ones, the share among the first
+    `LOOKS` of all. wrong_share: also a random order's precision. average_precision. precision_at_1, _5 and _10: of the
+    first so many percent, at least one label. effort_half and effort_half_random: labels to look at for half of the
+    wrong ones; of w wrong among n in random order the m-th is met at m (n + 1) / (w + 1) (negative hypergeometric).
+    """
+    n, total = len(wrong), int(wrong.sum())
+    _, group = np.unique(-order, return_inverse=True)
+    sizes, hits = np.bincount(group), np.bincount(group, weights=wrong)
+    looked, met = (np.concatenate([[0], each.cumsum()]) for each in (sizes, hits))
+    tops = {share: max(1, round(share * n)) for share in LOOKS[1:]}
+    among = {share: float(np.interp(top, looked, met)) for share, top in tops.items()}
+    half = math.ceil(total / 2)
+    last = int(np.searchsorted(met, half)) - 1  # the group in which the half is reached
+    looks = looked[last] + (half - met[last]) * (sizes[last] + 1) / (hits[last] + 1)
+    shares = {
+        "wrong_share": total / n, "average_precision": float(average_precision_score(wrong, order)),
+        **{f"precision_at_{percent}": among[percent / 100] / tops[percent / 100] for percent in (1, 5, 10)},
+        "effort_half": float(looks), "effort_half_random": half * (n + 1) / (total + 1),
+    }  # fmt: skip
+    found = [0.0, *(round(each / total, 4) for each in among.values())]
+    return {"found": found, **{name: round(value, 4) for name, value in shares.items()}}
+
+
 def checked(model: checking.Model, new: Labelled) -> dict[str, Any]:
     """What the check makes of new products: shares of the rightly filed that pass and of the others that do not, and
     how often the first category that it suggests for these is the true one."""
@@ -163,6 +191,10 @@ def run(study: Study, products: Labelled, new: Labelled, classes: tuple[str, ...
 
     foreseen  of the wrong labels, the share that a regression trained without the product predicts
     """
+    try:
+        from cleanlab.rank import get_label_quality_scores
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("the comparison needs the package cleanlab: pip install 'elrkit[test]'") from None
     rows, labels, truth = products.rows, products.labels, products.truth
     wrong = labels != truth
     kept: dict[str, Any] = {}
@@ -181,7 +213,7 @@ def run(study: Study, products: Labelled, new: Labelled, classes: tuple[str, ...
             regression, head.Scaled(rows)[:].numpy(), labels, cv=folds, method="predict_proba"
         )
         kept["foreseen"] = float((guess.argmax(1) == labels)[wrong].mean())
-        return scores.cleanlab_baseline(guess, labels)
+        return 1 - get_label_quality_scores(labels, guess, method="self_confidence")
 
     def by_neighbours() -> NDArray:
         unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -193,10 +225,7 @@ def run(study: Study, products: Labelled, new: Labelled, classes: tuple[str, ...
         started = time.perf_counter()
         order = find()
         seconds = round(time.perf_counter() - started, 1)
-        hits = [scores.precision_at(wrong, order, share) * max(1, round(share * len(wrong))) for share in LOOKS[1:]]
-        found = [0.0, *(round(float(each / wrong.sum()), 4) for each in hits)]
-        measured = {key: round(value, 4) for key, value in scores.measure(wrong, order).items()}
-        finders.append({"finder": name, "seconds": seconds, "found": found, **measured})
+        finders.append({"finder": name, "seconds": seconds, **measured(wrong, order)})
     judged: head.Found = kept["found"]
     bins = np.digitize(judged.confidence, BINS[1:-1])
     passing = checking.passing(judged.model)
