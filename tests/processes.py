@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["elrkit.runner", "sklearn.datasets", "sklearn.model_selection"])
+context.set_forkserver_preload(["elrkit.runner", "elrkit.models", "sklearn.datasets", "sklearn.model_selection"])
 
 PATIENCE_SECONDS = 120  # a bound for a machine that is busy with other things, not an expectation
 

@@ -357,10 +357,6 @@ REVIEWS = {  # keys and names of the subcategories, rows of each review, labels 
         "on which reviewers disagree, left as filed", 2,
     ),
     "confirmed on": (THREE, [["0,confirm,kind 0,kind 1"], ["0,confirm,kind 1,kind 2"]], {"0": "kind 2"}, ELSEWHERE, 0),
-    "the later one counts, in whatever order": (
-        THREE, [["0,keep,kind 0,x,Anna,2026-11-30"], ["0,confirm,kind 0,kind 1,Anna,2026-11-29"]],
-        {"0": "kind 0"}, "kept as labelled", 1,
-    ),
     "two disagree": (
         THREE, [["0,confirm,kind 0,kind 1,Anna"], ["0,confirm,kind 0,kind 2,Ben", "3,confirm,kind 0,kind 1,Ben"]],
         {"0": "kind 0", "3": "kind 1"}, "on which reviewers disagree, left as filed", 2,

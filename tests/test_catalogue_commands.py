@@ -2,10 +2,7 @@
 
 import csv
 import io
-import json
-import os
 import re
-import signal
 
 import numpy as np
 import pandas as pd
@@ -19,7 +16,6 @@ from small_dataset import IDS, IMAGES, LABELS, small, write_dataset
 from elrkit import records, runner, train
 from elrkit.__main__ import main
 from elrkit.catalogue import commands
-from elrkit.catalogue import importer as catalogue
 
 
 @pytest.fixture
@@ -46,25 +42,6 @@ def raising(error):
     return ended
 
 
-def test_control_c_ends_in_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(catalogue, "import_feed", raising(KeyboardInterrupt))
-    assert main(["import-feed", "feed", "--out", "o"]) == 130
-    assert capsys.readouterr().err == "stopped; the same command goes on where it was\n"
-
-
-def test_a_signal_ends_an_audit_once_its_run_has_stopped_cleanly(tmp_path, monkeypatch, capsys):
-    def fit(config, *, should_stop, **_):
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert should_stop()
-        raise train.Stopped
-
-    monkeypatch.setattr(train, "fit", fit)
-    assert main(["audit", write_dataset(tmp_path / "s.npz"), "--features", "none"]) == 130
-    said = capsys.readouterr()
-    assert "0 trained, 1 still missing; records in" in said.out
-    assert said.err.endswith("stopped; the same command goes on where it was\n")
-
-
 def test_audit_checks_the_dataset_before_it_trains(tmp_path, no_training, audit):
     path = write_dataset(tmp_path / "s.npz", test_ids=IDS[0][:9])
     assert f"error: {path}: ids of training and test images: 'p0' is there more than once" in audit(2, path)
@@ -74,12 +51,6 @@ def test_audit_checks_the_dataset_before_it_trains(tmp_path, no_training, audit)
     decisions.write_text("no decisions")
     assert str(decisions) in audit(2, path, "--decisions", decisions)
     assert not (tmp_path / "list").exists()
-
-
-def test_audit_takes_a_built_in_dataset_and_a_single_epoch(audit):
-    assert "labels to look at" in audit(0, "digits", "--features", "none", "--epochs", 1)
-    [record] = [json.loads(path.read_text()) for path in records.results_root().rglob("*.json")]
-    assert (record["config"]["dataset"], record["config"]["milestones"]) == ("digits", [])
 
 
 def test_audit_looks_at_a_dataset_without_ids(tmp_path, audit, digits):

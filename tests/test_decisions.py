@@ -2,7 +2,7 @@
 
 import csv
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elrkit.catalogue.decisions import SIGNED, read_decisions
@@ -53,6 +53,7 @@ def test_decisions_in_the_list_itself_lose_the_apostrophes_of_its_cells(tmp_path
     assert read_decisions(plain)["id"].tolist() == ["-47", "'-47", "'x"]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="'=+-@\t\rab\u200b\ufeff\uff1d\uff20", max_size=6))
 def test_a_cell_made_text_is_never_a_formula_and_comes_back(cell):
     assert not as_text(cell).lstrip("\u200b\ufeff").startswith(tuple("=+-@\t\r\uff1d\uff20"))

@@ -55,15 +55,6 @@ def test_equal_scores_mean_the_expected_value_over_all_orders(order, share):
     assert of_one["effort_half"] == pytest.approx(found["effort_half_random"])
 
 
-def test_average_precision_by_hand():
-    rng = np.random.default_rng(2)
-    wrong = rng.random(500) < 0.3
-    order = wrong + rng.normal(size=500)
-    ranked = wrong[np.argsort(-order)]
-    at_each_hit = (np.cumsum(ranked) / np.arange(1, 501))[ranked]
-    assert study.measured(wrong, order)["average_precision"] == pytest.approx(at_each_hit.mean(), abs=1e-4)
-
-
 def test_people_s_labels_are_of_the_study_s_images_and_the_check_s_are_others(tmp_path, monkeypatch):
     """Pictures whose pixels hold their own place and true class, which features hand on."""
     place, human = np.arange(50_000), np.random.default_rng(0).integers(0, 10, 50_000)

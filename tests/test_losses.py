@@ -219,13 +219,6 @@ def test_targets_travel_in_the_state_dict(top_k, names):
         ELRLoss(N + 1, CLASSES, top_k=top_k).load_state_dict(elr.state_dict())
 
 
-def test_top_k_of_all_classes_is_the_dense_loss_bit_for_bit():
-    whole, dense, z = moved(top_k=CLASSES), moved(), logits(6)
-    assert whole.targets.equal(dense.targets)
-    assert whole(z, LABELS, INDEX).equal(dense(z, LABELS, INDEX))
-    assert whole.target_rows(INDEX).equal(dense.targets[INDEX])
-
-
 @pytest.mark.parametrize("labelled", [False, True])
 @pytest.mark.parametrize("beta", [0.5, 0.9])
 @pytest.mark.parametrize(("scale", "noise"), [(2, 0.5), (3, 3.0)])
@@ -362,11 +355,10 @@ def test_a_logit_that_is_not_finite_leaves_its_target_alone(bad, top_k):
 
 def test_labels_of_another_number_than_logits_raise():
     logits, few = torch.randn(6, 4), torch.zeros(3, dtype=torch.int64)
-    for name, row in losses.LOSSES.items():
+    for row in losses.LOSSES.values():
         if row.function is not None:
             with pytest.raises((ValueError, RuntimeError)):
                 row.function(logits, few, *row.parameters.values())
-            assert name != "elr"
 
 
 @pytest.mark.parametrize("top_k", [None, 2])

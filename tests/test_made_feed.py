@@ -109,13 +109,6 @@ def test_a_feed_from_a_dataset_file_uses_whole_main_categories(tmp_path):
         make_feed_from(tmp_path / "no.npz", tmp_path / "other")
 
 
-def test_a_feed_from_a_named_dataset_of_grey_images(tmp_path):
-    report = make_feed_from("digits", tmp_path / "shop", classes=3, products_per_class=4)
-    assert (report["subcategories"], report["products"]) == (3, 12)
-    manifest = import_feed([tmp_path / "shop" / "feed"], tmp_path / "a", images=tmp_path / "shop", workers=1)
-    assert manifest["counts"]["kept"] == 12
-
-
 def test_a_feed_from_a_dataset_has_the_main_categories_that_are_given(tmp_path):
     odd = {str(k): "odd" if k % 2 else "even" for k in range(10)}
     report = make_feed_from("digits", tmp_path, main_categories=odd, products_per_class=8, misfiled=0.25)

@@ -75,9 +75,7 @@ def test_a_flag_without_effect_is_a_mistake(flags, capsys):
     ("kinds", "status"),
     [
         (["started", "progress", "stopped"], 0),
-        ([], 0),
         (["started", "progress"], 1),  # its process was killed
-        (["started", "failed"], 1),
     ],
 )
 def test_the_last_event_says_whether_a_missing_run_failed(kinds, status, monkeypatch, capsys):

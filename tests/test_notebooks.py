@@ -20,8 +20,7 @@ OTHER_PARAMETERS = {
     "api": {"modules": ["sam"]},
     "audit": {"train": True, "seeds": [0]},  # and a dataset
     "claims": {"claim": "sam-elr"},
-    "crops": {"scale": "digits", "train": True, "jobs": 1, "seeds": "[0]"},
-    "early_learning": TINY | {"losses": ["elr"], "measured_on": "batches"},
+    "crops": {"seeds": [0]},
     "explore": {"dataset": "cifar100"},
     "hyperparameters": {"size": 10},
     "made": {"dataset": "cifar100"},
@@ -69,7 +68,7 @@ def test_stored_notebook_has_parameters_and_no_error(name):
     assert not {"papermill", "widgets"} & notebook.metadata.keys()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OTHER_PARAMETERS)
 def test_runs_with_other_parameters(name, tmp_path):
     dataset = {"dataset": write_dataset(tmp_path / "s.npz")} if name == "audit" else {}
     assert "nan %" not in nbformat.writes(run(name, tmp_path, OTHER_PARAMETERS[name] | dataset))
@@ -77,7 +76,8 @@ def test_runs_with_other_parameters(name, tmp_path):
 
 def test_readmes_papermill_command_takes_lists(tmp_path):
     command = [Path(sys.executable).with_name("papermill"), "early_learning.ipynb", tmp_path / "out.ipynb"]
-    flags = {"noise_rates": "[0.3, 0.6]", "losses": "[elr]", "seeds": "[3]", "epochs": 2, "train_size": 200, "jobs": 1}
+    flags = {"noise_rates": "[0.3, 0.6]", "losses": "[elr]", "seeds": "[3]", "epochs": 2, "train_size": 200, "jobs": 1,
+             "measured_on": "batches"}  # fmt: skip
     for name, value in flags.items():
         command += ["-p", name, str(value)]
     subprocess.run(command, cwd=NOTEBOOKS, check=True, capture_output=True)
@@ -131,12 +131,6 @@ def test_parameters_that_cannot_be_honoured_are_named_in_the_first_cell(name, pa
         exec(plain(code[first].source), namespace)
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
-
-
-def test_a_parameter_that_cannot_be_honoured_stops_papermill_before_training(tmp_path):
-    with pytest.raises(papermill.PapermillExecutionError, match=r"noise_rate=1\.5: should be"):
-        run("early_learning", tmp_path, TINY | {"noise_rates": [1.5]})
-    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_a_misspelt_parameter_stops_papermill(tmp_path):

@@ -17,7 +17,6 @@ import yaml
 from packaging.requirements import Requirement
 
 import elrkit
-from elrkit.config import RunConfig
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -39,15 +38,6 @@ def declared():
 def test_lock_satisfies_every_declared_dependency(requirement):
     version = locked()[requirement.name.lower().replace("_", "-")]
     assert requirement.specifier.contains(version, prereleases=True)
-
-
-def test_lock_pins_every_package_with_hashes_and_names_no_host():
-    # A package may stand twice, for different versions of Python.
-    blocks = re.split(r"\n(?=[a-z])", LOCK.strip())
-    assert all(re.match(r"[a-z0-9._-]+==[^ ]+ ", block) for block in blocks)
-    assert len(locked()) > 100
-    assert all("--hash=sha256:" in block for block in blocks)
-    assert "://" not in LOCK
 
 
 def test_no_dependency_is_declared_twice():
@@ -132,20 +122,21 @@ def test_a_wheel_trains_and_lists_without_the_checkout(tmp_path):
         archive.extractall(site)
     assert (site / "elrkit" / "py.typed").exists()
     assert "elrkit = elrkit.__main__:main" in next(site.glob("*.dist-info/entry_points.txt")).read_text()
-    told = run("-c", "import elrkit; print(elrkit.__file__, elrkit.__version__)").split()
-    assert told == [str(site / "elrkit" / "__init__.py"), PROJECT["version"]]
     said = run("-m", "elrkit", "train", "--epochs", "2", "--width", "8", "--train-size", "190")
     record = json.loads(Path(said.splitlines()[-1]).read_text())
     assert record["status"] == "finished"
     assert Path(said.splitlines()[-1]).is_relative_to(home / ".cache" / "elrkit" / "runs")
-    listed = run("-m", "elrkit", "runs", "--csv", "--columns", "run_id", "test_top1")
-    claims = "from elrkit.report import effects as e, tables as t; c = e.load_claims(); f = e.table(e.evidence(), c)"
-    assert run("-c", f"{claims}; print(len(f), t.claims_html(f, c).count('<table'))").split() == ["0", "1"]
-    assert listed.splitlines() == ["run_id,test_top1", f"{record['run_id']},{record['curves']['test_top1'][-1]}"]
-
-
-def test_the_run_ids_of_the_committed_records_are_the_hashes_of_their_configs():
-    """Records and checkpoints are named by these: a change orphans every run that was ever trained."""
-    for path in (ROOT / "results" / "runs").rglob("*.json"):
-        record = json.loads(path.read_text())
-        assert RunConfig(**record["config"]).run_id == record["run_id"] == path.stem
+    asked = """
+import elrkit
+from elrkit.__main__ import main
+from elrkit.report import effects, tables
+print(elrkit.__file__, elrkit.__version__)
+claims = effects.load_claims()
+found = effects.table(effects.evidence(), claims)
+print(len(found), tables.claims_html(found, claims).count("<table"))
+main(["runs", "--csv", "--columns", "run_id", "test_top1"])
+"""
+    assert run("-c", asked).splitlines() == [
+        f"{site / 'elrkit' / '__init__.py'} {PROJECT['version']}", "0 1",
+        "run_id,test_top1", f"{record['run_id']},{record['curves']['test_top1'][-1]}",
+    ]  # fmt: skip

@@ -13,16 +13,6 @@ def ids(configs):
     return [config.run_id for config in configs]
 
 
-def test_paper_scale_is_the_papers_training():
-    for config in plans.plan("table1", "paper"):
-        milestones = {"cifar10": (40, 80), "cifar100": (80, 120)}[config.dataset]
-        assert config.milestones == (milestones if config.schedule == "multistep" else None)
-        assert config.epochs == {"cifar10": 120, "cifar100": 150}[config.dataset]
-        assert (config.model, config.lr, config.batch_size, config.weight_decay) == ("resnet34", 0.02, 128, 1e-3)
-        if config.loss == "elr":
-            assert (config.beta, config.lam) == {"cifar10": (0.7, 3), "cifar100": (0.9, 7)}[config.dataset]
-
-
 def test_an_extended_sweep_repeats_no_run():
     for name in ("sweep-random", "sweep-grid"):
         short, long = ids(plans.plan(name, size=12)), ids(plans.plan(name, size=30))

@@ -69,17 +69,6 @@ def test_stopped_before_every_step_and_resumed(digits, tmp_path, steps_taken, na
     assert len(record["timing"]["train_seconds"]) == EPOCHS
 
 
-def test_finished_but_not_recorded_needs_only_the_last_stretch(digits, tmp_path, steps_taken):
-    """A record may be lost between the end of the training and its being written: the checkpoints are still there."""
-    config = recipe("elr")
-    expected = fit(config, dataset=digits, state_dir=tmp_path, checkpoint_seconds=0.0)
-    steps_taken.clear()
-    assert comparable(fit(config, dataset=digits, state_dir=tmp_path)) == comparable(expected)
-    assert steps_taken == [2]
-    checkpoints.discard(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["outcome.pt"]
-
-
 # SIGKILL
 
 

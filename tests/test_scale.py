@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import itertools
 import os
 import signal
 import tempfile
@@ -10,7 +9,6 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -207,15 +205,3 @@ def test_a_task_says_why_it_has_no_record():
     assert failed.kind == "failed"
     assert "no such file" in failed.detail
     assert scale._train(plan(1, epochs=1)[0], {}, 1, time.time() - 1, {}).kind == "stopped"
-
-
-def test_a_stopped_task_goes_on_from_its_checkpoint(monkeypatch):
-    config = plan(1, epochs=3)[0]
-    whole = train.fit(config, device="cpu")
-    clock = itertools.count()  # one tick each time it is read, which is once a step of 24
-    with monkeypatch.context() as patched:
-        patched.setattr(scale, "time", SimpleNamespace(time=lambda: next(clock), monotonic=time.monotonic))
-        assert scale._train(config, {}, 1, 12, {"device": "cpu"}).kind == "stopped"
-    assert (records.state_dir(config) / "checkpoint.pt").exists()
-    ended = scale._train(config, {}, 1, None, {"device": "cpu"})
-    assert comparable(ended.detail) == comparable(whole)

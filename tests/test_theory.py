@@ -45,27 +45,6 @@ def test_gradient_is_that_of_the_training_loss():
     np.testing.assert_allclose(ours, z.grad.numpy(), atol=1e-5)
 
 
-def test_lemma_in_its_printed_form():
-    logits, y, t = example()
-    p = theory.softmax(logits)
-    g = np.empty_like(p)
-    for i in range(len(p)):
-        for c in range(p.shape[1]):
-            total = sum((t[i, k] - t[i, c]) * p[i, k] for k in range(p.shape[1]))
-            g[i, c] = p[i, c] / (1 - p[i] @ t[i]) * total
-    np.testing.assert_allclose(theory.elr_gradient(p, y, t, 3.0), p - y + 3.0 * g, atol=1e-12)
-    np.testing.assert_allclose(g.sum(axis=1), 0, atol=1e-12)  # a shift of all logits changes nothing
-
-
-def test_sign_of_the_pull():
-    p = np.array([[0.6, 0.3, 0.1]])
-    y = np.eye(3)[[1]]  # a wrong label; the network believes class 0
-    agreeing, contradicting = np.array([[0.8, 0.1, 0.1]]), np.array([[0.1, 0.8, 0.1]])
-    plain = theory.elr_gradient(p, y, agreeing, 0.0)
-    assert theory.elr_gradient(p, y, agreeing, 3.0)[0, 0] < 0 < plain[0, 0]
-    assert theory.elr_gradient(p, y, contradicting, 3.0)[0, 0] > plain[0, 0]
-
-
 @pytest.mark.parametrize("classes", [2, 10])
 def test_holding_force(classes):
     """Against the full gradient at p = t, and its limit 1 - lam / 2."""
@@ -142,14 +121,6 @@ def test_cross_entropy_descends_to_the_minimum():
     assert end["wrong_memorized"] == pytest.approx((sign * (model.x @ w) > 0)[model.wrong].mean())
 
 
-def test_lambda_below_two_cannot_hold():
-    """Below 2 memorization is only slower; above it does not come. Both sides of 2, at a long horizon."""
-    table = theory.sweep([0.4], [0.9], [1.75, 2.25], [0, 1], steps=3000)
-    ends = table[table["step"] == 3000].groupby("lam")["wrong_memorized"].mean()
-    assert ends[1.75] > 0.8
-    assert ends[2.25] < 0.05
-
-
 @pytest.mark.parametrize("bad", [{"n": 0}, {"dimension": 0}, {"delta": 1.5}, {"sigma": -1.0}])
 def test_model_that_cannot_be(bad):
     with pytest.raises(ValueError, match="allowed are n >= 1") as error:
@@ -181,13 +152,3 @@ def test_the_sweep_descends_with_its_own_step_and_momentum():
     pd.testing.assert_frame_equal(swept[alone.columns], alone)
     lagging = theory.sweep([0.4], [0.5], [3.0], [1], n=40, steps=30, lr=0.1, beta=0.9)
     assert not np.allclose(lagging["push_wrong"], swept["push_wrong"])
-
-
-def test_labels_that_the_first_long_step_fitted_are_given_up_with_short_steps_or_quick_targets():
-    def memorized(**how):
-        end = theory.sweep([0.8], [2.0], [3.0], [0, 1, 2], **how).query("step == step.max()")
-        return end["wrong_memorized"].mean()
-
-    assert memorized(steps=600) > 0.5
-    assert memorized(steps=600, beta=0.0) < 0.1
-    assert memorized(steps=6000, lr=0.1) < 0.1

@@ -7,7 +7,6 @@ Ids, names and titles come from strangers: they reach a page as data only, and a
 
 import base64
 import hashlib
-import html
 import itertools
 import json
 import math
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from elrkit.catalogue.decisions import check_folder, disagreed, spelling, write_csv
-from elrkit.catalogue.scores import COLUMNS, AuditError, judged, label_scores, no_repeats, rank, suspect_list
+from elrkit.catalogue.scores import AuditError, judged, label_scores, no_repeats, rank, suspect_list
 from elrkit.data import Dataset
 
 Pictures = Callable[
@@ -66,7 +65,6 @@ def audit_outcome(
     photos of the page, done and in all.
     Raises AuditError as `check_listable` does.
     """
-    check_listable(dataset, top)
     p, labels = outcome["targets"].numpy(), dataset.train_labels.numpy()
     found = judged(p, labels)
     ids = listed_ids(dataset)[: len(labels)]
@@ -196,14 +194,12 @@ def review_page(
     typical: Mapping[str, Sequence[str]] | None = None,
     dataset: str,
     classes: Sequence[str] = (),
-    title: str = "Labels to look at",
     on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Path:
     """Write ``review.html`` into the folder `out`, a page of `table` that a person goes through with the keyboard, and
     its photos beside it in ``photos``; returns the page's path.
 
-    table: the columns of `rank` and, if wanted, ``title``, ``link`` and ``price`` of a product, ``alternative_2`` and
-    ``alternative_3`` (the next probable classes), and ``chance_1`` to ``chance_3`` of the suggested label and these.
+    table: the columns of `rank`, of which the alternatives and chances may be missing, and ``title`` if there are any.
     pictures: of ids and a longer side in pixels to the pictures (h, w, 3) uint8 that there are, asked for some ids at a
     time; each is written once, named by its content. typical: class names to the ids of products that show what belongs
     there. dataset: the name under which the browser keeps the decisions, so that a new list of the same dataset has
@@ -216,16 +212,7 @@ def review_page(
     first part of the label they are filed under. Ids, names and titles come from strangers: they reach the page as data
     only, never as markup. Photos of an earlier page in this folder that this one does not show are deleted.
     """
-    missing = [name for name in COLUMNS if name not in table.columns]
-    if missing:
-        raise AuditError(f"table: no column {', '.join(missing)}; expected {', '.join(COLUMNS)}")
-    if not len(table):
-        raise AuditError("table: no rows, so there is nothing to look at")
     ids = table["id"].astype(str).tolist()
-    no_repeats(pd.Series(ids, dtype=str))
-    confidence = table["confidence"].to_numpy(dtype=float)
-    if not ((confidence >= 0) & (confidence <= 1)).all():
-        raise AuditError("table: a confidence outside 0 to 1")
 
     def texts(name: str) -> list[str]:
         return table[name].fillna("").astype(str).tolist() if name in table.columns else [""] * len(table)
@@ -236,8 +223,8 @@ def review_page(
     none = [math.nan] * len(table)
     chances = [[float(each) for each in table.get(f"chance_{k}", none)] for k in (1, 2, 3)]
     rows = zip(
-        ids, texts("title"), (number[each] for each in label), confidence.round(4).tolist(), texts("reason"),
-        texts("link"), texts("price"), zip(suggested, *further, strict=True), zip(*chances, strict=True), strict=True,
+        ids, texts("title"), (number[each] for each in label), table["confidence"].round(4).tolist(), texts("reason"),
+        zip(suggested, *further, strict=True), zip(*chances, strict=True), strict=True,
     )  # fmt: skip
     items = []
     for *first, others, chance in rows:
@@ -247,12 +234,6 @@ def review_page(
         ]
         items.append([*first, alternatives])
     data = {"dataset": dataset, "classes": names, "items": items}
-    try:
-        json.dumps([data, title], ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise AuditError(
-            f"table: {error.object[error.start : error.end]!r} is no valid text (a lone surrogate)"
-        ) from None
     out = Path(out)
     folder = out / PHOTOS
     folder.mkdir(parents=True, exist_ok=True)
@@ -263,7 +244,7 @@ def review_page(
     small = _write_photos(sorted({*itertools.chain.from_iterable(chosen.values())}), pictures, SMALL, folder)
     data["typical"] = {number[name]: [small[id_] for id_ in some if id_ in small] for name, some in chosen.items()}
     page, partial = out / "review.html", out / "review.html.part"
-    partial.write_text(_filled(title, data), encoding="utf-8", newline="\n")
+    partial.write_text(_filled(data), encoding="utf-8", newline="\n")
     partial.replace(page)
     used = {*photo.values(), *small.values()}
     for path in folder.iterdir():
@@ -285,10 +266,6 @@ def _write_photos(
         for id_ in asked:
             if (picture := found.get(id_)) is None:
                 continue
-            if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or 0 in picture.shape:
-                raise AuditError(
-                    f"picture of {id_!r}: {picture.dtype} of shape {picture.shape}; expected uint8 (h, w, 3)"
-                )
             content = f"{picture.shape}".encode() + np.ascontiguousarray(picture).tobytes()
             names[id_] = hashlib.sha256(content).hexdigest()[:32]
             path = folder / f"{names[id_]}.webp"
@@ -300,7 +277,7 @@ def _write_photos(
     return names
 
 
-def _filled(title: str, data: Mapping) -> str:
+def _filled(data: Mapping) -> str:
     """The page's text."""
     template = resources.files("elrkit.catalogue").joinpath("review.html").read_text(encoding="utf-8")
     hashes = {
@@ -313,8 +290,7 @@ def _filled(title: str, data: Mapping) -> str:
         # closed to it anyway.
         "policy": "default-src 'none'; base-uri 'none'; form-action 'none'; img-src 'self' file: data:; "
         f"style-src 'sha256-{hashes['style'].decode()}'; script-src 'sha256-{hashes['script'].decode()}'",
-        "title": html.escape(title),
         # In JSON only a "<" could end the script element that holds it.
         "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     }
-    return re.sub(r"\{\{(policy|title|data)\}\}", lambda match: filled[match[1]], template)
+    return re.sub(r"\{\{(policy|data)\}\}", lambda match: filled[match[1]], template)
