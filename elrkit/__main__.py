@@ -4,15 +4,13 @@ A wing has a module `commands` with a dict `COMMANDS`, name -> function, and an 
 """
 
 import importlib
-import json
 import logging
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from elrkit.config import ConfigError, RunConfig
+from elrkit.config import ConfigError
 
 try:
     import tyro
@@ -30,8 +28,6 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
-        if arguments[:1] == ["train"] and len(arguments) > 1 and not arguments[1].startswith("-"):
-            arguments = ["train", *_flags_of_file(Path(arguments[1])), *arguments[2:]]
         app = tyro.extras.SubcommandApp()
         for name, function in _known(arguments[0] if arguments else "--help").items():
             app.command(name=name)(function)
@@ -68,26 +64,6 @@ def _known(first: str) -> dict[str, Callable[..., Any]]:
     if lacking and not first.startswith("-") and first not in known:
         raise ConfigError(f"{first}: no such command among {', '.join(known)}; {'; '.join(lacking)}")
     return known
-
-
-def _flags_of_file(path: Path) -> list[str]:
-    """The fields of a config file as the flags they stand for, so that later flags override them."""
-    try:
-        text = path.read_text("utf-8")
-        config = RunConfig.from_json(text)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise ConfigError(f"{path}: not readable ({reason}); give a JSON file of RunConfig's fields") from None
-    flags = []
-    for name, value in config.model_dump(mode="json", include=set(json.loads(text)), exclude_none=True).items():
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            flags.append(flag if value else f"--no-{name.replace('_', '-')}")
-        else:
-            flags += [flag, *(map(str, value) if isinstance(value, list) else [str(value)])]
-    return flags
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ import dataclasses
 import json
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import tyro
 
 from elrkit import records
-from elrkit.config import BUILT_IN_TRAIN_SIZES, ConfigError, RunConfig
-from elrkit.losses import LOSSES
+from elrkit.config import ConfigError, RunConfig
 
 # RunConfig's fields as flags, each with its description; RunConfig itself checks them, in its own words.
 RunFlags = dataclasses.make_dataclass(
@@ -96,9 +95,6 @@ def train(
 
 
 def list_runs(
-    dataset: str | None = None,
-    loss: str | None = None,
-    scale: str | None = None,
     columns: tuple[str, ...] = (
         "run_id", "dataset", "model", "noise", "noise_rate", "loss", "schedule", "sam_rho", "seed", "scale", "status",
         "test_top1", "wrong_memorized", "seconds",
@@ -108,25 +104,14 @@ def list_runs(
     """List the runs that have a record: one's own, and in a checkout the report's.
 
     Args:
-        dataset: only this dataset
-        loss: only this loss
-        scale: only runs at this scale (paper, cpu, digits or other)
         columns: what to show, any field of a config or a record
         csv: print comma-separated values
     """
-    where = " and ".join(map(str, records.stores()))
     table = records.table(records.read_all(own=True))
-    known: dict[str, Iterable[str]] = {"dataset": BUILT_IN_TRAIN_SIZES, "loss": LOSSES, "scale": records.SCALES}
-    for name, value in (("dataset", dataset), ("loss", loss), ("scale", scale)):
-        if value is None:
-            continue
-        if value not in (allowed := {*known[name], *table[name]}):
-            raise ConfigError(f"{name}={value!r}: no run has it in {where}; allowed are {', '.join(sorted(allowed))}")
-        table = table[table[name] == value]
     if unknown := [name for name in columns if len(table) and name not in table]:
         raise ConfigError(f"columns={unknown}: allowed are {', '.join(table.columns)}")
     if table.empty:
-        print(f"no such runs in {where}")
+        print(f"no runs in {' and '.join(map(str, records.stores()))}")
         return 0
     table = table[list(columns)]
     print(table.to_csv(index=False) if csv else table.to_string(index=False), end="" if csv else "\n")

@@ -17,6 +17,7 @@ import itertools
 import json
 import math
 import reprlib
+from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -204,19 +205,6 @@ class RunConfig(BaseModel):
         """All fields as canonical JSON: sorted keys, no spaces."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The config of `to_json`; raises ConfigError when the text is no JSON object or a field is not allowed."""
-        try:
-            fields = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ConfigError(
-                f"config: not valid JSON ({error}); allowed is one object of RunConfig's fields"
-            ) from None
-        if not isinstance(fields, dict):
-            raise ConfigError(f"config={text[:40]!r}: allowed is one JSON object of RunConfig's fields")
-        return cls(**fields)
-
     @property
     def run_id(self) -> str:
         """12 hex digits: SHA-256 of the canonical JSON of all fields that differ from their default.
@@ -256,17 +244,12 @@ def one_line(error: ValidationError, fields: dict[str, FieldInfo]) -> str:
     return "; ".join(dict.fromkeys(parts))
 
 
-def is_whole(value: Any, least: int) -> bool:
-    """Whether a parameter is a whole number of at least `least`; True and False are none."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
-
-
 def require(
     name: str, value: Any, low: float, high: float = math.inf, whole: bool = False, optional: bool = False
 ) -> None:
     """Raises ConfigError, naming `name`, unless `value` is a number from `low` to `high`, and a whole one if asked; or
     None, if it is optional."""
-    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and value != math.inf
+    number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool) and value != math.inf
     if not ((number and low <= value <= high) or (optional and value is None)):
         what = f"{'whole ' * whole}numbers from {low:g}{f' to {high:g}' if high < math.inf else ''}"
         raise ConfigError(f"{name}={value!r}: allowed are {what}")

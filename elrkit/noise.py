@@ -1,16 +1,15 @@
-"""Label noise: labels flipped under the papers' conventions by name, counted, and human labels."""
+"""Label noise: labels flipped under the papers' conventions by name, and human labels."""
 
 import math
 import pickle
 from fractions import Fraction
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from elrkit.config import HUMAN_NOISE_RATES, NOISE_CONVENTIONS, is_whole
+from elrkit.config import HUMAN_NOISE_RATES, NOISE_CONVENTIONS, require
 
 CIFAR10_FLIPS = {9: 1, 2: 0, 3: 5, 5: 3, 4: 7}
 KINDS = ("none", "symmetric", "asymmetric")  # drawn here; human labels are read
@@ -57,22 +56,16 @@ def flip_labels(
     # Without noise there is nothing for a convention to decide, but a misspelt one is still reported.
     drawn = {name: NOISE_CONVENTIONS[name] for name in KINDS[1:]}
     conventions = drawn.get(kind, (None, *sum(drawn.values(), ())))
-    for fits, message in (
-        (kind in KINDS, f"kind={kind!r}: allowed are {', '.join(KINDS)}"),
-        (
-            isinstance(rate, Real) and not isinstance(rate, bool) and 0 <= rate <= 1,
-            f"rate={rate!r}: allowed is 0 <= rate <= 1",
-        ),
-        (is_whole(num_classes, 2), f"num_classes={num_classes!r}: allowed are whole numbers from 2"),
-        (
-            convention in conventions,
-            f"convention={convention!r} with kind={kind!r}: allowed are {', '.join(map(str, conventions))}",
-        ),
-        (draw in DRAWS, f"draw={draw!r}: allowed are {', '.join(DRAWS)}"),
-        (is_whole(seed, 0), f"seed={seed!r}: allowed are whole numbers from 0"),
+    for what, value, allowed in (
+        (f"kind={kind!r}", kind, KINDS),
+        (f"convention={convention!r} with kind={kind!r}", convention, conventions),
+        (f"draw={draw!r}", draw, DRAWS),
     ):
-        if not fits:
-            raise ValueError(message)
+        if value not in allowed:
+            raise ValueError(f"{what}: allowed are {', '.join(map(str, allowed))}")
+    require("rate", rate, 0, 1)
+    require("num_classes", num_classes, 2, whole=True)
+    require("seed", seed, 0, whole=True)
     clean = as_labels(labels, num_classes)
     noisy = clean.copy()
     rng = np.random.default_rng(seed)
@@ -95,17 +88,6 @@ def flip_labels(
         for source, target in sorted(_flips(num_classes, convention).items()):
             noisy[choose(np.flatnonzero(select_on == source))] = target
     return noisy, float(np.mean(noisy != clean)) if len(clean) else 0.0
-
-
-def transition_counts(true: Any, noisy: Any, num_classes: int) -> np.ndarray:
-    """N (num_classes, num_classes) int64: how many images of true class i are labelled j.
-
-    true, noisy  (n,) integers. Raises ValueError when their lengths differ or a label is out of range.
-    """
-    true, noisy = as_labels(true, num_classes, "true"), as_labels(noisy, num_classes, "noisy")
-    if len(true) != len(noisy):
-        raise ValueError(f"noisy: {len(noisy)} labels; allowed are as many as the {len(true)} true ones")
-    return np.bincount(true * num_classes + noisy, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def load_human_labels(name: str, path: str | Path, clean: Any = None) -> np.ndarray:

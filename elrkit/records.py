@@ -14,7 +14,6 @@ import json
 import logging
 import math
 import os
-import statistics
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -91,12 +90,7 @@ class _Part(BaseModel):
 
 
 class _Data(_Part):
-    classes: int | None = None
     realized_noise_rate: float | None = Field(None, ge=0, le=1)
-
-
-class _Timing(_Part):
-    images_per_second: list[float] = []
 
 
 class _Record(_Part):
@@ -112,7 +106,7 @@ class _Record(_Part):
     device: dict[str, Any]
     execution: dict[str, Any]
     versions: dict[str, Any]
-    timing: _Timing
+    timing: dict[str, Any]
 
 
 NO_SHARES = {"epoch", "lr", "train_loss", "test_loss", "skipped_steps"}  # all other curves are between 0 and 1
@@ -140,7 +134,6 @@ def check(record: Any, name: str) -> dict[str, Any]:
         and not {"epoch", "test_top1", "train_loss"} <= {*curves},
         "the epochs do not ascend from 1": epochs != list(range(1, len(epochs) + 1)),
         "a curve of the test lacks an epoch, and each was tested": any(None in column for column in tested),
-        "data lack the number of classes": finished and parts.data.classes is None,
     }
     for column_name, column in curves.items():
         share = column_name in NO_SHARES or all(value is None or 0 <= value <= 1 for value in column)
@@ -175,15 +168,6 @@ def find(config: RunConfig) -> dict[str, Any] | None:
             except RecordError as error:
                 log.warning("skipped %s", error)
     return None
-
-
-def by_id(run_id: str) -> dict[str, Any]:
-    """The record of a run id; raises RecordError when there is none."""
-    for store in stores():
-        if path := next(store.rglob(f"{run_id}.json"), None):
-            return read(path)
-    where = " or ".join(map(str, stores()))
-    raise RecordError(f"run {run_id}: no record in {where}; `python -m elrkit runs` lists those there are")
 
 
 def read_all(own: bool = False) -> list[dict[str, Any]]:
@@ -258,7 +242,7 @@ def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """One row a run: every field of its config, how it ended, its last epoch's curves, the realized noise, the cost.
 
     `test_top1_best` is the best epoch's; `test_top1_selected` that of the epoch which held-out noisy labels choose;
-    `batches_wrong_memorized_50` is epoch 50's, `batches_wrong_correct_best` that of the epoch that has most of them.
+    `batches_wrong_correct_best` that of the epoch that has most of them.
     """
     import pandas as pd
 
@@ -270,34 +254,24 @@ def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
             "run_id": record["run_id"], **config.model_dump(mode="json"), "status": record["status"],
             "scale": scale(config), "noise_realized": data.get("realized_noise_rate"),
             **{name: data.get(name) for name in ("train_images", "held_out_images", "test_images")},
-            **(_ended(record["curves"], data["classes"]) if record["status"] == "finished" else {}),
-            "seconds": timing.get("seconds"), "jobs": timing.get("jobs"),
-            "images_per_second": statistics.median_high(timing.get("images_per_second") or [math.nan]),
-            "device": record["device"].get("name"), "threads": record["execution"].get("threads"),
+            **(_ended(record["curves"]) if record["status"] == "finished" else {}),
+            "seconds": timing.get("seconds"), "device": record["device"].get("name"),
+            "threads": record["execution"].get("threads"),
         })  # fmt: skip
     always = ("status", "scale", "noise_realized", "test_top1", "wrong_memorized", "wrong_correct")
-    costs = ("seconds", "jobs", "device", "threads", "images_per_second")
-    empty = ["run_id", *RunConfig.model_fields, *always, *costs]
+    empty = ["run_id", *RunConfig.model_fields, *always, "seconds", "device", "threads"]
     frame = pd.DataFrame(rows, columns=None if rows else empty)
     return frame.assign(**dict.fromkeys((name for name in always if name not in frame), math.nan))
 
 
-def _ended(curves: dict[str, list[Any]], classes: int) -> dict[str, Any]:
-    """A finished run's columns: its last epoch's curves, and what is chosen from all epochs.
-
-    `batches_wrong_beyond_chance`: of the wrong labels, the share predicted as labelled in the last epoch's batches,
-    less what errors hit by chance: the other wrong classes, C - 2 of C, are predicted that often each.
-    """
+def _ended(curves: dict[str, list[Any]]) -> dict[str, Any]:
+    """A finished run's columns: its last epoch's curves, and what is chosen from all epochs."""
     tested = {epoch: share for epoch, share in enumerate(curves["test_top1"]) if share is not None}
-    memorized, held_out = curves.get("batches_wrong_memorized", [None]), curves.get("held_out_top1_noisy")
-    others = curves.get("batches_wrong_other", [None])[-1]
-    unknown = None in (memorized[-1], others) or classes < 3
+    held_out = curves.get("held_out_top1_noisy")
     return {
         # Not the last epoch's learning rate: `lr` stays the config's.
         **{name: column[-1] for name, column in curves.items() if name not in ("epoch", "lr")},
         "test_top1_best": max(tested.values()),
-        "batches_wrong_beyond_chance": math.nan if unknown else memorized[-1] - others / (classes - 2),
-        "batches_wrong_memorized_50": memorized[49] if len(memorized) >= 50 else math.nan,
         "batches_wrong_correct_best": max(
             (share for share in curves.get("batches_wrong_correct", []) if share is not None), default=math.nan
         ),

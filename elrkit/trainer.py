@@ -1,6 +1,7 @@
 """The state of one training: built from a config, moved a step at a time, evaluated each epoch, saved and restored."""
 
 import contextlib
+import json
 import math
 import time
 from typing import Any, NamedTuple
@@ -256,7 +257,7 @@ class Trainer:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken; raises KeyError, ValueError or RuntimeError where it is not of this run."""
         # Not their texts: fields that a later version adds are missing there, and are their defaults.
-        if RunConfig.from_json(state["config"]) != self.config:
+        if RunConfig(**json.loads(state["config"])) != self.config:
             raise ValueError("it belongs to another config")
         if {name: state[name] for name in self.data_are} != self.data_are:
             raise ValueError("it belongs to other data of the same name")

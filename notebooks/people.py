@@ -25,7 +25,6 @@ from elrkit.report import (
     effects,
     explore,
     figures,
-    human_counts,
     list_study,
     parameters,
     people,
@@ -68,15 +67,12 @@ HTML(explore.link(runs, dataset="cifar10", noise="human"))
 # would by chance. Counted from all 50,000 labels of each level; nothing is trained.
 
 # %% tags=["nbval-ignore-output"]
-counts = human_counts.read_human_counts()
-people.confusion_facts(counts["counts"], counts["class_names"]).style.hide(
-    axis="index"
-)
+counts, class_names = people.counted()
+people.confusion_facts(counts, class_names).style.hide(axis="index")
 
 # %% mystnb={"image": {"alt": "Three matrices of true class by given label, diagonal left out: the percentage of each class that people give each wrong label."}} tags=["nbval-ignore-output"]
 figures.human_confusion(
-    {level: counts["counts"][level] for level in plans.LEVELS},
-    counts["class_names"],
+    {level: counts[level] for level in plans.LEVELS}, class_names
 )
 
 # %% [markdown]

@@ -58,12 +58,12 @@ def fields_of_valid_configs(draw):
 def test_valid_configs_survive_json_and_reconstruction(fields):
     config = RunConfig(**fields)
     text = config.to_json()
-    back = RunConfig.from_json(text)
+    back = RunConfig(**json.loads(text))
     assert (back, hash(back), back.to_json(), back.run_id) == (config, hash(config), text, config.run_id)
     assert re.fullmatch("[0-9a-f]{12}", config.run_id)
     # Pretty-printed, in another order: the same question.
     shuffled = dict(reversed(json.loads(text).items()))
-    assert RunConfig.from_json(json.dumps(shuffled, indent=3)).run_id == config.run_id
+    assert RunConfig(**shuffled).run_id == config.run_id
     assert config.with_() == config
     for name in ("dataset", "lr", "epochs", "seed", "loss", "schedule", "batch_size"):
         if name in fields:
@@ -191,11 +191,8 @@ CHOICES = [  # what a choice excludes is told by what it allows
     ({"schedule": "cosine", "eta_min": 0.5}, "eta_min=0.5: allowed is at most lr=0.02"),
     ({"epochs": "120", "schedule": "multistep"}, "epochs='120': should be a valid integer"),
     ({"learning_rate": 0.1}, "learning_rate: unknown field; allowed are dataset, train_size"),
-    ("{", "config: not valid JSON"),
-    ("[1, 2]", "config='[1, 2]': allowed is one JSON object"),
-    ('{"lr": NaN}', "lr=nan: should be a finite number"),
-    ('{"epochs": 5, "colour": "red"}', "colour: unknown field"),
-    ("[" * 100_000, "config: not valid JSON"),
+    ({"lr": math.nan}, "lr=nan: should be a finite number"),
+    ({"epochs": 5, "colour": "red"}, "colour: unknown field"),
 ]
 ERRORS = CHOICES + [
     ({name: value}, f"{name}={value!r}: {said}") for said, fields in BOUNDS.items() for name, value in fields.items()
@@ -205,11 +202,11 @@ ERRORS = CHOICES + [
 @pytest.mark.parametrize(("fields", "message"), ERRORS)
 def test_errors_name_field_value_and_what_is_allowed(fields, message):
     with refused(ConfigError, message):
-        RunConfig.from_json(fields) if isinstance(fields, str) else RunConfig(**fields)
+        RunConfig(**fields)
 
 
 def test_every_field_has_an_error_above():
-    told = {name for fields, _ in ERRORS if isinstance(fields, dict) for name in fields}
+    told = {name for fields, _ in ERRORS for name in fields}
     assert told >= RunConfig.model_fields.keys()
 
 

@@ -149,8 +149,8 @@ def test_a_shop_without_its_photos_is_named(monkeypatch, tmp_path, capsys):
     ("call", "line"),
     [
         (lambda: shop.shops("huge"), "photos='huge': allowed are digits, clothing"),
-        (lambda: shop.shops("digits", [0], [120]), r"leaks=\[120\]: allowed are whole percents"),
-        (lambda: shop.shops("digits", [-1]), r"seeds=\[-1\]: allowed are whole numbers"),
+        (lambda: shop.shops("digits", [0], [120]), "leaks=120: allowed are whole numbers from 0 to 90"),
+        (lambda: shop.shops("digits", [-1]), "seeds=-1: allowed are whole numbers"),
         (lambda: shop.variants_for(-0.1), "allowed is a share from 0 to below 1"),
         (lambda: shop.variants_for(1.0), "allowed is a share from 0 to below 1"),
     ],

@@ -114,7 +114,7 @@ def test_the_digits_stand_in_for_every_question():
         (dict(name="sam", scale="huge"), "scale='huge': allowed are cpu, paper, digits"),
         (dict(name="where", scale="paper"), "scale='paper' for plan where: allowed is cpu"),
         (dict(name="sam", size=3), "size for plan sam: allowed are seeds"),
-        (dict(name="sweep-grid", size=0), "size=0 for plan sweep-grid: allowed is a whole number from 1"),
+        (dict(name="sweep-grid", size=0), "size=0: allowed are whole numbers from 1"),
         (dict(name="sam", seeds=[]), r"seeds=\[\]: allowed is a list"),
         (dict(name="table1", noise_rates=[1.5]), "noise_rate=1.5: should be less than"),
         (dict(name="people", levels=["worst", "random2"]), r"levels=\['random2'\]: allowed are aggregate"),

@@ -74,7 +74,7 @@ def test_stopped_before_every_step_and_resumed(digits, tmp_path, steps_taken, na
 
 def train_to_the_end(text, state_dir, record_file):
     torch.set_num_threads(1)
-    record = fit(RunConfig.from_json(text), state_dir=state_dir, checkpoint_seconds=0.0)
+    record = fit(RunConfig(**json.loads(text)), state_dir=state_dir, checkpoint_seconds=0.0)
     record_file.with_suffix(".new").write_text(json.dumps(record))
     record_file.with_suffix(".new").replace(record_file)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import logging
 import os
 import signal
@@ -240,7 +241,7 @@ def test_measuring_shows_a_large_net_few_images_on_a_cpu(model, images, monkeypa
 
 
 def hold(text):
-    with records.claim(RunConfig.from_json(text)) as mine:
+    with records.claim(RunConfig(**json.loads(text))) as mine:
         (records.state_root() / f"held-{mine}").touch()
         signal.pause()
 
@@ -295,7 +296,7 @@ def train_plan(texts, log_file, barrier, options):
         def on_event(event):
             log.write(f"{event.kind} {event.config.run_id}\n")
 
-        plan = [RunConfig.from_json(text) for text in texts]
+        plan = [RunConfig(**json.loads(text)) for text in texts]
         try:
             left = runner.train_missing(plan, threads=1, on_event=on_event, **options)
         except KeyboardInterrupt:

@@ -125,11 +125,11 @@ def human_labels(out: Path | None = None) -> int:
         out: the JSON to write (default: results/human_labels.json of this repository)
     """
     from elrkit import data, problem
-    from elrkit.report import human_counts
+    from elrkit.report import people
 
     cifar = data.load("cifar10")
-    counts = human_counts.human_label_counts(problem.human_labels_file(), cifar.train_labels, cifar.class_names)
-    out = out or human_counts.HUMAN_COUNTS_FILE
+    counts = people.count(problem.human_labels_file(), cifar.train_labels, cifar.class_names)
+    out = out or people.COUNTS_FILE
     records.write_text(out, records.as_lines(counts))
     print(f"{counts['images']:,} labels of each level counted: {out}")
     return 0

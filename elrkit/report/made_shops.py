@@ -24,7 +24,7 @@ from scipy.optimize import brentq
 from elrkit import data, precision, records
 from elrkit.catalogue import audit, features, head, importer
 from elrkit.catalogue.made_feed import make_feed_from
-from elrkit.config import ELR_CIFAR100, ConfigError, as_list, is_whole
+from elrkit.config import ELR_CIFAR100, ConfigError, as_list, require
 from elrkit.report import plans, studies
 
 SCHEMA = 1
@@ -80,8 +80,8 @@ def shops(photos: str = "clothing", seeds: Sequence[int] = plans.SEEDS, leaks: S
     if photos not in LICENCES:
         raise ConfigError(f"photos={photos!r}: allowed are {', '.join(LICENCES)}")
     seeds, leaks = studies.checked_seeds(seeds), as_list("leaks", leaks)
-    if bad := [leak for leak in leaks if not is_whole(leak, 0) or leak > 90]:
-        raise ConfigError(f"leaks={bad}: allowed are whole percents from 0 to 90")
+    for leak in leaks:  # in percent
+        require("leaks", leak, 0, 90, whole=True)
     kinds = [("product", leak) for leak in leaks] + [("group", max(leaks))]
     return [Shop(photos, split, leak, seed) for seed in seeds for split, leak in kinds]
 

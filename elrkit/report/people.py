@@ -1,15 +1,51 @@
 """Labels that people made (CIFAR-10N): how they are wrong, and how far their errors can be foreseen."""
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import confusion_matrix
 
+from elrkit import noise
 from elrkit.report import plans
+
+# The counts of `count`, committed, so that a reader needs no dataset to see them.
+COUNTS_FILE = Path(__file__).resolve().parents[2] / "results" / "human_labels.json"
+
+
+def count(path: str | Path, clean: Any, class_names: Sequence[str]) -> dict:
+    """What CIFAR-10N's labels are, counted: plain JSON values, from a file that `noise.load_human_labels` reads.
+
+    clean  CIFAR-10's own training labels (n,); class_names  the 10 names
+
+    Keys: source, images, class_names, labels_sha256 (16 hex digits over the clean labels and the levels', whatever file
+    holds them), and counts: of each level how many images of true class i (row) are labelled j, as nested lists. Raises
+    as `noise.load_human_labels`.
+    """
+    clean = noise.as_labels(clean, 10, "clean")
+    found = {name: noise.load_human_labels(name, path, clean) for name in plans.LEVELS}
+    digest = hashlib.sha256(b"".join(labels.astype("<i8").tobytes() for labels in (clean, *found.values())))
+    return {
+        "source": "CIFAR-10N, labels by people for CIFAR-10's training images (Wei et al., ICLR 2022)",
+        "images": len(clean),
+        "class_names": list(map(str, class_names)),
+        "labels_sha256": digest.hexdigest()[:16],
+        "counts": {name: confusion_matrix(clean, labels, labels=range(10)).tolist() for name, labels in found.items()},
+    }
+
+
+def counted() -> tuple[dict[str, np.ndarray], list[str]]:
+    """(level -> (10, 10) counts, class names) of the committed `count`."""
+    found = json.loads(COUNTS_FILE.read_text("utf-8"))
+    return {level: np.array(rows) for level, rows in found["counts"].items()}, found["class_names"]
 
 
 def confusion_facts(counts: Mapping[str, np.ndarray], class_names: Iterable[str]) -> pd.DataFrame:
-    """How people's labels are wrong, from `human_counts.read_human_counts`: a row per level, in percent.
+    """How people's labels are wrong, from `counted`: a row per level, in percent.
 
     counts  level -> (C, C) counts, rows true classes. wrong: of all labels; one mistake: the share of the wrong labels
             that make the commonest mistake of their true class (1 of 9 under symmetric noise with ten classes);

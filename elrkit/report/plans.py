@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from elrkit.config import ConfigError, RunConfig, as_list, cifar10_recipe, cifar100_recipe, is_whole
+from elrkit.config import ConfigError, RunConfig, as_list, cifar10_recipe, cifar100_recipe, require
 
 SEEDS = (0, 1, 2)
 LEVELS = ("aggregate", "random1", "worst")  # of people's labels, from the cleanest on
@@ -341,8 +341,7 @@ def plan(name: str, scale: str = "cpu", **options: Any) -> list[RunConfig]:
     known = list(inspect.signature(PLANS[name]).parameters)
     if unknown := options.keys() - set(known):
         raise ConfigError(f"{min(unknown)} for plan {name}: allowed are {', '.join(known)}")
-    if "size" in options and not is_whole(options["size"], 1):
-        raise ConfigError(f"size={options['size']!r} for plan {name}: allowed is a whole number from 1")
+    require("size", options.get("size"), 1, whole=True, optional=True)
     runs = PLANS[name](**{key: value if key == "size" else as_list(key, value) for key, value in options.items()})
     if name == "campaign" and scale != "cpu":
         runs = [config for config in runs if config.model == "resnet34"]

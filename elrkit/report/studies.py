@@ -4,30 +4,23 @@ runs; pictures lie beside it in one sheet."""
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from elrkit import records
-from elrkit.config import ConfigError, as_list, is_whole
+from elrkit.config import as_list, require
 
 Record = dict[str, Any]
-
-
-class Named(Protocol):
-    """What is asked, and the name of the file that answers it."""
-
-    @property
-    def name(self) -> str: ...
 
 
 def checked_seeds(seeds: Sequence[int]) -> list[int]:
     """The seeds of studies, each a whole number from 0. Raises ConfigError."""
     seeds = as_list("seeds", seeds)
-    if bad := [seed for seed in seeds if not is_whole(seed, 0)]:
-        raise ConfigError(f"seeds={bad}: allowed are whole numbers from 0")
+    for seed in seeds:
+        require("seeds", seed, 0, whole=True)
     return seeds
 
 
@@ -36,8 +29,8 @@ def share(flags: NDArray[np.bool_], digits: int) -> float | None:
     return round(float(flags.mean()), digits) if len(flags) else None
 
 
-def gather(folder: str, wanted: Sequence[Named], make: Callable[[Any], Record] | None = None) -> list[Record]:
-    """The records of these studies that are there.
+def gather(folder: str, wanted: Sequence[Any], make: Callable[[Any], Record] | None = None) -> list[Record]:
+    """The records of these studies that are there; each has a name, that of its file.
 
     make  makes the record of a study that is missing, which is then written into one's own store and named, as is what
           is there already
