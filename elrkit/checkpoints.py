@@ -87,8 +87,8 @@ def discard(folder: Path) -> None:
 
 
 def load_outcome(state_dir: str | Path) -> dict[str, Any]:
-    """outcome.pt of a finished run: `model` (state_dict), `targets` and `probabilities` (n, classes), `index`, `given`,
-    `truth` (n,), `run_id`. Raises FileNotFoundError, DamagedFile."""
+    """outcome.pt of a finished run: `model` (state_dict) and ELR's `targets` (n, classes), n as in `problem.set_up`, or
+    None. Raises FileNotFoundError, DamagedFile."""
     return read(Path(state_dir) / "outcome.pt")
 
 

@@ -60,7 +60,7 @@ def fit(
 
     dataset             already loaded; else `config.dataset` is loaded
     device              cuda where there is one, else cpu
-    state_dir           folder for checkpoints and, at the end, outcome.pt (weights, targets, labels); None: none
+    state_dir           folder for checkpoints and, at the end, outcome.pt (see `load_outcome`); None: none
     checkpoint_seconds  between checkpoints
     should_stop         asked before each step; when true, `Stopped` is raised after a checkpoint was written
     on_progress         called about twice a second
@@ -87,7 +87,10 @@ def fit(
         diverged = _train(trainer, checkpoints, checkpoint_seconds, should_stop, on_progress)
         record = _record(trainer, dataset, diverged, jobs)
         if checkpoints:
-            checkpoints.finish(_outcome(trainer))
+            checkpoints.finish({
+                "model": trainer.model.state_dict(),
+                "targets": trainer.elr and trainer.elr.targets.cpu(),
+            })  # fmt: skip
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -173,18 +176,4 @@ def _record(
             "jobs": jobs,
             "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
-    }
-
-
-def _outcome(trainer: Trainer) -> dict[str, Any]:
-    """What later steps need of a finished run and a record has no room for: see `load_outcome`."""
-    logits = predict(trainer.model, trainer.train.images, trainer.config.precision)
-    return {
-        "run_id": trainer.config.run_id,
-        "model": trainer.model.state_dict(),
-        "targets": trainer.elr and trainer.elr.targets.cpu(),
-        "probabilities": logits.softmax(dim=1).cpu(),
-        "index": torch.from_numpy(trainer.problem.index),
-        "given": trainer.train.given.cpu(),
-        "truth": trainer.train.truth.cpu(),
     }

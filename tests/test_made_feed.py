@@ -71,7 +71,6 @@ WHOLE = "^make_feed: {}: allowed are whole numbers from"
     [
         (IMAGES, LABELS, {"misfiled": 2}, "misfiled=2: allowed are numbers from 0 to 1"),
         (IMAGES, LABELS, {"products_per_class": 5}, "2 images for 5 articles"),
-        (IMAGES.astype(float), LABELS, {}, "uint8"),
         (IMAGES[:2], LABELS[:2], {}, "one class alone"),
         *(
             (images, LABELS, {name: value}, WHOLE.format(f"{name}={value}"))

@@ -93,12 +93,9 @@ def test_the_last_epoch_s_numbers_are_the_final_network_s(digits, tmp_path):
     memorized = (held_out == problem.held_out_given)[held_out_wrong]
     assert curves["held_out_wrong_memorized"] == pytest.approx(np.mean(memorized))
     z = logits_of(digits.train_images[problem.index])
-    np.testing.assert_allclose(outcome["probabilities"].numpy(), np.exp(log_softmax(z)), atol=1e-5)
     wrong = problem.given != problem.truth
     assert curves["wrong_memorized"] == pytest.approx(np.mean((z.argmax(axis=1) == problem.given)[wrong]))
     assert curves["right_correct"] == pytest.approx(np.mean((z.argmax(axis=1) == problem.given)[~wrong]))
-    for name in ("index", "given", "truth"):
-        assert outcome[name].tolist() == getattr(problem, name).tolist()
     assert outcome["targets"].shape == (len(problem.index), 10)
     # Three moves of a row that began at zero: 1 - 0.7^3 of it is there.
     np.testing.assert_allclose(outcome["targets"].sum(dim=1), 1 - 0.7**3, atol=1e-5)

@@ -52,6 +52,7 @@ COLOURS = ("black", "white", "red", "blue", "green", "yellow", "brown", "grey")
 UNUSABLE = ("front page", "old", "no image", "missing file")  # what ``unusable`` products suffer from, in turn
 SHOP = "https://shop.example/"
 TAIL = 1.2  # of Zipf's law: six million products in 4,000 subcategories, 90 % of which have fewer than 1,000
+SHARED = 0.5  # of the variants, those that have the very thumbnail of their article
 SIDE = 80  # pixels of a thumbnail; one in five varies by up to 4, as in the paper's shop
 
 
@@ -66,54 +67,27 @@ def make_feed(
     misfiled: float = 0.15,
     siblings: float = 1.0,
     near_duplicates: float = 0.0,
-    shared: float = 0.5,
     unusable: float = 0.0,
     format: Literal["xml", "csv"] = "xml",
     long_tail: bool = False,
     seed: int = 0,
 ) -> dict:
-    """Write a feed whose faults are known.
+    """Write a feed whose faults are known: images (n, h, w, 3) uint8, labels (n,) int64 their classes, the other
+    arguments as `make_feed_from`; the folder is read by ``import_feed([out / "feed"], ..., images=out)``.
 
     A product is an article or a variant of one. Variants (another size: the same thumbnail; another colour: the same
     photo with other channel gains, cropped by a pixel or two and compressed again) share their article's label, right
-    or wrong: a seller files all sizes together.
+    or wrong: a seller files all sizes together. Half of them are sizes.
 
-    Args:
-        images: (n, h, w, 3) uint8.
-        labels: (n,) integers below C, the true classes.
-        class_names: C names of the subcategories; classes without an image are left out.
-        out: folder to write; it must not hold a feed yet. ``import_feed([out / "feed"], ..., images=out)`` reads it.
-        main_categories: C names of main categories; by default CIFAR-100's superclasses where the names are its
-            classes, else blocks of five classes.
-        products_per_class: products of each class; by default as many as it has images.
-        misfiled: share of the products whose label is wrong.
-        siblings: share of those that stay in their main category, as sellers err; the rest go to another one (each
-            where there is such a class).
-        near_duplicates: share of the products that are variants.
-        shared: share of the variants that have the very thumbnail of their article.
-        unusable: products added to spoil the feed, as a share of the good ones: link to the front page, released in
-            2010 or before, no thumbnail, thumbnail missing.
-        format: ``xml`` (one file per main category) or ``csv`` (one per subcategory).
-        long_tail: the subcategories have products in proportion to 1 / rank ** 1.2 (`TAIL`), ranked in an order that is
-            drawn: at least one, and at most as many as there are images of it, so the whole may be less than
-            ``products_per_class`` times C. Misfiled products then go to large subcategories more often than to small.
-        seed: of everything that is drawn.
-
-    Returns:
-        What was put in: counts, realized rates, and the settings; also written to ``truth.json``. ``truth.csv`` has
-        the columns id, label, true_label, article, kind (article, size, colour, or an entry of ``UNUSABLE``), image
-        (index into ``images``), thumbnail.
-
-    Raises:
-        ValueError: arrays that do not fit each other, shares or numbers out of range, or too few images for the
-            articles asked.
-        FileExistsError: ``out`` holds a feed already.
+    Returns what was put in: counts, realized rates, and the settings; also written to ``truth.json``. ``truth.csv`` has
+    the columns id, label, true_label, article, kind (article, size, colour, or an entry of ``UNUSABLE``), image (index
+    into ``images``), thumbnail. Raises ValueError for shares or numbers out of range, or too few images for the
+    articles asked, FileExistsError when ``out`` holds a feed already.
     """
     out = Path(out)
-    labels = np.asarray(labels)
-    shares = {"misfiled": misfiled, "siblings": siblings, "near_duplicates": near_duplicates}
-    shares |= {"shared": shared, "unusable": unusable}
-    _check(images, labels, class_names, main_categories, shares, format)
+    shares = {"misfiled": misfiled, "siblings": siblings, "near_duplicates": near_duplicates, "unusable": unusable}
+    for name, share in shares.items():
+        require(f"make_feed: {name}", share, 0, 1)
     require("make_feed: products_per_class", products_per_class, 1, whole=True, optional=True)
     require("make_feed: seed", seed, 0, whole=True)
     (out / "feed").mkdir(parents=True, exist_ok=True)
@@ -126,7 +100,7 @@ def make_feed(
     filed = _misfile(truth, article, main, misfiled, siblings, sizes if long_tail else None, rng)
     n = len(article)
     is_variant = article != np.arange(n)
-    kind = np.where(is_variant, np.where(rng.random(n) < shared, "size", "colour"), "article").astype("<U16")
+    kind = np.where(is_variant, np.where(rng.random(n) < SHARED, "size", "colour"), "article").astype("<U16")
 
     bad = round(unusable * n)
     copied = rng.integers(n, size=bad)
@@ -198,19 +172,25 @@ def make_feed_from(
     main_categories: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> dict:
-    """`make_feed` of the images of a dataset, training and test images together.
+    """`make_feed` of the images of a dataset, training and test images together, returns and raises as that; DataError
+    where there is no such dataset.
 
     Args:
-        dataset: what ``elrkit.data.load`` takes: cifar10, cifar100, digits, an ``.npz``, a folder of class folders.
-        out: folder to write.
+        dataset: what ``elrkit.data.load`` takes.
+        out: folder to write; it must not hold a feed yet.
         classes: subcategories to use, whole main categories first (63 of CIFAR-100: twelve superclasses and three
             classes of a thirteenth); by default all.
-        main_categories: main category of every class, by name; by default as in `make_feed`.
-        settings: the others of `make_feed`.
-
-    Raises:
-        DataError: there is no such dataset.
-        ValueError, FileExistsError: as `make_feed` does.
+        main_categories: main category of every class, by name; by default CIFAR-100's superclasses where the names are
+            its classes, else blocks of five classes.
+        settings: products_per_class: of each class; by default as many as it has images. misfiled: share of the
+            products whose label is wrong; siblings: share of those that stay in their main category, as sellers err
+            (the rest go to another one; each where there is such a class). near_duplicates: share of the products that
+            are variants. unusable: products added to spoil the feed, as a share of the good ones: link to the front
+            page, released in 2010 or before, no thumbnail, thumbnail missing. format: ``xml`` (one file per main
+            category) or ``csv`` (one per subcategory). long_tail: the subcategories have products in proportion to
+            1 / rank ** 1.2 (`TAIL`), ranked in an order that is drawn: at least one, and at most as many as there are
+            images of it, so the whole may be less than ``products_per_class`` times C; misfiled products then go to
+            large subcategories more often than to small. seed: of everything that is drawn.
     """
     require("make_feed: classes", classes, 2, whole=True, optional=True)
     loaded = data.load(str(dataset))
@@ -237,23 +217,6 @@ def main_categories_of(class_names: Sequence[str]) -> list[str]:
     if all(name in superclass for name in class_names):
         return [superclass[name] for name in class_names]
     return [f"main category {k // 5 + 1}" for k in range(len(class_names))]
-
-
-def _check(images, labels, class_names, main_categories, shares: dict[str, float], format: str) -> None:
-    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
-        raise ValueError(f"make_feed: images must be (n, h, w, 3) uint8, not {images.shape} {images.dtype}")
-    if labels.shape != images.shape[:1] or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"make_feed: {len(images)} images need as many integer labels, not {labels.shape} {labels.dtype}"
-        )
-    if labels.min() < 0 or labels.max() >= len(class_names):
-        raise ValueError(f"make_feed: labels from {labels.min()} to {labels.max()} need that many class names")
-    if main_categories is not None and len(main_categories) != len(class_names):
-        raise ValueError(f"make_feed: {len(class_names)} classes but {len(main_categories)} main categories")
-    for name, share in shares.items():
-        require(f"make_feed: {name}", share, 0, 1)
-    if format not in FORMATS:
-        raise ValueError(f"make_feed: format {format!r} is neither xml nor csv")
 
 
 def _sizes(photos, products_per_class, long_tail, rng) -> np.ndarray:

@@ -125,17 +125,7 @@ def _falls(ax: Axes, curves: pd.DataFrame) -> None:
 def _one_experiment(curves: pd.DataFrame) -> None:
     if curves.empty:
         raise ValueError("no curves to draw; train the runs first")
-    for field in (
-        "dataset",
-        "train_size",
-        "noise",
-        "noise_rate",
-        "model",
-        "width",
-        "epochs",
-        "augmentation",
-        "sam_rho",
-    ):
+    for field in "dataset train_size noise noise_rate model width epochs augmentation sam_rho".split():  # noqa: SIM905
         if curves[field].nunique(dropna=False) > 1:
             raise ValueError(f"runs differ in {field}: {sorted(curves[field].unique(), key=str)}; choose one")
 

@@ -15,16 +15,14 @@ import copy
 from collections.abc import Iterable
 from functools import lru_cache
 from math import log2, nan
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def count(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, int, pd.DataFrame]:
@@ -34,7 +32,6 @@ def count(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, int
     layer (its name in the model), kind, output (channels, height, width or features), parameters, flops.
 
     Works on a copy without storage: `model` and its batch-norm statistics stay as they are, and nothing is computed.
-    Raises ValueError when the model does not accept such an image.
     """
     ghost = copy.deepcopy(model).to("meta").eval()
     layers = []
@@ -49,11 +46,7 @@ def count(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, int
         if not list(module.children()) and list(module.parameters()):
             module.register_forward_hook(note(name))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        try:
-            ghost(torch.empty(1, *image_shape, device="meta"))
-        except RuntimeError as error:
-            first = str(error).splitlines()[0]
-            raise ValueError(f"image_shape={image_shape}: the model does not accept it ({first})") from None
+        ghost(torch.empty(1, *image_shape, device="meta"))
     # The counter names a module by its class and its path: ResNet.layer1.0.conv1.
     flops = {name.partition(".")[2]: sum(by.values()) for name, by in counter.get_flop_counts().items() if "." in name}
     rows = [
@@ -89,7 +82,7 @@ def of_runs(records: Iterable[dict]) -> pd.DataFrame:
     rows = []
     for record in records:
         config, data = record["config"], record["data"]
-        shape = _image_shape(config["dataset"], data)
+        shape = tuple(data.get("image_shape") or IMAGE_SHAPES.get(config["dataset"], ()))
         network = (config["model"], data["classes"], shape, config["width"], config["stem_stride"])
         forward = _forward(*network) / 1e15 if shape else nan
         epochs = len(record["curves"].get("epoch", ()))
@@ -103,11 +96,6 @@ def of_runs(records: Iterable[dict]) -> pd.DataFrame:
         seen = tests * (tested + data["held_out_images"]) + looks * data["train_images"]
         rows.append((forward * passes, forward * seen))
     return pd.DataFrame(rows, columns=["training_pflop", "evaluation_pflop"])
-
-
-def _image_shape(dataset: str, data: dict) -> tuple[int, int, int] | None:
-    """(channels, height, width) of a record's images; records older than `image_shape` are of named datasets."""
-    return tuple(data["image_shape"]) if "image_shape" in data else IMAGE_SHAPES.get(dataset)
 
 
 def totals(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -142,14 +130,12 @@ def stages(model: nn.Module) -> list[list[str]]:
     return groups
 
 
-def draw(models: dict[str, nn.Module], image_shape: tuple[int, int, int]) -> "Figure":
+def draw(models: dict[str, nn.Module], image_shape: tuple[int, int, int]) -> Figure:
     """Networks side by side, from the image at the bottom to the classes at the top, read from the modules themselves.
 
     models  title -> network with residual blocks as `stages` finds them; each a column of boxes, one per block, as wide
             as the logarithm of its channels and coloured by its resolution
     """
-    from matplotlib.figure import Figure  # only the picture needs it
-
     columns = {title: _parts(model, image_shape) for title, model in models.items()}
     tallest = max(map(len, columns.values()))
     figure = Figure(figsize=(4.6 * len(columns), 0.42 * tallest + 0.9), layout="constrained")
@@ -185,9 +171,7 @@ def _size(model: nn.Module, layer: str) -> str:
     return f"{high}×{wide}" + (f" /{convolution.stride[0]}" if convolution.stride[0] > 1 else "")
 
 
-def _draw_column(axes: "Axes", title: str, parts: list[tuple[str, str, tuple[int, ...]]], tallest: int) -> None:
-    from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-
+def _draw_column(axes: Axes, title: str, parts: list[tuple[str, str, tuple[int, ...]]], tallest: int) -> None:
     finest = parts[0][2][1]
     line = {"color": "#333333", "lw": 0.9}
     for level, (part, text, shape) in enumerate(parts):

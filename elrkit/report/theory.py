@@ -12,39 +12,24 @@ lam the weight of the regularizer, beta the momentum of the targets, Delta the s
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from scipy.special import softmax
 
 from elrkit.losses import PROBABILITY_FLOOR
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 COLOURS = {"CE": "#D55E00", "ELR": "#0072B2"}  # Okabe and Ito
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Logits (..., C) to probabilities."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
-
-
-def elr_loss(logits: np.ndarray, y: np.ndarray, t: np.ndarray, lam: float, floor: float = 0.0) -> np.ndarray:
-    """Each example's loss -<y, log p> + lam log(1 - <p, t>), (n,) (equation 6).
-
-    floor  p in the regularizer is clamped to [floor, 1 - floor], as Liu et al.'s code does with 1e-4
-    """
-    p = softmax(logits)
-    agreement = (p.clip(floor, 1 - floor) * t).sum(axis=-1)
-    return -(y * np.log(p)).sum(axis=-1) + lam * np.log1p(-agreement)
 
 
 def elr_gradient(
     p: np.ndarray, y: np.ndarray, t: np.ndarray, lam: float | np.ndarray, floor: float = 0.0
 ) -> np.ndarray:
-    """Gradient of `elr_loss` with respect to the logits, (..., n, C): p - y + lam g (Lemma 2).
+    """Gradient of each example's loss -<y, log p> + lam log(1 - <p, t>) (equation 6) with respect to the logits,
+    (..., n, C): p - y + lam g (Lemma 2).
+
+    floor  p in the regularizer is clamped to [floor, 1 - floor], as Liu et al.'s code does with 1e-4
 
     g_c = p_c / (1 - <p, t>) * sum_k (t_k - t_c) p_k. A clamped p_k no longer moves, so its t_k drops out of the sum.
     """
@@ -75,13 +60,7 @@ def two_clusters(n: int, dimension: int, delta: float, sigma: float = 0.5, seed:
     """Draw x ~ N(+v, sigma^2 I) for class 0 and N(-v, sigma^2 I) for class 1, v a random unit vector.
 
     Each label is replaced with probability `delta` by a fair coin (equation 1), so about delta / 2 of them are wrong.
-    Raises ValueError when n or dimension is below 1, delta outside [0, 1] or sigma negative.
     """
-    if n < 1 or dimension < 1 or not 0 <= delta <= 1 or not sigma >= 0:
-        raise ValueError(
-            f"two_clusters: n={n}, dimension={dimension}, delta={delta}, sigma={sigma}: "
-            "allowed are n >= 1, dimension >= 1, 0 <= delta <= 1, sigma >= 0"
-        )
     rng = np.random.default_rng(seed)
     v = rng.standard_normal(dimension)
     v /= np.linalg.norm(v)
@@ -138,7 +117,7 @@ def descend(
 
     rows, since, t = [], [], 0.0
     for step in range(steps + 1):
-        p = softmax(logits(x))
+        p = softmax(logits(x), axis=-1)
         held = p.clip(floor, 1 - floor)
         t = beta * t + (1 - beta) * held / held.sum(axis=-1, keepdims=True)
         coefficients = elr_gradient(p, y, t, lams[:, None, None], floor)
@@ -191,13 +170,11 @@ def sweep(
     return pd.concat(parts, ignore_index=True)
 
 
-def figure_course(courses: Mapping[str, pd.DataFrame]) -> "Figure":
+def figure_course(courses: Mapping[str, pd.DataFrame]) -> Figure:
     """Theorem 1 step by step: direction of the gradient, push towards right and wrong labels, memorization and test.
 
     courses  "CE" and "ELR" -> a table of `descend`
     """
-    from matplotlib.figure import Figure  # only the pictures need it
-
     panels = (
         ("Gradient and the true direction", "cosine", {"alignment": "-"}),
         ("Push towards the given label", "mean over examples", {"push_right": "-", "push_wrong": "--"}),
@@ -218,10 +195,8 @@ def figure_course(courses: Mapping[str, pd.DataFrame]) -> "Figure":
     return figure
 
 
-def figure_multiples(table: pd.DataFrame) -> "Figure":
+def figure_multiples(table: pd.DataFrame) -> Figure:
     """Small multiples of `sweep`: a row per share of wrong labels, a column per dimension / n; mean and range."""
-    from matplotlib.figure import Figure
-
     curves = (("wrong_memorized", "--", "wrong labels memorized"), ("test", "-", "test accuracy"))
     deltas, ratios = sorted(table["delta"].unique()), sorted(table["ratio"].unique())
     figure = Figure(figsize=(2.9 * len(ratios) + 0.6, 2.0 * len(deltas) + 0.6), layout="constrained")
@@ -245,11 +220,9 @@ def figure_multiples(table: pd.DataFrame) -> "Figure":
     return figure
 
 
-def figure_threshold(table: pd.DataFrame, horizons: Iterable[int]) -> "Figure":
+def figure_threshold(table: pd.DataFrame, horizons: Iterable[int]) -> Figure:
     """The share of wrong labels memorized against lam, from `sweep`: a line of means and a point per seed for each step
     in `horizons` (the recorded step nearest to it)."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(5.8, 3.3), layout="constrained")
     axes = figure.subplots()
     recorded = np.sort(table["step"].unique())
