@@ -103,12 +103,9 @@ class Dataset:
         train = len(self.train_labels)
         return self.train_pictures[number] if number < train else self.test_pictures[number - train]
 
+    @cached_property  # asked for each run of a plan
     def fingerprint(self) -> str:
         """16 hex digits of SHA-256 over all images and labels, to tell files of the same name apart."""
-        return self._fingerprint
-
-    @cached_property  # asked for each run of a plan
-    def _fingerprint(self) -> str:
         digest = hashlib.sha256()
         for part in (self.train_images, self.train_labels, self.test_images, self.test_labels, self.train_truth):
             digest.update(np.ascontiguousarray(part.numpy()).reshape(-1).view(np.uint8).data)
@@ -122,17 +119,17 @@ class Dataset:
         return hashlib.sha256(self.test_truth.numpy().tobytes()).hexdigest()[:16]
 
 
-def load(name: str, root: str | Path | None = None) -> Dataset:
+def load(name: str) -> Dataset:
     """Load `digits` (no download), `cifar10`, `cifar100`, an .npz file, or a folder of class folders.
 
-    CIFAR is read through torchvision, checksums included, from `root` (see `data_root`), and downloaded into it when it
+    CIFAR is read through torchvision, checksums included, from `data_root`, and downloaded into it when it
     is not there; `cifar100` may also be a file cifar100.npz there. A relative path is looked up in the current folder,
-    then below `root`. An .npz holds train_images, train_labels, test_images, test_labels and class_names, and may hold
-    train_truth, test_truth, and ids, titles and what was filed of either part. A folder holds one folder per class, or
-    `train` and `test` with one folder per class each; images are scaled to 32 pixels on the short side and
+    then below `data_root`. An .npz holds train_images, train_labels, test_images, test_labels and class_names, and may
+    hold train_truth, test_truth, and ids, titles and what was filed of either part. A folder holds one folder per
+    class, or `train` and `test` with one folder per class each; images are scaled to 32 pixels on the short side and
     centre-cropped. Raises DataError.
     """
-    root = data_root(root)
+    root = data_root()
     if name == "digits":
         return _digits()
     if name in CIFAR:
@@ -146,30 +143,29 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
                 "has 50,000 of 32 by 32 pixels in 100. Give data of your own another name"
             )
         return dataset
-    path = own_path(name, root)
+    path = own_path(name)
     if is_class_folders(path):
         return _folders(path, name)
     return _sound(path, name, _imported(path) if is_import(path) else _npz(path))
 
 
-def state_on_disk(name: str, root: str | Path | None = None) -> tuple[int, ...]:
+def state_on_disk(name: str) -> tuple[int, ...]:
     """Number, sizes and newest time of the files behind a dataset, which change when one of them is replaced; of the
     built-in datasets nothing, as theirs have checksums. Raises DataError."""
     if name in BUILT_IN_TRAIN_SIZES:
         return ()
-    path = own_path(name, root)
+    path = own_path(name)
     found = [entry.stat() for entry in (path, *(path.rglob("*") if path.is_dir() else ()))]
     return len(found), sum(entry.st_size for entry in found), max(entry.st_mtime_ns for entry in found)
 
 
-def own_path(name: str, root: str | Path | None = None) -> Path:
+def own_path(name: str) -> Path:
     """Where a dataset that is none of the built-in ones lies: its file or folder. Raises DataError."""
-    root = data_root(root)
     path = Path(name).expanduser()
     if not path.exists() and not path.is_absolute():
-        path = root / path
+        path = data_root() / path
     if not path.exists():
-        raise DataError(f"dataset {name!r}: no such file or folder here or below {root}; check the path")
+        raise DataError(f"dataset {name!r}: no such file or folder here or below {data_root()}; check the path")
     return path
 
 

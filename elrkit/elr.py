@@ -137,10 +137,6 @@ class ELRLoss(nn.Module):
         else:
             torch._assert_async(inside, f"ELRLoss: index outside the table of {num_samples} samples")
 
-    def extra_repr(self) -> str:
-        top_k = "" if self.top_k is None else f", top_k={self.top_k}"
-        return f"{self.shape}, beta={self.beta}, lam={self.lam}{top_k}"
-
 
 def _clamped_softmax(logits: Tensor) -> Tensor:
     return logits.float().softmax(dim=1).clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)

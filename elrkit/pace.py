@@ -1,7 +1,8 @@
 """How fast a training is on this machine: the measurement behind every estimate."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -52,9 +53,16 @@ def measure(config: RunConfig, shape: tuple[int, int, int], threads: int) -> tup
             torch.cuda.synchronize()
         return done / (time.perf_counter() - started)
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with threads_of(threads):
         return per_second(train), per_second(evaluate)
+
+
+@contextmanager
+def threads_of(count: int) -> Iterator[None]:
+    """Torch computes with so many threads within."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
     finally:
         torch.set_num_threads(before)

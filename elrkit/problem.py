@@ -31,7 +31,7 @@ class Problem:
     realized_rate: float
 
 
-def set_up(config: RunConfig, dataset: data.Dataset, root: str | Path | None = None) -> Problem:
+def set_up(config: RunConfig, dataset: data.Dataset) -> Problem:
     """Choose the images, hold some out, make labels wrong, as `config` says; `config.noise_seed` decides all draws."""
     labels, truth = dataset.train_labels.numpy(), dataset.train_truth.numpy()
     rng = np.random.default_rng(config.noise_seed)
@@ -47,8 +47,6 @@ def set_up(config: RunConfig, dataset: data.Dataset, root: str | Path | None = N
             held_out[members[int(0.9 * len(members)) :]] = True
 
     def corrupt(clean: np.ndarray, stream: int) -> np.ndarray:
-        if config.noise == "none":
-            return clean.copy()
         noisy, _ = noise.flip_labels(
             clean, kind=config.noise, rate=config.noise_rate, num_classes=dataset.num_classes,
             convention=config.noise_convention, draw=config.noise_draw, seed=3 * config.noise_seed + stream,
@@ -56,7 +54,7 @@ def set_up(config: RunConfig, dataset: data.Dataset, root: str | Path | None = N
         return noisy
 
     if config.noise == "human":
-        given = noise.load_human_labels(str(config.noise_convention), human_labels_file(root), clean=labels)[index]
+        given = noise.load_human_labels(str(config.noise_convention), human_labels_file(), clean=labels)[index]
         test_given = dataset.test_labels.numpy().copy()
     else:
         # The held-out images carry noise of their own, drawn apart, so that the training labels hold the exact rate.
@@ -70,9 +68,9 @@ def set_up(config: RunConfig, dataset: data.Dataset, root: str | Path | None = N
     return Problem(kept, given_kept, true_kept, *held, test_given, float((given_kept != true_kept).mean()))
 
 
-def human_labels_file(root: str | Path | None = None) -> Path:
+def human_labels_file() -> Path:
     """Where CIFAR-10N's labels are below the data root; raises DataError when they are not there."""
-    folder = data.data_root(root)
+    folder = data.data_root()
     names = ("cifar10n.npz", "CIFAR-10_human.pt")
     for name in names:
         if (folder / name).exists():

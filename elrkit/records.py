@@ -36,9 +36,9 @@ class RecordError(ValueError):
     """A file that is no valid record; one line that names the file and what is wrong with it."""
 
 
-def data_root(root: str | Path | None = None) -> Path:
-    """Where datasets are kept: `root`, else the environment's ELRKIT_DATA, else ~/.cache/elrkit."""
-    return Path(root or os.environ.get("ELRKIT_DATA") or CACHE).expanduser()
+def data_root() -> Path:
+    """Where datasets are kept: the environment's ELRKIT_DATA, else ~/.cache/elrkit."""
+    return Path(os.environ.get("ELRKIT_DATA") or CACHE).expanduser()
 
 
 def state_root() -> Path:

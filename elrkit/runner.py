@@ -96,7 +96,7 @@ def train_missing(
             jobs = max(1, min(jobs, len(ready)))
             threads = threads or _default_threads(ready, jobs)
             options = {**options, "jobs": jobs}
-            with _threads(threads):
+            with pace.threads_of(threads):
                 if jobs == 1:
                     _train_in_turn(ready, stop, on_event, options)
                 else:
@@ -175,7 +175,7 @@ def _find_for_same_data(config: RunConfig) -> dict[str, Any] | None:
         here = dataset(config.dataset)
     except data.DataError:
         return record
-    now, then = here.fingerprint(), record["data"]
+    now, then = here.fingerprint, record["data"]
     other_truth = "test_truth" in then and then["test_truth"] != here.truth_fingerprint()
     if now != then.get("fingerprint") or other_truth:
         what = "its true test labels are" if now == then.get("fingerprint") else f"its content ({now}) is"
@@ -248,16 +248,6 @@ def _check_writable(folder: Path, variable: str) -> None:
 def _default_threads(configs: Sequence[RunConfig], jobs: int) -> int:
     small = all(config.model == "small_resnet" for config in configs)
     return 1 if small else max(1, len(os.sched_getaffinity(0)) // jobs)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

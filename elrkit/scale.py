@@ -28,6 +28,7 @@ import torch
 from elrkit import records, runner
 from elrkit.config import ConfigError, RunConfig
 
+RETRIES = 3  # how often a run or part is started again after its node or process was lost
 PER_CORE = 4  # parts of a map under way, or done before their turn
 CLAIM_PATIENCE_SECONDS = 60.0  # a lost node's process may outlive its node for a moment, and still hold its run
 
@@ -39,12 +40,10 @@ class Cluster:
     address       host:port or "auto"; None: the Ray this process is connected to, else one of its own on this machine,
                   ended afterwards
     gpus_per_run  0.25 puts four runs or parts on a GPU; 0: on the CPU
-    retries       how often a run or part is started again after its node or process was lost
     """
 
     address: str | None = None
     gpus_per_run: float = 0.0
-    retries: int = 3
 
     def train(
         self,
@@ -63,7 +62,7 @@ class Cluster:
         options = {"device": "cuda" if self.gpus_per_run else "cpu", **options}
         with _connected(self.address) as ray:
             _check_room(ray, self.gpus_per_run, cpus_per_run)
-            resources = {"num_cpus": cpus_per_run, "num_gpus": self.gpus_per_run, "max_retries": self.retries}
+            resources = {"num_cpus": cpus_per_run, "num_gpus": self.gpus_per_run, "max_retries": RETRIES}
             task = ray.remote(**resources)(_train)
             waiting = {
                 task.remote(config, environment, cpus_per_run, stop.deadline, options): config for config in todo
@@ -82,11 +81,11 @@ class Cluster:
         The function goes to each node once, by pickle. Parts are taken, and results held, a few for each core. A result
         is fetched as soon as it is made, so that a node that is lost later costs no part that had ended.
 
-        Raises ConfigError as `train` does, and ConnectionError when a part was lost more than `retries` times.
+        Raises ConfigError as `train` does, and ConnectionError when a part was lost more than `RETRIES` times.
         """
         with _connected(self.address) as ray:
             _check_room(ray, self.gpus_per_run, 1)
-            task = ray.remote(num_cpus=1, num_gpus=self.gpus_per_run, max_retries=self.retries)(_apply)
+            task = ray.remote(num_cpus=1, num_gpus=self.gpus_per_run, max_retries=RETRIES)(_apply)
             there, numbered = ray.put(function), enumerate(parts)
             waiting: dict[Any, int] = {}
             home: dict[int, Any] = {}

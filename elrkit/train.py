@@ -39,8 +39,6 @@ class Progress(NamedTuple):
 
     epoch: int
     epochs: int
-    step: int
-    steps: int
     images_per_second: float
     seconds_left: float
 
@@ -131,9 +129,7 @@ def _train(
             if on_progress and now - last_report > 0.5:
                 last_report, pace = now, taken / (now - began)
                 left = (config.epochs - trainer.epoch) * trainer.steps - trainer.step_in_epoch
-                epoch, step = trainer.epoch + 1, trainer.step_in_epoch
-                speed = pace * config.batch_size
-                on_progress(Progress(epoch, config.epochs, step, trainer.steps, speed, left / pace))
+                on_progress(Progress(trainer.epoch + 1, config.epochs, pace * config.batch_size, left / pace))
         if bad := trainer.diverged():
             return bad
         trainer.end_epoch(time.perf_counter() - started)

@@ -59,7 +59,7 @@ class Trainer:
 
     def __init__(self, config: RunConfig, dataset: data.Dataset, problem: Problem, device: torch.device) -> None:
         self.config, self.problem, self.device = config, problem, device
-        self.data_are = {"fingerprint": dataset.fingerprint(), "test_truth": dataset.truth_fingerprint()}
+        self.data_are = {"fingerprint": dataset.fingerprint, "test_truth": dataset.truth_fingerprint()}
         n, classes = len(problem.index), dataset.num_classes
         if config.batch_size > n:
             raise data.DataError(

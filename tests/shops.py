@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from PIL import Image
 
-from elrkit.catalogue import written
+from elrkit.catalogue import importer, written
 from elrkit.catalogue.importer import import_feed
 from elrkit.catalogue.made_feed import make_feed
 
@@ -70,6 +70,12 @@ def data_of(page: Path) -> dict:
 def arrays_of(path: Path) -> dict[str, np.ndarray]:
     """What an import wrote."""
     return {file.stem: np.load(file, allow_pickle=False) for file in path.glob("*.npy")}
+
+
+def originals(dataset, ids, images=".", side=160) -> dict[str, np.ndarray]:
+    """The pictures of these products of a dataset."""
+    where, rules = importer.places(dataset, ids, images)
+    return importer.shown(where, rules, ids, side)
 
 
 def labels_by_id(path: Path) -> dict[str, str]:

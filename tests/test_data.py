@@ -56,7 +56,7 @@ def test_digits_are_scikit_learn_s():
     images = (15 * theirs.images).astype(np.uint8)
     assert found == sorted((i.tobytes(), int(y)) for i, y in zip(images, theirs.target, strict=True))
     assert set(torch.bincount(ours.test_labels).tolist()) <= {43, 44, 45, 46}
-    assert data.load("digits").fingerprint() == ours.fingerprint()
+    assert data.load("digits").fingerprint == ours.fingerprint
 
 
 def test_npz(tmp_path):
@@ -80,7 +80,7 @@ def test_npz_may_name_its_images(tmp_path):
     plain = load(tmp_path / "plain.npz", **arrays(), train_ids=names["train_ids"])
     assert plain.train_ids == dataset.train_ids
     assert plain.test_ids is plain.train_titles is plain.test_titles is None
-    assert plain.fingerprint() == dataset.fingerprint()
+    assert plain.fingerprint == dataset.fingerprint
 
 
 def test_npz_may_hold_the_truth_and_grey_images(tmp_path):
@@ -100,20 +100,20 @@ def test_fingerprints_tell_files_and_what_accuracy_is_counted_against_apart(tmp_
     others = ((given["test_labels"] + 1) % 3, given["test_labels"])
     contents = [given, turned, *(given | {"test_truth": truth} for truth in others)]
     plain, other, elsewhere, same = (load(tmp_path / f"{k}.npz", **each) for k, each in enumerate(contents))
-    assert plain.fingerprint() == elsewhere.fingerprint() == same.fingerprint() != other.fingerprint()
+    assert plain.fingerprint == elsewhere.fingerprint == same.fingerprint != other.fingerprint
     assert plain.truth_fingerprint() is same.truth_fingerprint() is None
     assert len(elsewhere.truth_fingerprint()) == 16
 
 
-def test_another_file_is_not_taken_for_cifar100(tmp_path):
+def test_another_file_is_not_taken_for_cifar100(tmp_path, monkeypatch):
+    monkeypatch.setenv("ELRKIT_DATA", str(tmp_path))
     np.savez(tmp_path / "cifar100.npz", **arrays())
     with refused(DataError, "cifar100.npz: 20 training images in 3 classes; CIFAR-100 has 50,000"):
-        data.load("cifar100", tmp_path)
+        data.load("cifar100")
 
 
 def test_relative_paths_are_found_here_then_below_the_root(tmp_path, monkeypatch):
     np.savez(tmp_path / "shop.npz", **arrays())
-    assert len(data.load("shop.npz", root=tmp_path).train_labels) == 20
     monkeypatch.setenv("ELRKIT_DATA", str(tmp_path))
     assert len(data.load("shop.npz").train_labels) == 20
     here = tmp_path / "here"
@@ -149,7 +149,8 @@ def test_npz_that_is_no_dataset(tmp_path, message):
         load(tmp_path / "shop.npz", **given)
 
 
-def test_damaged_and_foreign_npz(tmp_path):
+def test_damaged_and_foreign_npz(tmp_path, monkeypatch):
+    monkeypatch.setenv("ELRKIT_DATA", str(tmp_path))
     path = tmp_path / "shop.npz"
     np.savez(path, **arrays())
     whole = path.read_bytes()
@@ -158,7 +159,7 @@ def test_damaged_and_foreign_npz(tmp_path):
         with refused(DataError, str(path), "not a readable .npz"):
             data.load(str(path))
     with refused(DataError, "'no/such.npz'", str(tmp_path), "check the path"):
-        data.load("no/such.npz", root=tmp_path)
+        data.load("no/such.npz")
 
 
 def save_images(folder, count, colour, size=(40, 36)):
@@ -183,7 +184,7 @@ def test_folders_of_classes_are_split_nine_to_one(tmp_path):
         assert image[0, 0, :2].tolist() == ([0, 255] if label == 0 else [255, 0])
         assert id_ == f"{dataset.class_names[label]}/{image[0, 0, 2]:03}.png"  # the blue is the file's number
     assert sorted(images[:, 0, 0, 2].tolist()) == sorted([*range(20), *range(10)])  # every image once
-    assert data.load(str(tmp_path)).fingerprint() == dataset.fingerprint()
+    assert data.load(str(tmp_path)).fingerprint == dataset.fingerprint
 
 
 def test_folders_train_and_test_are_taken_as_they_are(tmp_path):
@@ -273,16 +274,18 @@ def test_without_network_and_data_it_says_which_file_to_put_where(tmp_path, monk
     archive = name.replace("cifar", "cifar-") + "-python.tar.gz"
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
     root = tmp_path / "data"
+    monkeypatch.setenv("ELRKIT_DATA", str(root))
     if damaged:
         (root / folder).mkdir(parents=True)
         (root / folder / "data_batch_1").write_bytes(b"not the published bytes")
     said = (f"{name}: not found (or damaged) in {root}", archive, "MD5", folder, "ELRKIT_DATA", "name resolution")
     with refused(DataError, *said):
-        data.load(name, root)
+        data.load(name)
 
 
 def test_data_root(monkeypatch):  # where ELRKIT_DATA names it, see above
-    assert data.data_root("~/elsewhere") == Path.home() / "elsewhere"
+    monkeypatch.setenv("ELRKIT_DATA", "~/elsewhere")
+    assert data.data_root() == Path.home() / "elsewhere"
     monkeypatch.delenv("ELRKIT_DATA", raising=False)
     assert data.data_root() == Path.home() / ".cache" / "elrkit"
 

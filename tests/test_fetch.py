@@ -7,10 +7,9 @@ import time
 from collections import Counter
 
 import pytest
-from shops import PAGE, dropped, encode, open_shop, picture, product, xml
+from shops import PAGE, dropped, encode, open_shop, originals, picture, product, xml
 
 from elrkit.catalogue import fetch
-from elrkit.catalogue.importer import originals
 from elrkit.catalogue.rules import FeedRules
 
 shop = pytest.fixture(open_shop)

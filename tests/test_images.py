@@ -9,11 +9,10 @@ from collections import Counter
 import numpy as np
 import pytest
 from PIL import Image
-from shops import PAGE, arrays_of, dropped, encode, open_shop, picture, product, xml
+from shops import PAGE, arrays_of, dropped, encode, open_shop, originals, picture, product, xml
 
 from elrkit.catalogue import images
 from elrkit.catalogue.images import read_thumbnail
-from elrkit.catalogue.importer import originals
 from elrkit.catalogue.rules import FeedRules, Rejected
 
 shop = pytest.fixture(open_shop)

@@ -22,6 +22,7 @@ from shops import (
     labels_by_id,
     make_shop,
     open_shop,
+    originals,
     picture,
     product,
     xml,
@@ -150,7 +151,7 @@ def test_a_shop_in_object_storage_gives_the_bytes_of_one_on_the_disk(made, bring
     assert again["source"] == first["source"]
     assert again["counts"] == first["counts"]
     ids = arrays_of(tmp_path / "a")["test_ids"][:3].tolist()
-    here, there = (importer.originals(tmp_path / "a", ids, images) for images in (made[0], address))
+    here, there = (originals(tmp_path / "a", ids, images) for images in (made[0], address))
     assert sorted(there) == sorted(ids)
     assert all((there[id_] == here[id_]).all() for id_ in ids)
 

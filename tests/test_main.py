@@ -76,7 +76,7 @@ def test_the_last_event_says_whether_a_missing_run_failed(kinds, status, monkeyp
 
     def train_missing(todo, on_event, **_):
         for kind in kinds:
-            detail = train.Progress(1, 1, 1, 3, 100.0, 1.0) if kind == "progress" else None
+            detail = train.Progress(1, 1, 100.0, 1.0) if kind == "progress" else None
             on_event(runner.Event(kind, config, detail))
         return [config]
 

@@ -46,9 +46,9 @@ def test_a_part_of_a_plan_is_listed_and_trained(monkeypatch, capsys):
     monkeypatch.setattr(runner, "estimate_seconds", lambda configs, jobs, threads=None: 7200.0)
     part = ["early-learning", "--scale", "digits", "--seeds", "1", "--noise-rates", "0.3"]
     assert main(["plan", *part]) == 0
-    said = capsys.readouterr().out
-    assert "2 runs, 0 there, 2 missing; about 2 h" in said
-    assert said.rstrip().endswith(runner.SMALLER)
+    said = capsys.readouterr()
+    assert said.out.endswith("2 runs, 0 there, 2 missing\n")
+    assert said.err == f"2 runs to train, about 2 h 00 min\n{runner.SMALLER}\n"
     assert main(["run", *part]) == 0
     assert made == plans.plan("early-learning", "digits", seeds=[1], noise_rates=[0.3])
     assert main(["plan", "people", "--noise-rates", "0.2"]) == 2

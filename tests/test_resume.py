@@ -234,7 +234,7 @@ def test_other_data_of_the_same_name_is_not_trained_on_with_old_weights(digits, 
     stopped(config, dataclasses.replace(digits, name="mine.npz"), tmp_path, 4)
     arrays = {part: getattr(digits, part).numpy() for part in ("train_images", "test_images", "test_labels")}
     np.savez(tmp_path / "mine.npz", **arrays, train_labels=digits.train_labels.numpy()[::-1], class_names=range(10))
-    other = data.load("mine.npz", tmp_path)
+    other = dataclasses.replace(data.load(str(tmp_path / "mine.npz")), name="mine.npz")
     record = fit(config, dataset=other, state_dir=tmp_path)
     assert comparable(record) == comparable(fit(config, dataset=other))
     assert "other data of the same name" in caplog.text

@@ -185,8 +185,9 @@ def test_a_lost_node_costs_no_part_that_had_ended(work, cluster, tmp_path, monke
     assert found == work(tmp_path / "b", monkeypatch)
 
 
-def test_a_part_that_fails_says_why(head):
-    there = scale.Cluster(head.address, retries=0)
+def test_a_part_that_fails_says_why(head, monkeypatch):
+    monkeypatch.setattr(scale, "RETRIES", 0)
+    there = scale.Cluster(head.address)
     for function, error, message in (
         (lambda part: 1 // part, ZeroDivisionError, "by zero"),
         (lambda part: part or os._exit(1), ConnectionError, "^ray: a part of the work was lost"),

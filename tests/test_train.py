@@ -51,7 +51,7 @@ def test_the_record_holds_what_it_promises(digits, tmp_path):
     assert (record["status"], record["diverged"]) == ("finished", None)
     assert RunConfig(**record["config"]) == config
     assert record["data"] == {
-        "fingerprint": digits.fingerprint(), "test_truth": None, "train_images": 190, "held_out_images": 0,
+        "fingerprint": digits.fingerprint, "test_truth": None, "train_images": 190, "held_out_images": 0,
         "test_images": 450, "classes": 10, "image_shape": [1, 8, 8],
         "realized_noise_rate": set_up(config, digits).realized_rate,
     }  # fmt: skip
@@ -239,18 +239,19 @@ def test_a_part_of_the_images_is_chosen_by_the_noise_seed():
         set_up(config.with_(train_size=2000), dataset)
 
 
-def test_human_labels_are_taken_image_by_image(tmp_path):
+def test_human_labels_are_taken_image_by_image(tmp_path, monkeypatch):
+    monkeypatch.setenv("ELRKIT_DATA", str(tmp_path))
     dataset = pixels(50_000)
     human = np.random.default_rng(0).integers(0, 10, 50_000)
     np.savez(tmp_path / "cifar10n.npz", clean=dataset.train_labels.numpy(), worst=human)
     config = RunConfig(dataset="cifar10", noise="human", train_size=1_000, split="held_out")
-    problem = set_up(config, dataset, tmp_path)
+    problem = set_up(config, dataset)
     assert (problem.given == human[problem.index]).all()
     assert (problem.held_out_given == human[problem.held_out_index]).all()
     assert problem.realized_rate == np.mean(human[problem.index] != problem.index % 10)
     (tmp_path / "cifar10n.npz").unlink()
     with pytest.raises(data.DataError, match=r"^human labels: put CIFAR-10N's cifar10n.npz or CIFAR-10_human.pt into"):
-        set_up(config, dataset, tmp_path)
+        set_up(config, dataset)
 
 
 # Options
@@ -267,7 +268,7 @@ def test_progress_counts_up(digits, monkeypatch):
     seen, clock = [], iter(range(10_000))
     monkeypatch.setattr(train.time, "monotonic", lambda: float(next(clock)))
     fit(tiny(), dataset=digits, on_progress=seen.append)
-    assert [p[:4] for p in seen] == [(epoch, 2, step, 3) for epoch in (1, 2) for step in (1, 2, 3)]
+    assert [p[:2] for p in seen] == [(epoch, 2) for epoch in (1, 2) for step in (1, 2, 3)]
     assert all(p.images_per_second > 0 for p in seen)
     assert seen[-1].seconds_left == 0
 

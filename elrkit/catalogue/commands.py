@@ -311,13 +311,15 @@ def _dataset_of(name: str) -> "Dataset":
 
 
 def _audit_config(name: str, dataset: "Dataset", epochs: int) -> RunConfig:
-    """ELR on a dataset of one's own, with the paper's lambda and beta for as many classes and a net for CPUs."""
+    """ELR on a dataset of one's own, minutes on a CPU: the paper's lambda and beta for as many classes, the small net,
+    flips, the learning rate a tenth after 40 % of the epochs and again after 80 %."""
     known = name in BUILT_IN_TRAIN_SIZES or "/" in name or name.endswith(".npz")
     elr = ELR_CIFAR100 if dataset.num_classes > 10 else ELR_CIFAR10
-    batch = min(128, len(dataset.train_labels))
-    from elrkit.catalogue.scores import for_list
-
-    return for_list(name if known else f"./{name}", "elr", epochs, eval_every=5, batch_size=batch, **elr)
+    return RunConfig(
+        dataset=name if known else f"./{name}", loss="elr", epochs=epochs, lr=0.05, schedule="multistep", gamma=0.1,
+        milestones=tuple(sorted({epochs * 2 // 5, epochs * 4 // 5} - {0})), augmentation="flip", precision="bfloat16",
+        batch_size=min(128, len(dataset.train_labels)), eval_every=5, **elr,
+    )  # fmt: skip
 
 
 def import_feed(

@@ -254,14 +254,6 @@ def shown(where: Mapping[str, Place], rules: FeedRules, ids: Iterable[str], side
     return {id_: pixels for id_, pixels in found.items() if pixels is not None}
 
 
-def originals(
-    dataset: str | Path, ids: Iterable[str], images: str | Path = ".", side: int = 160
-) -> dict[str, np.ndarray]:
-    """`shown` for a single look at a dataset; dataset, images and errors as of `places`."""
-    where, rules = places(dataset, ids, images)
-    return shown(where, rules, where, side)
-
-
 def _downloads(out: Path) -> Path:
     """Where fetched images are kept, for further imports into the same folder as well."""
     return out.parent / "elrkit-downloads"

@@ -61,7 +61,7 @@ def audit_outcome(
     its test images are on no list, as the run says nothing of them that compares. top: pictures in the page; the CSV
     lists every label of `suspect_list`. decisions: of `in_order`; a product whose last decision is confirm or keep is
     left out if its label is the one decided on and no other reviewer disagrees. originals: ids to larger pictures of
-    theirs for the page, as `importer.originals`; those it leaves out are shown as the dataset has them. on_progress:
+    theirs for the page, as of `importer.shown`; those it leaves out are shown as the dataset has them. on_progress:
     photos of the page, done and in all.
     Raises AuditError as `check_listable` does.
     """

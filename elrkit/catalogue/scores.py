@@ -9,13 +9,11 @@ image (Liu et al. 2020, Section 4.2).
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-
-from elrkit.config import RunConfig
 
 COLUMNS = ["id", "label", "suggested_label", "confidence", "reason"]
 
@@ -25,16 +23,6 @@ ALTERNATIVES = 3  # other classes that a person is offered
 
 class AuditError(ValueError):
     """An input that cannot be audited; one line that names what is wrong, where, and what is expected."""
-
-
-def for_list(dataset: str, loss: str, epochs: int, **changes: Any) -> RunConfig:
-    """The training behind a list of labels to look at, minutes on a CPU: the small net, flips, learning rate a tenth
-    after 40 % of the epochs and again after 80 %. Of `elrkit audit`, and of the studies that measure it."""
-    fields = dict(
-        dataset=dataset, loss=loss, epochs=epochs, lr=0.05, schedule="multistep", gamma=0.1, augmentation="flip",
-        milestones=tuple(sorted({epochs * 2 // 5, epochs * 4 // 5} - {0})), precision="bfloat16", batch_size=128,
-    )  # fmt: skip
-    return RunConfig(**fields | changes)
 
 
 # Scores ---------------------------------------------------------------------------------------------------------------

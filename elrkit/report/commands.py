@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from elrkit import progress, records, runner
+from elrkit import records, runner
 from elrkit.commands import budget_seconds, train_all
 from elrkit.config import RunConfig
 from elrkit.report import plans
@@ -53,13 +53,9 @@ def plan(
     todo = {config.run_id for config in runner.missing(configs)}
     for config in configs:
         print("missing" if config.run_id in todo else "there  ", config.run_id, config.describe())
-    print(f"{len(configs)} runs, {len(configs) - len(todo)} there, {len(todo)} missing", end="")
+    print(f"{len(configs)} runs, {len(configs) - len(todo)} there, {len(todo)} missing", flush=True)
     if todo:
-        seconds = runner.estimate_seconds([config for config in configs if config.run_id in todo], jobs)
-        print(f"; about {progress.duration(seconds)} on this machine, {jobs} at a time", end="")
-        if seconds > runner.LONG_SECONDS:
-            print(f"\n{runner.SMALLER}", end="")
-    print()
+        runner.announce([config for config in configs if config.run_id in todo], jobs)
     return 0
 
 

@@ -409,7 +409,7 @@ def make_gallery(shop: Path, images: Path) -> Path:
     rows = audit.photo_rows(dataset, images, eye, store)
     found = head.audit(rows, audit.labels_of(dataset), dataset.class_names, eye.name)
     table = audit.ranked(found, dataset).head(FIRST)
-    shown = importer.originals(shop, table["id"], images, TILE)
+    shown = importer.shown(*importer.places(shop, table["id"], images), table["id"], TILE)
     tiles = [np.asarray(Image.fromarray(shown[id_]).resize((TILE, TILE))) for id_ in table["id"]]
     columns = ["label", "suggested_label", "confidence"]
     record = {"schema": SCHEMA, "shop": shop.name, "products": len(rows), "backbone": eye.name,
