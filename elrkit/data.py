@@ -98,6 +98,10 @@ class Dataset:
     def test_images(self) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(self.test_pictures[:]))
 
+    def of_all(self, what: str) -> list[str]:
+        """The ids, titles or filed of training images, then test images; of a part that has none, none."""
+        return [each for part in ("train", "test") for each in getattr(self, f"{part}_{what}") or ()]
+
     def picture(self, number: int) -> NDArray[np.uint8]:
         """The picture (H, W, C) at a place, training images first, then test images."""
         train = len(self.train_labels)

@@ -134,7 +134,7 @@ def ranked(found: Found, dataset: Dataset) -> pd.DataFrame:
     judged = Judged(*(each[:n] for each in found.judged))
     table = rank(judged, labels_of(dataset)[:n], ids, dataset.class_names, scores=found.suspicion[:n])
     table["confidence"] = found.confidence[table.index]
-    titles = [*(dataset.train_titles or ()), *(dataset.test_titles or ())]
+    titles = dataset.of_all("titles")
     if any(titles):
         table.insert(1, "title", [titles[row] for row in table.index])
     return table

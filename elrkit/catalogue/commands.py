@@ -243,7 +243,7 @@ def _originals(dataset: "Dataset", images: str | None) -> Callable | None:
     elif images is None:
         return None
 
-    where, rules = importer.places(path, [*dataset.train_ids, *(dataset.test_ids or ())], images or path)
+    where, rules = importer.places(path, dataset.of_all("ids"), images or path)
     said = []
 
     def find(ids: Sequence[str], side: int) -> Mapping:

@@ -57,14 +57,14 @@ def corrections(dataset: Dataset, files: Sequence[Path], out: Path) -> Corrected
     reviewer of its own. Of one reviewer's decisions on a product the newest counts, see `in_order`. Where one is
     unsure, the others decide.
     """
-    ids = [*(dataset.train_ids or ()), *(dataset.test_ids or ())]
+    ids = dataset.of_all("ids")
     labels = [*dataset.train_labels.tolist(), *dataset.test_labels.tolist()]
     if len(ids) != len(labels):
         raise ValueError(f"{dataset.name}: its products have no ids, so no decision can name one")
-    before = (dataset.train_filed or (), dataset.test_filed or ())
-    filed = dict(zip(ids, [*before[0], *before[1]] or [dataset.class_names[label] for label in labels], strict=True))
+    before = dataset.of_all("filed") or [dataset.class_names[label] for label in labels]
+    filed = dict(zip(ids, before, strict=True))
     names = tuple(dict.fromkeys((*dataset.class_names, *filed.values())))
-    titles = dict(zip(ids, [*(dataset.train_titles or ()), *(dataset.test_titles or ())], strict=False))
+    titles = dict(zip(ids, dataset.of_all("titles"), strict=False))
     decided, unfit = fitting(in_order(files, filed), filed, names)
     agreed, disagreed = merged(decided)
     moves = [(id_, filed[id_], target) for id_, target in agreed.items() if target not in (None, filed[id_])]
@@ -80,9 +80,9 @@ def corrections(dataset: Dataset, files: Sequence[Path], out: Path) -> Corrected
     )
     if again.exists() and len(in_order([again])):
         raise ValueError(f"{again}: has decisions and was not given; give it with the other files, or rename it")
-    _replace(pd.DataFrame(moves, columns=CORRECTION_COLUMNS), table)
+    write_csv(pd.DataFrame(moves, columns=CORRECTION_COLUMNS), table)
     if disagreed:
-        _replace(to_ask_again(disagreed, filed, titles), again)
+        write_csv(to_ask_again(disagreed, filed, titles), again)
     else:
         again.unlink(missing_ok=True)
     unsure = sum(target is None for target in agreed.values())
@@ -166,8 +166,3 @@ def spellings(names: Iterable[str]) -> Callable[[str], str | None]:
 def _numbered(path: Path, k: int) -> Path:
     return path.with_name(f"{path.stem}-{k}{path.suffix}") if k > 1 else path
 
-
-def _replace(table: pd.DataFrame, path: Path) -> None:
-    partial = path.with_name(path.name + ".part")
-    write_csv(table, partial)
-    partial.replace(path)

@@ -133,13 +133,11 @@ def without_zeros(ids: Iterable[str]) -> dict[str, str]:
     return {text: meant[0] for text, meant in short.items() if len(meant) == 1 and text not in ids}
 
 
-def for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
-    """The table for those who open it in Excel: no stranger's text is a formula there."""
-    texts = table.columns[[not is_numeric_dtype(kind) for kind in table.dtypes]]
-    return table.assign(**{name: table[name].astype(str).map(as_text) for name in texts})
-
-
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """The table as UTF-8 that Excel knows for it. Lines end as in RFC 4180, or a carriage return in a title would not
-    be quoted and begin a line of its own."""
-    for_spreadsheets(table).to_csv(path, index=False, encoding="utf-8-sig", lineterminator="\r\n")
+    """The table, whole or not at all, as UTF-8 that Excel knows for it and where no stranger's text is a formula. Lines
+    end as in RFC 4180, or a carriage return in a title would not be quoted and begin a line of its own."""
+    texts = table.columns[[not is_numeric_dtype(kind) for kind in table.dtypes]]
+    table = table.assign(**{name: table[name].astype(str).map(as_text) for name in texts})
+    partial = path.with_name(f"{path.name}.part")
+    table.to_csv(partial, index=False, encoding="utf-8-sig", lineterminator="\r\n")
+    partial.replace(path)

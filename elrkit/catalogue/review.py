@@ -65,6 +65,7 @@ def audit_outcome(
     photos of the page, done and in all.
     Raises AuditError as `check_listable` does.
     """
+    check_listable(dataset, top)
     p, labels = outcome["targets"].numpy(), dataset.train_labels.numpy()
     found = judged(p, labels)
     ids = listed_ids(dataset)[: len(labels)]
@@ -90,8 +91,7 @@ def check_listable(dataset: Dataset, top: int) -> None:
     """
     if top < 1:
         raise AuditError(f"top={top}: allowed is a whole number from 1")
-    ids = [*(dataset.train_ids or ()), *(dataset.test_ids or ())]
-    titles = [*(dataset.train_titles or ()), *(dataset.test_titles or ())]
+    ids, titles = dataset.of_all("ids"), dataset.of_all("titles")
     for what, texts in (("id", ids), ("title", titles), ("class name", dataset.class_names)):
         if (bad := next(filter(re.compile("[\ud800-\udfff]").search, texts), None)) is not None:
             raise AuditError(
@@ -123,8 +123,8 @@ def write_table(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     # The table takes its place when all else is there: a failure leaves the earlier list.
-    path, partial = out / "labels.csv", out / "labels.csv.part"
-    write_csv(listed, partial)
+    path, ready = out / "labels.csv", out / "labels.csv.new"
+    write_csv(listed, ready)
     shown, page = listed.head(top), out / "review.html"
     place = {id_: number for number, id_ in enumerate(every)}
     trained = len(dataset.train_labels)
@@ -146,7 +146,7 @@ def write_table(
         review_page(
             shown, out, pictures, typical=typical, dataset=name, classes=dataset.class_names, on_progress=on_progress
         )
-    partial.replace(path)
+    ready.replace(path)
     of_test = sum(place[id_] >= trained for id_ in listed["id"])
     return Written(listed, path, page, int(done.sum()), of_test, unfit)
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from elrkit.catalogue.decisions import write_csv
 from elrkit.catalogue.draw import few_images, in_draw_order
 from elrkit.catalogue.feed_files import DROPPED_COLUMNS
 from elrkit.catalogue.groups import group_products, near_groups, split_by_group
 from elrkit.catalogue.products import EXAMPLES, Feed, told_apart
-from elrkit.catalogue.rules import FeedRules, as_text, categories_of, one_spelling, printable
+from elrkit.catalogue.rules import FeedRules, categories_of, one_spelling, printable
 
 MOST_NAMED = 1_000  # subcategories named in the manifest
 SHARED_BY = 3  # subcategories; a picture that more of them share is told
@@ -138,9 +139,7 @@ def write_dropped(path: Path, table: pd.DataFrame, files: Sequence[str]) -> None
     left = table[~table["step"].isin(["", "draw"])]
     if len(left):
         listed = left[["file", "entry", "id", "path", "step", "why"]].set_axis(DROPPED_COLUMNS, axis=1)
-        listed["file"] = listed["file"].map(lambda number: as_text(files[number]))
-        listed[["id", "image"]] = listed[["id", "image"]].map(as_text)
-        listed.to_csv(path, index=False, encoding="utf-8-sig", lineterminator="\r\n")
+        write_csv(listed.assign(file=listed["file"].map(files.__getitem__)), path)
 
 
 def write_dataset(
