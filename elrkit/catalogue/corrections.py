@@ -165,4 +165,3 @@ def spellings(names: Iterable[str]) -> Callable[[str], str | None]:
 
 def _numbered(path: Path, k: int) -> Path:
     return path.with_name(f"{path.stem}-{k}{path.suffix}") if k > 1 else path
-

@@ -59,42 +59,24 @@ def import_feed(
     workers: int = 2,
     cluster: "Cluster | None" = None,
 ) -> dict:
-    """Read a shop's feed and write the dataset ``out``, a folder with ``manifest.json`` and ``dropped.csv``.
+    """Read a shop's feed and write the dataset ``out``, a folder with ``manifest.json``, which is returned, and
+    ``dropped.csv``. The arguments are those of the command.
 
-    The last lists every product that was dropped: its file and place in it (from 1), id, image, the step and the reason
-    (but not those that `per_class` did not draw). An import that fails for want of products leaves it as
+    The latter lists every product that was dropped: its file and place in it (from 1), id, image, the step and the
+    reason (but not those that `per_class` did not draw). An import that fails for want of products leaves it as
     ``<out>.failed.csv``, and what an earlier one has written as it was.
 
-    Args:
-        feeds: XML and CSV files, or folders of them (read in the order of their names); paths or fsspec's addresses.
-        out: the folder to write, one of an earlier import or none yet. An .npy for each array, which numpy can map:
-            pictures (m, size, size, 3) uint8, each once however many products share it, picture_paths (m,) and
-            picture_sha256 (m, 32) of their files; train_picture and test_picture (n,) int64, which of them is each
-            one's; train_labels and test_labels (n,) int64, class_names (C,), train_ids, test_ids, train_titles and
-            test_titles (n,) (the first 80 characters); train_filed and test_filed (n,), the shop's categories where
-            decisions have changed any; rows in an order drawn with the seed.
-        images: folder below which the feed's image paths lie, or its address; nothing outside it is ever opened.
-        rules: what to keep; see ``FeedRules``.
-        decisions: one CSV or several, as the audit page saves them and ``in_order`` reads them. A product that is filed
-            under the label that was decided on, or was before an earlier decision, gets its suggested label by
-            ``confirm`` and that label by ``keep``; for ``unsure`` see the rules. What reviewers disagree on stays.
-        download_from: hosts (``name`` or ``name:port``) whose image addresses may be fetched; without them none is.
-        licence: terms of the feed, for the manifest.
-        workers: processes that decode images where there are more than 10,000 (a script that asks for more than one
-            needs the usual ``if __name__ == "__main__"``).
-        cluster: decodes them in place of these processes; its nodes need the images folder, and what is fetched, under
-            the same paths.
+    An .npy holds each array, which numpy can map: pictures (m, size, size, 3) uint8, each once however many products
+    share it, picture_paths (m,) and picture_sha256 (m, 32) of their files; train_picture and test_picture (n,) int64,
+    which of them is each one's; train_labels and test_labels (n,) int64, class_names (C,), ids and titles of either
+    part (n,) (the first 80 characters); train_filed and test_filed (n,), the shop's categories where decisions have
+    changed any; rows in an order drawn with the seed.
 
-    Returns:
-        The manifest.
-
-    Raises:
-        FileNotFoundError: a feed, the images folder or the decisions file does not exist.
-        ValueError: no product is left, or too few for a training and a test set of two subcategories; a setting does
-            not fit the feed; a decisions file is not sound.
-        ConnectionError: a host failed ``rules.max_failures`` times in a row; the same call goes on with what is left to
-            fetch. Or the cluster lost a task too often.
-        OSError: another import is writing this file, or there is no room.
+    Raises FileNotFoundError for a feed, images folder or decisions file that is not there; ValueError where no product
+    is left, or too few for a training and a test set of two subcategories, a setting does not fit the feed, or a
+    decisions file is not sound; ConnectionError where a host failed ``rules.max_failures`` times in a row (the same
+    call goes on with what is left to fetch) or the cluster lost a task too often; OSError where another import is
+    writing this folder, or there is no room.
     """
     out, root = Path(out).resolve(), as_path(images)  # behind a link lies the folder that is replaced
     if out == Path.cwd():
