@@ -246,6 +246,8 @@ def _npz(path: Path) -> Mapping[str, Any]:
             return {key: archive[key] for key in archive.files}
     except OSError as error:
         raise DataError(f"{path}: not readable ({error.strerror or error})") from None
+    except MemoryError as error:
+        raise DataError(f"{path}: does not fit into memory ({error}), or is damaged") from None
     except Exception:  # numpy raises many kinds for damaged archives, and advises to execute what it could not read
         raise DataError(f"{path}: not a readable .npz of plain arrays") from None
 
