@@ -155,7 +155,8 @@ def typical(found: Found, dataset: Dataset, each: int = 3) -> dict[str, list[str
     train, test = dataset.train_pictures, dataset.test_pictures
     photo = np.concatenate([train.of, test.of + (0 if test.images is train.images else len(train.images))])[: len(ids)]
     order = np.argsort(found.suspicion[: len(labels)], kind="stable")
-    order = order[np.sort(np.unique(np.stack([labels, photo])[:, order], axis=1, return_index=True)[1])]
+    shown = labels * (photo.max(initial=0) + 1) + photo  # as what, and which
+    order = order[np.sort(np.unique(shown[order], return_index=True)[1])]
     return {name: [ids[i] for i in order[labels[order] == k][:each]] for k, name in enumerate(dataset.class_names)}
 
 
