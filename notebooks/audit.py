@@ -64,7 +64,7 @@ figures.wrong_labels_found(
 # * **from scratch**: the targets of a small net trained on 15,000 images of 32 pixels, some five minutes a list.
 #
 # *Aggregate*, *random1* and *worst* are the labels that people gave: their majority, one person's, and a wrong one wherever there is
-# one. *Looks for half*: labels to look at until half of the wrong ones are found, in percent of what that takes in any order. Mean and
+# one. *Looks for half*: labels to look at until half of the wrong ones are found, in percent of what a random order takes. Mean and
 # 95 % interval over seeds. On errors made at random among clothes cleanlab is as good; elsewhere ELR on features orders better. CIFAR-10 stands for 5,000 of its
 # images.
 
@@ -215,7 +215,7 @@ whose = "people's" if errors == "random1" else "the"
 assert dataset or looks.high < 12, (
     "the sentence at the top of this page was written for a list that halves the work"
 )
-share = f"{looks.mean:.0f}"
+share = f"{looks.mean:.1f}"
 glue("looks_random1", share, display=False)
 glue(
     "said_list",

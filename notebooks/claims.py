@@ -47,7 +47,7 @@ table
 
 # %% [markdown]
 # Differences are in percentage points, within a seed, everything else equal: same images, same wrong labels, same initial
-# weights and order. A share is in percent. Tap a number for its interval, its seeds and its runs.
+# weights and order. A share is in percent.
 #
 # ## What no run here can test
 

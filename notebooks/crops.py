@@ -50,7 +50,7 @@ planned = [
 trained = runner.gather(planned, train, jobs)
 runs = effects.evidence(trained)
 
-# %% tags=["nbval-ignore-output", "full-width"] mystnb={"image": {"alt": "A row per way to crop: left the wrong labels memorized by cross-entropy and ELR, right the test accuracy of both."}}
+# %% tags=["nbval-ignore-output", "full-width"] mystnb={"image": {"alt": "A row per setting: left the wrong labels memorized by cross-entropy and ELR, right the test accuracy of both."}}
 figures.answer(runs)
 
 # %% tags=["nbval-ignore-output", "remove-input"]
@@ -69,16 +69,17 @@ HTML(
 # [code](https://github.com/YinengWang/Supervised-Image-Classification-with-Noisy-Labels-Using-Deep-Learning) draws them once,
 # while the images are loaded. From then on every epoch sees the same crop of an image.
 #
-# 5,000 images that never change are learnt by heart, with ELR as without it. ELR delays that by some 20 epochs and does not stop it:
+# 5,000 images that never change are learnt by heart, with ELR as without it. ELR delays that and does not stop it:
 # its targets are averages of the net's own predictions, and drift with them to the wrong labels. It is the crops that are learnt: of
-# the whole images the small net with cross-entropy predicts {glue:text}`claims.ipynb::uncropped_frozen:s` % as wrongly labelled.
+# the wrongly labelled images, shown whole, the small net with cross-entropy gives {glue:text}`claims.ipynb::uncropped_frozen:s` % their
+# wrong label.
 #
 # Of 20,000 images that never change a smaller net memorizes {glue:text}`claims.ipynb::elr_memorized_more_frozen:s` % of the wrong labels with ELR, and
 # gains {glue:text}`claims.ipynb::gain_more_frozen:s` points. The paper trains on 50,000.
 #
 # Nor are the committed settings named CE known to be CE's. At e43a5bd `main.py` names the runs `CIFAR10_CE_…` (line 340) and sets
-# `use_ELR` to true (line 310), with β = 0.3. Whether the flag was turned off by hand cannot be read. Our run of that setting speaks
-# against it: it ends {glue:text}`like_ce:s` points above cross-entropy, so the paper's column would hardly lie 12.55 below ELR's. One seed.
+# `use_ELR` to true (line 310), with β = 0.3. Whether the flag was turned off by hand cannot be read. Our run of that setting
+# suggests it: it ends {glue:text}`like_ce:s` points above cross-entropy, so the paper's column would hardly lie 12.55 below ELR's. One seed.
 #
 # ## What we read in the code
 #

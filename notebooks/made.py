@@ -14,7 +14,7 @@
 # %% [markdown]
 # # How this was made
 #
-# Every number comes from a record: one JSON file per run, named by the hash of its settings. This page lists them all.
+# Every training run of a network has a record: one JSON file, named by the hash of its settings. This page lists them all.
 
 # %%
 # %matplotlib inline
@@ -43,7 +43,7 @@ print("this page was built with", train.versions())
 # ## Settings
 #
 # The first run of each plan. Others of a plan differ in loss, noise, seed or the chapter's own question. The learning rate is
-# multiplied by *factor* after each milestone.
+# multiplied by *gamma* after each milestone.
 
 # %% tags=["nbval-ignore-output", "full-width", "hide-input"]
 fields = [

@@ -103,8 +103,8 @@ assert not copied.low <= apart.high, (
     "the sentence at the top of this page says that copies in the training set are agreed with"
 )
 said = (
-    f"Copies in the training set pass for knowledge: cross-entropy agrees with {copied.mean:.0f} % of the shop's labels "
-    f"where a test product has a near-duplicate there, and with {apart.mean:.0f} % where it has none."
+    f"Copies in the training set pass for knowledge: cross-entropy agrees with {effects.text(copied, '{:.0f}')} % of the shop's "
+    f"labels where a test product has a near-duplicate there, and with {effects.text(apart, '{:.0f}')} % where it has none."
     if copied.seeds
     else "No test product of these shops has a near-duplicate in training."
 )

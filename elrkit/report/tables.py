@@ -15,10 +15,10 @@ from elrkit.report.effects import SETTINGS, Interval, text
 DATASETS = {"digits": "digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 SCHEDULES = {"multistep": "multi-step", "cosine": "cosine"}
 MARKS = {
-    "+": "holds: the whole interval lies beyond the bound, which a tap shows",
-    "-": "does not hold: the whole interval lies on the other side",
-    "~": "open: the interval reaches across the bound",
-    "": "fewer than three seeds: a number, no finding",
+    "+": "holds: the whole interval lies beyond the bound",
+    "-": "does not: on its other side",
+    "~": "open: across it",
+    "": "under three seeds",
 }
 
 
@@ -33,6 +33,9 @@ def cell_name(value: object) -> str:
 def shown_settings(found: pd.DataFrame) -> list[str]:
     """The settings that hold any run, in order."""
     return [name for name in SETTINGS if (found["setting"] == name).any()]
+
+
+SIGNS = {"+": "✓", "-": "✗", "~": "~"}  # a minus would be taken for the number's
 
 
 def claims_html(found: pd.DataFrame, claims: pd.DataFrame, folder: str = "../notebooks/") -> str:
@@ -54,11 +57,11 @@ def claims_html(found: pd.DataFrame, claims: pd.DataFrame, folder: str = "../not
         link = f"<a href='{folder}{claim.chapter}.html'>{html.escape(claim.text)}</a>"
         name = f"<th scope='row'>{link}<small>{html.escape(claim.where).replace('Section ', '§')}</small></th>"
         lines.append(f"<tr id='claim-{claim.id}'>{name}{''.join(cells)}</tr>")
-    key = "; ".join(f"<b class='sign'>{sign or 'no mark'}</b> {meaning}" for sign, meaning in MARKS.items())
+    key = "; ".join(f"<b class='sign'>{SIGNS.get(sign, 'no mark')}</b> {said}" for sign, said in MARKS.items())
     return (
+        f"<p class='claims-key'>{key}; empty: not run. Tap a number for bound, interval and runs.</p>"
         "<div class='claims-scroll' tabindex='0' role='region' aria-label='Claims by setting'><table class='claims'>"
         f"<thead><tr><th scope='col'>claim</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-        f"<p class='claims-key'>{key}.</p>"
     )
 
 
@@ -66,7 +69,7 @@ def _cell(row: tuple, claim: tuple, folder: str) -> str:
     sign = "+" if claim.b else ""
     found = Interval(row.mean, row.low, row.high, row.seeds)
     number = effects.number(row.mean, f"{{:{sign}.1f}}") + ("" if claim.b else " %")
-    mark = f"<b class='sign sign-{ {'+': 'holds', '-': 'fails', '~': 'open'}.get(row.mark, 'few') }'>{row.mark}</b>"
+    mark = f"<b class='sign sign-{ {'+': 'holds', '-': 'fails', '~': 'open'}.get(row.mark, 'few') }'>{SIGNS.get(row.mark, '')}</b>"
     name = f"<span>{html.escape(cell_name(row.cell))}</span> " if row.cell else ""
     unit = "points" if claim.b else "percent"
     links = ", ".join(f"<a href='{folder}made.html#run-{run_id}'>{run_id}</a>" for run_id in dict.fromkeys(row.run_ids))
@@ -219,7 +222,7 @@ def people(runs: pd.DataFrame) -> pd.DataFrame:
                     {"setting": SETTINGS[name].label, "level": f"{level}, {100 * rate:.0f} % wrong", "labels": kind,
                      "CE, %": text(ce), "ELR, %": text(elr)}
                     | {key: text(gain, "{:+.1f}") for key, gain in gains.items()}
-                    | {"memorized, CE": memorized[0], "memorized, ELR": memorized[1]}
+                    | {"memorized, CE, %": memorized[0], "ELR, %": memorized[1]}
                 )  # fmt: skip
     return _without_empty(pd.DataFrame(rows))
 

@@ -191,7 +191,7 @@ def figure_course(courses: Mapping[str, pd.DataFrame]) -> Figure:
         axes.set_title(title, size=10)
         axes.set(xlabel="step of gradient descent", ylabel=unit, xscale="log")
         axes.axhline(0, color="#999999", lw=0.7, zorder=0)
-        axes.legend(fontsize=9, frameon=False, loc="center right" if unit == "share" else "best")
+        axes.legend(fontsize=9, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return figure
 
 
