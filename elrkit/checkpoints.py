@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from elrkit.config import RunConfig
+from elrkit.data import DataError
 from elrkit.precision import is_out_of_memory
 from elrkit.records import state_dir
 
@@ -64,6 +65,10 @@ class Checkpoints:
             try:
                 built.restore(read(path))
                 return built
+            except DataError as error:
+                raise DataError(
+                    f"{path}: {error}; give each run a folder of its own, such as records.state_dir(config)"
+                ) from None
             except (DamagedFile, KeyError, ValueError, RuntimeError) as error:
                 if is_out_of_memory(error):
                     raise

@@ -68,7 +68,7 @@ def train(
     threads: int | None = None,
     budget: str | None = None,
 ) -> int:
-    """Train one run, given by flags or by a JSON file of fields: `train config.json --seed 3`.
+    """Train one run, given by flags.
 
     Without flags: cross-entropy on the digits, about 15 seconds. A finished run is not trained again; a stopped one
     goes on where it was.
@@ -85,7 +85,8 @@ def train(
     if idle := [f"{k}={v}" for k, v in given.items() if v and k != "train_size" and getattr(config, k) != v]:
         raise ConfigError(
             f"{', '.join(idle)}: without effect beside loss={config.loss}, schedule={config.schedule}, "
-            f"noise_rate={config.noise_rate:g} and sam_rho={config.sam_rho:g}; leave it out, or give what it needs"
+            f"noise_rate={config.noise_rate:g}, sam_rho={config.sam_rho:g}, optimizer={config.optimizer} and "
+            f"model={config.model}; leave it out, or give what it needs"
         )
     status = train_all([config], threads=threads, budget_seconds=budget_seconds(budget))
     if record := records.find(config):

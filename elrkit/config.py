@@ -112,7 +112,7 @@ class RunConfig(BaseModel):
         given = {
             name: value.item() if isinstance(value, np.generic) else value
             for name, value in fields.items()
-            if value is not None and (name, value) not in RETIRED.items()
+            if (value is not None or name not in type(self).model_fields) and (name, value) not in RETIRED.items()
         }
         try:
             super().__init__(**given)

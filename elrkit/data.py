@@ -285,11 +285,15 @@ def _faults(arrays: Mapping[str, Any]) -> Iterator[str]:
     names = arrays["class_names"]
     if names.ndim != 1 or len(names) < 2:
         yield f"class_names has shape {names.shape}; allowed are 2 or more names"
+    if names.dtype.kind == "S" or len(set(names.tolist())) < len(names):
+        yield "class_names holds bytes, or one name twice; allowed is text, a name for each class"
     for part, described in (("train", "training"), ("test", "test")):
         images, n = arrays[f"{part}_images"], arrays[f"{part}_images"].shape[:1]
         kind = images.images.dtype if isinstance(images, Pictures) else images.dtype
         if kind != np.uint8 or len(images.shape) not in (3, 4):
             yield f"{part}_images is {kind} {images.shape}; allowed is uint8 (n, H, W, C)"
+        if len(images.shape) == 4 and not 1 <= images.shape[3] <= 4:
+            yield f"{part}_images is {images.shape}, {images.shape[3]} channels; allowed is (n, H, W, C), 1 to 4"
         if n == (0,):
             yield f"holds no {described} images"
         for key in (f"{part}_labels", f"{part}_truth"):

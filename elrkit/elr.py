@@ -95,6 +95,8 @@ class ELRLoss(nn.Module):
         Raises IndexError when an index is outside the table (on a GPU: a device-side assertion, without a wait).
         """
         self._check(index, logits)
+        if labels is not None and labels.shape != index.shape:
+            raise ValueError(f"ELRLoss: {len(labels)} labels for {len(index)} images; give one for each")
         p = _clamped_softmax(logits)
         p = p / p.sum(dim=1, keepdim=True)
         before = self.target_rows(index)

@@ -8,6 +8,7 @@ with perturbed(parameters, rho=0.05):            # w + e(w), |e(w)| = rho; gradi
 optimizer.step()                                 # weights are back at w, moved by that gradient
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -26,8 +27,8 @@ def perturbed(parameters: Iterable[Tensor], rho: float) -> Iterator[Tensor]:
     parameters = list(parameters)
     if not all(isinstance(p, Tensor) for p in parameters):
         raise TypeError(f"perturbed: parameters hold {type(parameters[0]).__name__}; give model.parameters()")
-    if not rho > 0:
-        raise ValueError(f"perturbed: rho={rho}: allowed is 0 < rho")
+    if not 0 < rho < math.inf:
+        raise ValueError(f"perturbed: rho={rho}: allowed is 0 < rho, and finite")
     moved = [(p, p.grad) for p in parameters if p.grad is not None]
     if not moved:
         raise ValueError("perturbed: no parameter has a gradient; call backward() first")

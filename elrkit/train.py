@@ -58,7 +58,8 @@ def fit(
 
     dataset             already loaded; else `config.dataset` is loaded
     device              cuda where there is one, else cpu
-    state_dir           folder for checkpoints and, at the end, outcome.pt (see `load_outcome`); None: none
+    state_dir           folder of this run alone, for checkpoints and, at the end, outcome.pt (see `load_outcome`); or
+                        None
     checkpoint_seconds  between checkpoints
     should_stop         asked before each step; when true, `Stopped` is raised after a checkpoint was written
     on_progress         called about twice a second

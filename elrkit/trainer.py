@@ -255,10 +255,11 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken; raises KeyError, ValueError or RuntimeError where it is not of this run."""
+        """Go on where `state` was taken; raises DataError where it is another run's, KeyError, ValueError or
+        RuntimeError where it does not fit."""
         # Not their texts: fields that a later version adds are missing there, and are their defaults.
         if RunConfig(**json.loads(state["config"])) != self.config:
-            raise ValueError("it belongs to another config")
+            raise data.DataError("a checkpoint of another run")
         if {name: state[name] for name in self.data_are} != self.data_are:
             raise ValueError("it belongs to other data of the same name")
         for name in self.PARTS:

@@ -22,6 +22,7 @@ import importlib
 import inspect
 import re
 
+from elrkit import config
 from elrkit.report import parameters
 from IPython.display import HTML
 
@@ -68,4 +69,4 @@ def section(name):
     return f"<h3>elrkit.{name}</h3><p>{html.escape(module.__doc__.partition(chr(10))[0])}</p>{''.join(entries(module))}"
 
 
-HTML("".join(map(section, modules)))
+HTML("".join(map(section, config.as_list("modules", modules))))

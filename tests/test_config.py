@@ -193,6 +193,7 @@ CHOICES = [  # what a choice excludes is told by what it allows
     ({"learning_rate": 0.1}, "learning_rate: unknown field; allowed are dataset, train_size"),
     ({"lr": math.nan}, "lr=nan: should be a finite number"),
     ({"epochs": 5, "colour": "red"}, "colour: unknown field"),
+    ({"epoch": None}, "epoch: unknown field"),
 ]
 ERRORS = CHOICES + [
     ({name: value}, f"{name}={value!r}: {said}") for said, fields in BOUNDS.items() for name, value in fields.items()

@@ -125,6 +125,11 @@ def test_relative_paths_are_found_here_then_below_the_root(tmp_path, monkeypatch
 
 NO_DATASETS = {
     "train_images is float64 (20, 6, 6, 3); allowed is uint8": dict(train_images=np.zeros((20, 6, 6, 3))),
+    "train_images is (20, 3, 9, 8), 8 channels; allowed is (n, H, W, C)": dict(
+        train_images=np.zeros((20, 3, 9, 8), "u1")
+    ),
+    "class_names holds bytes, or one name twice": dict(class_names=np.array([b"a", b"b", b"c"])),
+    "class_names holds bytes, or one name twice; allowed is text": dict(class_names=np.array(["a", "a", "c"])),
     "test_images is uint8 (7, 9); allowed is uint8 (n, H, W": dict(test_images=np.zeros((7, 9), np.uint8)),
     "train_labels is float64 (20,); allowed are 20 whole numbers": dict(train_labels=np.zeros(20)),
     "train_labels is int64 (19,); allowed are 20 whole numbers": dict(train_labels=np.zeros(19, int)),

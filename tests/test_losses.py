@@ -354,6 +354,8 @@ def test_a_logit_that_is_not_finite_leaves_its_target_alone(bad, top_k):
 
 
 def test_labels_of_another_number_than_logits_raise():
+    with pytest.raises(ValueError, match="ELRLoss: 3 labels for 4 images; give one for each"):
+        losses.ELRLoss(20, 10, top_k=2).update(torch.arange(4), torch.randn(4, 10), torch.arange(3))
     logits, few = torch.randn(6, 4), torch.zeros(3, dtype=torch.int64)
     for row in losses.LOSSES.values():
         if row.function is not None:

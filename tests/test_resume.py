@@ -186,7 +186,6 @@ def rewrite(path, change):
         lambda state: state["model"].pop("head.bias"),
         lambda state: state["elr"].update(targets=torch.zeros(3, 10)),
         lambda state: state.update(fingerprint="0" * 16),
-        lambda state: state.update(config=recipe("ce").to_json()),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_leaves_no_trace_in_the_run(digits, tmp_path, caplog, change):
@@ -197,6 +196,14 @@ def test_a_checkpoint_that_does_not_fit_leaves_no_trace_in_the_run(digits, tmp_p
     rewrite(tmp_path / "checkpoint.pt", change)
     assert comparable(fit(config, dataset=digits, state_dir=tmp_path)) == expected
     assert "set aside as checkpoint.damaged" in caplog.text
+
+
+def test_another_runs_checkpoint_is_left_alone(digits, tmp_path):
+    stopped(recipe("elr"), digits, tmp_path, 4)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(data.DataError, match="a checkpoint of another run; give each run a folder of its own"):
+        fit(recipe("ce"), dataset=digits, state_dir=tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
 def test_a_checkpoint_older_than_a_field_of_the_config_goes_on(digits, tmp_path, steps_taken):

@@ -94,9 +94,12 @@ def test_parameters_without_a_gradient_are_left_out():
         np.testing.assert_allclose(used.tolist(), [1.3, 1.0, 1.4], rtol=1e-6)
 
 
-@pytest.mark.parametrize("rho", [0, -0.1, float("nan")])
+@pytest.mark.parametrize("rho", [0, -0.1, float("nan"), float("inf")])
 def test_a_radius_that_is_not_positive_raises(rho):
-    with pytest.raises(ValueError, match=r"^perturbed: rho=.*: allowed is 0 < rho$"), sam.perturbed([], rho):
+    with (
+        pytest.raises(ValueError, match=r"^perturbed: rho=.*: allowed is 0 < rho, and finite$"),
+        sam.perturbed([], rho),
+    ):
         pass
 
 

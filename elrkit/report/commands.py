@@ -8,7 +8,7 @@ import tyro
 
 from elrkit import records, runner
 from elrkit.commands import budget_seconds, train_all
-from elrkit.config import RunConfig
+from elrkit.config import ConfigError, RunConfig
 from elrkit.report import plans
 
 Scale = Literal[plans.SCALES]
@@ -83,6 +83,10 @@ def run(
     """
     configs = part.of(name, scale)
     seconds = budget_seconds(budget)
+    if gpus_per_run and ray is None:
+        raise ConfigError(
+            f"gpus_per_run={gpus_per_run:g}: without effect but on a cluster; give --ray, or leave it out"
+        )
     if ray is None:
         return train_all(configs, announced=True, jobs=jobs, threads=threads, budget_seconds=seconds)
     from elrkit.scale import Cluster

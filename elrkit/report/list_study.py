@@ -294,7 +294,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         kind = errors if rate != rate else f"{errors}, made"
         wrong = f"{100 * (part['wrong'] / part['images']).mean():.0f}"
         said = {"labels": Path(dataset).stem, "errors": kind, "wrong, %": wrong, "finder": FINDERS[finder]}
-        for name, shares in {"average precision": "average_precision", "wrong in the first tenth": "precision_at_10"}.items():
+        for name, shares in {
+            "average precision": "average_precision",
+            "wrong in the first tenth": "precision_at_10",
+        }.items():
             said[name] = effects.text(effects.percent(part[shares]))
         said["looks for half"] = effects.text(effects.interval(100 * part["effort_half"] / part["effort_half_random"]))
         lines.append(said)

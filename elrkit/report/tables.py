@@ -69,7 +69,8 @@ def _cell(row: tuple, claim: tuple, folder: str) -> str:
     sign = "+" if claim.b else ""
     found = Interval(row.mean, row.low, row.high, row.seeds)
     number = effects.number(row.mean, f"{{:{sign}.1f}}") + ("" if claim.b else " %")
-    mark = f"<b class='sign sign-{ {'+': 'holds', '-': 'fails', '~': 'open'}.get(row.mark, 'few') }'>{SIGNS.get(row.mark, '')}</b>"
+    kind = {"+": "holds", "-": "fails", "~": "open"}.get(row.mark, "few")
+    mark = f"<b class='sign sign-{kind}'>{SIGNS.get(row.mark, '')}</b>"
     name = f"<span>{html.escape(cell_name(row.cell))}</span> " if row.cell else ""
     unit = "points" if claim.b else "percent"
     links = ", ".join(f"<a href='{folder}made.html#run-{run_id}'>{run_id}</a>" for run_id in dict.fromkeys(row.run_ids))
