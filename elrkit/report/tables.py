@@ -112,7 +112,7 @@ def gains(runs: pd.DataFrame) -> pd.DataFrame:
     """ELR less CE within a seed, in points: a row per dataset, schedule and noise rate of the paper's Table 1."""
     paper, liu = published.gains(), published.gains("liu2020")
     rows = []
-    for dataset, schedule, rate in paper.index:
+    for dataset, schedule, rate in sorted(paper.index, key=lambda each: (each[0], each[1] != "multistep", each[2])):
         where = (dataset, schedule, rate)
         row = {"dataset": DATASETS[dataset], "schedule": SCHEDULES[schedule], "noise": f"{100 * rate:g} %"}
         row |= {"paper": f"{paper[where]:+.2f}", "Liu et al.": f"{liu[where]:+.2f}" if where in liu.index else ""}
