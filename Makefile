@@ -28,7 +28,7 @@ report: _build/html/index.html ## set up, run every notebook, build the book int
 # nbval finds the runs that the chapters trained for the report.
 test: export ELRKIT_RESULTS = $(CURDIR)/_build/runs
 test: lint _build/html/index.html ## lint, pytest, nbval, the book in a browser
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --nbval --nbval-current-env --nbval-cell-timeout=600 tests notebooks
+	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 tests notebooks
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)

@@ -11,11 +11,17 @@ pytest.register_assert_rewrite("refusals", "shops")  # so that what they hold ex
 torch.set_num_threads(1)  # the bits of a result depend on the number of threads
 
 
-def pytest_collection_modifyitems(config, items):
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
     """A file's tests share a worker, and what they set up; those of the notebooks share nothing and take long."""
-    for item in items if config.pluginmanager.hasplugin("xdist") else ():
-        if item.path.name != "test_notebooks.py":
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return nodeid if file.endswith("test_notebooks.py") else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)
