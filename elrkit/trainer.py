@@ -66,7 +66,7 @@ class Trainer:
                 f"batch_size={config.batch_size}: larger than the {n} training images; allowed is at most {n}"
             )
         halved = 4 * config.stem_stride if config.stem_stride else 8  # how much smaller the last block's map is
-        if n % config.batch_size == (config.batch_size > 1) and max(dataset.train_pictures.shape[1:3]) <= halved:
+        if (n % config.batch_size or config.batch_size) == 1 and max(dataset.train_pictures.shape[1:3]) <= halved:
             raise data.DataError(
                 f"batch_size={config.batch_size}: leaves one of the {n} training images alone in the last batch, where "
                 "batch normalization has nothing to go by; choose another"

@@ -118,7 +118,7 @@ def write_table(
     every = listed_ids(dataset)
     decided, unfit = ({}, 0) if decisions is None else _decided(decisions, every)
     filed = zip(listed["id"], listed["label"], strict=True)
-    done = np.array([decided.get(id_) == spelling(label) for id_, label in filed], bool)
+    done = np.array([id_ in decided and decided[id_] == spelling(label) for id_, label in filed], bool)
     listed = listed[~done]
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

@@ -14,11 +14,11 @@ from elrkit.report.effects import SETTINGS, Interval, text
 
 DATASETS = {"digits": "digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 SCHEDULES = {"multistep": "multi-step", "cosine": "cosine"}
-MARKS = {
-    "+": "holds: the whole interval lies beyond the bound",
-    "-": "does not: on its other side",
-    "~": "open: across it",
-    "": "under three seeds",
+MARKS = {  # of `effects`: how it is shown (a minus would be taken for the number's), its class, what it means
+    "+": ("✓", "holds", "holds: the whole interval lies beyond the bound"),
+    "-": ("✗", "fails", "does not: on its other side"),
+    "~": ("~", "open", "open: across it"),
+    "": ("", "few", "under three seeds"),
 }
 
 
@@ -33,9 +33,6 @@ def cell_name(value: object) -> str:
 def shown_settings(found: pd.DataFrame) -> list[str]:
     """The settings that hold any run, in order."""
     return [name for name in SETTINGS if (found["setting"] == name).any()]
-
-
-SIGNS = {"+": "✓", "-": "✗", "~": "~"}  # a minus would be taken for the number's
 
 
 def claims_html(found: pd.DataFrame, claims: pd.DataFrame, folder: str = "../notebooks/") -> str:
@@ -57,7 +54,7 @@ def claims_html(found: pd.DataFrame, claims: pd.DataFrame, folder: str = "../not
         link = f"<a href='{folder}{claim.chapter}.html'>{html.escape(claim.text)}</a>"
         name = f"<th scope='row'>{link}<small>{html.escape(claim.where).replace('Section ', '§')}</small></th>"
         lines.append(f"<tr id='claim-{claim.id}'>{name}{''.join(cells)}</tr>")
-    key = "; ".join(f"<b class='sign'>{SIGNS.get(sign, 'no mark')}</b> {said}" for sign, said in MARKS.items())
+    key = "; ".join(f"<b class='sign'>{shown or 'no mark'}</b> {meaning}" for shown, _, meaning in MARKS.values())
     return (
         f"<p class='claims-key'>{key}; empty: not run. Tap a number for bound, interval and runs.</p>"
         "<div class='claims-scroll' tabindex='0' role='region' aria-label='Claims by setting'><table class='claims'>"
@@ -69,8 +66,8 @@ def _cell(row: tuple, claim: tuple, folder: str) -> str:
     sign = "+" if claim.b else ""
     found = Interval(row.mean, row.low, row.high, row.seeds)
     number = effects.number(row.mean, f"{{:{sign}.1f}}") + ("" if claim.b else " %")
-    kind = {"+": "holds", "-": "fails", "~": "open"}.get(row.mark, "few")
-    mark = f"<b class='sign sign-{kind}'>{SIGNS.get(row.mark, '')}</b>"
+    shown, kind, _ = MARKS[row.mark]
+    mark = f"<b class='sign sign-{kind}'>{shown}</b>"
     name = f"<span>{html.escape(cell_name(row.cell))}</span> " if row.cell else ""
     unit = "points" if claim.b else "percent"
     links = ", ".join(f"<a href='{folder}made.html#run-{run_id}'>{run_id}</a>" for run_id in dict.fromkeys(row.run_ids))
