@@ -117,6 +117,8 @@ def html() -> None:
             tags = cell.metadata.setdefault("tags", [])
             if cell.cell_type == "code" and not SHOWN_AS_TAGGED & set(tags):
                 tags.append("hide-input")  # readers look for results; the code is a click away
+                if "parameters" in tags:
+                    cell.metadata.setdefault("mystnb", {})["code_prompt_show"] = "parameters"
         nbformat.write(notebook, STAGE / "notebooks" / path.name)
     command = [
         Path(sys.executable).with_name("jupyter-book"), "build", str(STAGE), "--toc", str(STAGE / "book" / "_toc.yml"),

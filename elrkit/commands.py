@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 import time
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -112,7 +113,7 @@ def list_runs(
     if unknown := [name for name in columns if len(table) and name not in table]:
         raise ConfigError(f"columns={unknown}: allowed are {', '.join(table.columns)}")
     if table.empty:
-        print(f"no runs in {' and '.join(map(str, records.stores()))}")
+        print(f"no runs in {' and '.join(map(str, records.stores()))}", file=sys.stderr)
         return 0
     table = table[list(columns)]
     print(table.to_csv(index=False) if csv else table.to_string(index=False), end="" if csv else "\n")

@@ -16,7 +16,7 @@
 #
 # What each wing offers, from the docstrings. The core stands alone: `pip install .` and `elrkit.losses`, `elrkit.sam` need torch only.
 
-# %%
+# %% tags=["remove-input"]
 import html
 import importlib
 import inspect

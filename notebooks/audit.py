@@ -16,7 +16,7 @@
 #
 # {glue:text}`said_list:s`
 
-# %%
+# %% tags=["remove-input"]
 # %matplotlib inline
 # %config InlineBackend.figure_formats = ["svg"]
 import tempfile
@@ -42,7 +42,10 @@ parameters.check(In)
 config.check_training(train)
 wanted = list_study.of_dataset(dataset or "cifar10", seeds, rate)
 studies = list_study.gather(wanted if dataset else (), make_missing=train)
-assert studies, "no study of this dataset is there; train=True makes them"
+if not studies:
+    raise config.ConfigError(
+        f"dataset={dataset!r}: no study of it is there; train=True makes them"
+    )
 seen = list_study.rows(studies, () if dataset else list_study.first_audit())
 
 # %% tags=["nbval-ignore-output", "full-width"] mystnb={"image": {"alt": "Share of wrong labels found against share of labels looked at, a panel per level of people's labels, a line each for ELR on features, cleanlab on features, neighbours, and ELR from scratch."}}

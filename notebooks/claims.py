@@ -16,7 +16,7 @@
 #
 # Each claim of the paper that a run can test, in each setting that has runs; below it the claims that no run here can test.
 
-# %%
+# %% tags=["remove-input"]
 from elrkit.report import effects, explore, figures, parameters, tables
 from IPython.display import HTML
 from myst_nb import glue

@@ -17,7 +17,7 @@
 # In the small net with fresh crops, chosen because it shows the effect, cross-entropy ends with
 # {glue:text}`claims.ipynb::ce_memorized:s` % of the wrong labels memorized, ELR with {glue:text}`claims.ipynb::elr_memorized:s` %.
 
-# %%
+# %% tags=["remove-input"]
 # %matplotlib inline
 # %config InlineBackend.figure_formats = ["svg"]
 from elrkit import config, data, records, runner
@@ -48,7 +48,8 @@ figures.early_learning(
 )
 
 # %% tags=["nbval-ignore-output", "remove-input"]
-HTML(explore.link(evidence, name, noise_rate=0.2, schedule="multistep"))
+plain = dict(epochs=effects.longest(cell(name)["epochs"]), sam_rho=0.0)
+HTML(explore.link(evidence, name, noise_rate=0.2, schedule="multistep", **plain))
 
 # %% [markdown]
 # The lower row is about images whose label is wrong. Cross-entropy (CE) first predicts their true class. Then it takes in
@@ -161,12 +162,12 @@ records.summary(table).rename(index=figures.LABELS, level="loss")
 # ELR {glue:text}`claims.ipynb::elr_memorized_more_frozen:s` %, and gains {glue:text}`claims.ipynb::gain_more_frozen:s`. On 5,000 images that never change ELR memorizes
 # nearly all of them too, and no gain is found. ELR holds them off, not for good: trained for twice the epochs the small net memorizes
 # {glue:text}`claims.ipynb::elr_memorized_longer:s` % of them with ELR, {glue:text}`claims.ipynb::ce_memorized_longer:s` % without. It still ends above cross-entropy,
-# by {glue:text}`claims.ipynb::gain_longer:s`. Each mark is a setting, small ones a single seed; those named by
-# a width, images or epochs are the small net with fresh crops but for that. Both runs of a pair differ in the loss, and some single ones
-# in the processor.
+# by {glue:text}`claims.ipynb::gain_longer:s`. Each pair of marks is a setting, numbered as in the table below, grey ones
+# of a single seed. Those named by a width, images or epochs are the small net with fresh crops but for that. Both runs of a pair differ in
+# the loss, and some single ones in the processor.
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "ELR's gain in test accuracy over cross-entropy's last epoch and over its best one, against the wrong labels that cross-entropy memorizes and against those that ELR keeps out: over the last epoch it rises with the latter, over the best one not throughout."}}
-where = effects.where(evidence)
+where = effects.where(evidence).sort_values("kept_out", ignore_index=True)
 figures.memorized_and_gained(where)
 
 # %% tags=["nbval-ignore-output"]
@@ -176,5 +177,6 @@ words = {
     "gain": "ELR gains",
     "over_best": "over CE's best",
 }
-in_words = where.sort_values("kept_out").rename(columns=words)
+in_words = where.rename(columns=words)
+in_words.insert(0, "", in_words.index + 1)
 in_words.style.format(precision=1).hide(axis="index")

@@ -16,7 +16,7 @@
 #
 # Choose a kind of run; point at a mark for its values; click it for its settings and its record.
 
-# %%
+# %% tags=["remove-input"]
 from elrkit import records
 from elrkit.report import explore, parameters
 from IPython.display import HTML

@@ -17,7 +17,7 @@
 # The Adam half of the published grid comes down to {glue:text}`repeated:s` different runs, and the first published random search draws
 # λ from a range that does not hold the paper's best one.
 
-# %%
+# %% tags=["remove-input"]
 import pandas as pd
 from elrkit import config, records, runner
 from elrkit.report import parameters, plans, published

@@ -16,7 +16,7 @@
 #
 # Every training run of a network has a record: one JSON file, named by the hash of its settings. This page lists them all.
 
-# %%
+# %% tags=["remove-input"]
 # %matplotlib inline
 # %config InlineBackend.figure_formats = ["svg"]
 import pandas as pd
@@ -143,10 +143,17 @@ print(
 # Sorted by their settings, the seed last. `python -m elrkit runs --csv` prints this table with any column of a record.
 
 # %% tags=["nbval-ignore-output", "full-width", "hide-input"]
-columns = ["dataset", "train_images", "model", "width", "epochs", "augmentation", "precision", "noise", "noise_rate",
+columns = ["dataset", "train_images", "model", "width", "epochs", "augmentation", "arithmetic", "noise", "noise_rate",
            "noise_convention", "split", "loss", "beta", "lam", "sam_rho", "optimizer", "schedule", "lr", "seed"]  # fmt: skip
 shown = table.reindex(
-    columns=["run_id", "test_top1", "batches_wrong_memorized", *columns, "seconds"]
+    columns=[
+        "run_id",
+        "test_top1",
+        "batches_wrong_memorized",
+        *columns,
+        "device",
+        "seconds",
+    ]
 )
 shown = shown.sort_values([*columns, "run_id"]).rename(
     columns={"batches_wrong_memorized": "memorized"}

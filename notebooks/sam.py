@@ -16,7 +16,7 @@
 #
 # {glue:text}`said_sam:s`
 
-# %%
+# %% tags=["remove-input"]
 # %matplotlib inline
 # %config InlineBackend.figure_formats = ["svg"]
 from elrkit import config, records, runner
@@ -71,7 +71,7 @@ HTML(explore.link(runs, name, noise_rate=0.2, schedule="multistep"))
 # %% [markdown]
 # The abstract of {cite:t}`galatolo2021` adds "a further 14.6 percentage points" from sharpness-aware minimization (SAM,
 # {cite:t}`foret2021`): 78.8 % with SGD, 93.4 % with SAM, on the shop's images. With SAM their code also changed the learning
-# rate, the weight decay and the schedule ({doc}`crops`). Here nothing changes but SAM, on CIFAR-10.
+# rate, the weight decay and the schedule ({doc}`crops`). Here nothing of the recipe changes but SAM, on CIFAR-10.
 #
 # SAM takes the gradient at the worst point near the weights $w$,
 #

@@ -16,7 +16,7 @@
 #
 # {glue:text}`said_shop:s`
 
-# %%
+# %% tags=["remove-input"]
 # %matplotlib inline
 # %config InlineBackend.figure_formats = ["svg"]
 from elrkit import config

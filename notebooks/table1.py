@@ -16,7 +16,7 @@
 #
 # {glue:text}`said_table1:s`
 
-# %%
+# %% tags=["remove-input"]
 # %matplotlib inline
 # %config InlineBackend.figure_formats = ["svg"]
 from elrkit import config, records, runner

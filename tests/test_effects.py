@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from elrkit import records
-from elrkit.config import RunConfig, cifar10_recipe
+from elrkit.config import HUMAN_NOISE_RATES, RunConfig, cifar10_recipe
 from elrkit.report import effects, figures, plans, published, tables
 from elrkit.report.effects import Interval, interval, mark
 
@@ -233,6 +233,23 @@ def test_what_the_code_did_is_compared_with_the_same_run_without_it(evidence, ro
     assert (found["without, %"], found["with, %"]) == tuple(f"{value:.1f}" for value in last)
     assert found["points"] == f"{last[1] - last[0]:+.1f}"
     assert found["seeds"] == 1
+
+
+def test_table_of_peoples_labels_shows_what_the_records_of_a_row_say(evidence):
+    asked = "labels == 'random' and level.str.startswith('worst') and setting.str.contains('20,000')"
+    (row,) = tables.people(evidence).query(asked).to_dict("records")
+    asked = {"noise": "symmetric", "noise_rate": HUMAN_NOISE_RATES["worst"], "sam_rho": 0}
+    plain = [c for c in plans.plan("people-flips") if c.model_dump(include=set(asked)) == asked]
+    for column, loss, measure, form in (
+        ("CE, %", "ce", "test_top1", ".1f"),
+        ("ELR, %", "elr", "test_top1", ".1f"),
+        ("CE memorizes, %", "ce", "batches_wrong_memorized", ".0f"),
+        ("ELR memorizes, %", "elr", "batches_wrong_memorized", ".0f"),
+    ):
+        paths = [Path("results/runs/cifar10", f"{c.run_id}.json") for c in plain if c.loss == loss]
+        last = [100 * json.loads(path.read_text())["curves"][measure][-1] for path in paths]
+        assert len(last) == 3
+        assert row[column].partition(" ")[0] == f"{sum(last) / 3:{form}}"
 
 
 def test_figures_and_tables_of_what_is_committed(evidence):

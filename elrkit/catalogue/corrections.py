@@ -98,13 +98,13 @@ def fitting(rows: pd.DataFrame, filed: Mapping[str, str], names: Sequence[str]) 
     spelt, unfit = spellings(names), []
     last: dict[tuple[str, str], tuple[Decision, str]] = {}
     for row in rows.itertuples():
-        id_, place = row.id, f"{printable(row.file)}, line {row.line}"
+        place = f"{printable(row.file)}, line {row.line}"
         if row.decision not in ("confirm", "keep", "unsure"):
             said = printable(row.decision)
-            unfit.append(f"{place}: {printable(id_)}: {said!r} is neither confirm, keep nor unsure")
+            unfit.append(f"{place}: {printable(row.id)}: {said!r} is neither confirm, keep nor unsure")
             continue
         label, chosen = spelt(row.label), spelt(row.suggested_label)
-        here, why = filed.get(id_), ""
+        here, why = filed.get(row.id), ""
         target = {"confirm": chosen, "keep": label}.get(row.decision)
         if here is None:
             why = "no product of the dataset has this id"
@@ -115,7 +115,7 @@ def fitting(rows: pd.DataFrame, filed: Mapping[str, str], names: Sequence[str]) 
         elif here not in (label, target):
             why = f"it was decided on as {printable(row.label)}, and is filed under {printable(here)} by now"
         reviewer = " ".join(row.reviewer.split()) or row.file
-        last[row.who, id_] = Decision(id_, reviewer, label or row.label, target, place), why
+        last[row.who, row.id] = Decision(row.id, reviewer, label or row.label, target, place), why
     unfit += [f"{each.place}: {printable(each.id)}: {why}" for each, why in last.values() if why]
     return [each for each, why in last.values() if not why], unfit
 

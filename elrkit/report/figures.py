@@ -219,22 +219,26 @@ def _dumbbell(ax: Axes, y: float, ce: effects.Interval, elr: effects.Interval) -
 def memorized_and_gained(settings: pd.DataFrame) -> Figure:
     """Where ELR helps: its gain in accuracy over the wrong labels that CE memorizes, and over those that ELR keeps out.
 
-    settings  of `effects.where`, a mark for each; small: a single seed
+    settings  of `effects.where`: a pair of marks for each, joined, over CE's last epoch and over its best one; numbered
+              from 1 as they come, a single seed's in grey
     """
-    figure, axes = _panels(2, 2, 4.4, 3.0, sharex="col", sharey=True)
-    columns = {
-        "memorized": "wrong labels that CE memorizes, %",
-        "kept_out": "and ELR does not, points",
-    }
-    rows = {"gain": "ELR over CE's last epoch", "over_best": "ELR over CE's best epoch"}
-    palette = sns.color_palette("husl", len(settings))
-    for (y, what), line in zip(rows.items(), axes, strict=True):
-        for (x, label), ax in zip(columns.items(), line, strict=True):
-            ax.axhline(0, color=GREY, lw=0.8)
-            for row, colour in zip(settings.itertuples(), palette, strict=True):
-                ax.plot(getattr(row, x), getattr(row, y), "o", color=colour, ms=7 if row.seeds > 1 else 4,
-                        label=row.setting)  # fmt: skip
-            ax.set(xlabel=label if y == "over_best" else "", ylabel=f"{what}, points" if x == "memorized" else "")
+    figure, axes = _panels(1, 2, 3.0, 3.6, sharey=True)
+    columns = {"memorized": "wrong labels that CE memorizes, %", "kept_out": "of them kept out by ELR, points"}
+    corners = [(False, False), (True, False), (False, True), (True, True)]
+    for (x, label), ax in zip(columns.items(), axes.flat, strict=True):
+        ax.axhline(0, color=GREY, lw=0.8)
+        order = settings[x].rank(method="first").to_numpy(int) - 1
+        for number, row in enumerate(settings.itertuples(), start=1):
+            place, colour = getattr(row, x), LOSSES["elr"].colour if row.seeds >= effects.ENOUGH else GREY
+            ax.plot([place, place], [row.over_best, row.gain], color=colour, lw=1, alpha=0.6)
+            ax.plot(place, row.gain, "o", color=colour, ms=6, label="CE's last epoch")
+            ax.plot(place, row.over_best, "^", color=colour, mfc="white", ms=6, label="CE's best epoch")
+            # Neighbours' numbers stand at different corners.
+            right, below = corners[order[number - 1] % 4]
+            ax.annotate(str(number), (place, row.gain), (6 if right else -6, -9 if below else 3), fontsize="small",
+                        textcoords="offset points", ha="left" if right else "right")  # fmt: skip
+        ax.set(xlabel=label, xlim=(-5, 105))
+    axes[0, 0].set(ylabel="ELR's last epoch less ..., points")
     _one_legend(figure, axes.flat, 2)
     return figure
 
@@ -249,37 +253,39 @@ def table1(runs: pd.DataFrame, settings: Sequence[str]) -> Figure:
           mark is a single seed
     """
     theirs = {"Galatolo et al.": published.gains(), "Liu et al.": published.gains("liu2020")}
-    cells = theirs["Galatolo et al."].index
-    keys = [key for key in cells.droplevel("noise_rate").unique() if _any_run(runs, key, settings)]
-    figure, axes = _panels(1, max(1, len(keys)), 3.6, 3.4, sharey=True)
+    rates = sorted(theirs["Galatolo et al."].index.unique("noise_rate"))
+    keys = [
+        key
+        for key in theirs["Galatolo et al."].index.droplevel("noise_rate").unique()
+        if any(_gain(runs, key, setting, rate).seeds for setting in settings for rate in rates)
+    ]
+    figure, axes = _panels(max(1, -(-len(keys) // 2)), 2, 3.0, 2.7, sharey=True)
+    for ax in axes.flat[len(keys) :]:
+        ax.set_axis_off()
     for ax, key in zip(axes.flat, keys, strict=False):
         ax.axhline(0, color=GREY, lw=0.8)
         for (name, gains), shape in zip(theirs.items(), "X*", strict=True):
-            mine = gains.xs(key, level=("dataset", "schedule")) if key in gains.index.droplevel("noise_rate") else None
-            if mine is not None:
-                ax.plot(100 * mine.index, mine, shape, color=GREY, mfc="white", ms=8, label=name)
-        for place, setting in enumerate(settings):
-            colour = sns.color_palette("colorblind")[place]
-            for rate in (0, 0.1, 0.15, 0.2):
+            for place, rate in enumerate(rates):
+                if (*key, rate) in gains.index:
+                    ax.plot(place, gains[(*key, rate)], shape, color=GREY, mfc="white", ms=8, label=name)
+        for colour, (beside, setting) in zip(sns.color_palette("colorblind"), enumerate(settings, 1), strict=False):
+            for place, rate in enumerate(rates):
                 found = _gain(runs, key, setting, rate)
                 if found.seeds:
+                    ax.plot([], [], "o", color=colour, label=SETTINGS[setting].label)
                     bars = None if found.seeds == 1 else [[found.mean - found.low], [found.high - found.mean]]
-                    ax.errorbar(100 * rate + 0.4 * place, found.mean, bars, fmt="o", color=colour, ms=6, lw=1.4,
-                                mfc="white" if found.seeds == 1 else colour,
-                                label=SETTINGS[setting].label)  # fmt: skip
+                    ax.errorbar(place + 0.11 * beside, found.mean, bars, fmt="o", color=colour, ms=6, lw=1.4,
+                                mfc="white" if found.seeds == 1 else colour)  # fmt: skip
         ax.set(title=f"{key[0].upper().replace('CIFAR', 'CIFAR-')}, {key[1].replace('multistep', 'multi-step')}",
+               xticks=range(len(rates)), xticklabels=[f"{100 * rate:g}" for rate in rates],
                xlabel="labels redrawn, %", ylabel="ELR less CE, points")  # fmt: skip
-    _one_legend(figure, axes.flat, 3)
+    _one_legend(figure, axes.flat, 2)
     return figure
 
 
 def _gain(runs: pd.DataFrame, key: tuple[str, str], setting: str, rate: float) -> effects.Interval:
     common = {**effects.shared(setting, key[0]), "schedule": key[1], "noise_rate": rate}
     return effects.difference(runs, {"loss": "elr"}, {"loss": "ce"}, "test_top1", **common)
-
-
-def _any_run(runs: pd.DataFrame, key: tuple[str, str], settings: Sequence[str]) -> bool:
-    return any(_gain(runs, key, setting, rate).seeds for setting in settings for rate in (0, 0.1, 0.15, 0.2))
 
 
 # Labels by people, the list, the shops -------------------------------------------------------------------------------

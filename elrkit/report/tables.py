@@ -125,10 +125,10 @@ def gains(runs: pd.DataFrame) -> pd.DataFrame:
 def sam(runs: pd.DataFrame) -> pd.DataFrame:
     """What SAM adds, in points within a seed: a row per setting, kind of wrong labels and loss, over SGD of as many
     epochs (last and best ones) and over SGD with twice the epochs, which costs as much."""
-    kinds: dict[str, dict[str, object]] = {"20 % redrawn": {"noise_rate": 0.2}}
+    kinds: dict[str, dict[str, object]] = {"20 % redrawn": {"noise_rate": 0.2}}
     for level in plans.LEVELS:
         for kind, labels in kinds_of_labels(level).items():
-            kinds[f"{kind}, {100 * HUMAN_NOISE_RATES[level]:.0f} % wrong"] = labels
+            kinds[f"{kind}, {_wrong(level)}"] = labels
     rows = []
     for name, (kind, labels), loss in product(effects.present(runs), kinds.items(), ("ce", "elr")):
         common = {**effects.shared(name), "loss": loss, "schedule": "multistep", **labels}
@@ -188,40 +188,36 @@ def code(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def kinds_of_labels(level: str) -> dict[str, dict[str, object]]:
-    """The fields of runs on people's labels of a level, and of those on as many redrawn ones."""
-    redrawn = {"noise": "symmetric", "noise_convention": "others", "noise_rate": HUMAN_NOISE_RATES[level]}
-    return {"people's": {"noise": "human", "noise_convention": level}, "redrawn": redrawn}
+    """The fields of runs on people's labels of a level, and of those with as many wrong ones at random."""
+    random = {"noise": "symmetric", "noise_convention": "others", "noise_rate": HUMAN_NOISE_RATES[level]}
+    return {"people's": {"noise": "human", "noise_convention": level}, "random": random}
+
+
+def _wrong(level: str) -> str:
+    return f"{100 * HUMAN_NOISE_RATES[level]:.0f} % wrong"
 
 
 def people(runs: pd.DataFrame) -> pd.DataFrame:
-    """ELR and CE on people's labels and on as many redrawn ones: a row per setting, level and kind of labels; test
+    """ELR and CE on people's labels and with as many wrong at random: a row per setting, level and kind of labels; test
     accuracy in percent, differences in points within a seed, wrong labels memorized in percent of them."""
+    ce, elr = {"loss": "ce"}, {"loss": "elr"}
+    arms = {"CE": ce, "ELR": elr}
     rows = []
-    for name in effects.present(runs):
-        for level in plans.LEVELS:
-            rate = HUMAN_NOISE_RATES[level]
-            for kind, labels in kinds_of_labels(level).items():
-                common = {**effects.shared(name), "schedule": "multistep", **labels}
-                ce, elr = (effects.level(runs, "test_top1", **common, loss=loss) for loss in ("ce", "elr"))
-                arms = ({"loss": "elr"}, {"loss": "ce"})
-                if not (ce.seeds or elr.seeds):
-                    continue
-                gains = {
-                    "ELR less CE": effects.difference(runs, *arms, "test_top1", **common),
-                    "ELR less CE's best epoch": effects.difference(
-                        runs, *arms, "test_top1", measure_b="test_top1_best", **common
-                    ),
-                }
-                memorized = [
-                    f"{effects.level(runs, 'batches_wrong_memorized', **common, loss=loss).mean:.0f}"
-                    for loss in ("ce", "elr")
-                ]
-                rows.append(
-                    {"setting": SETTINGS[name].label, "level": f"{level}, {100 * rate:.0f} % wrong", "labels": kind,
-                     "CE, %": text(ce), "ELR, %": text(elr)}
-                    | {key: text(gain, "{:+.1f}") for key, gain in gains.items()}
-                    | {"memorized, CE, %": memorized[0], "ELR, %": memorized[1]}
-                )  # fmt: skip
+    for name, level in product(effects.present(runs), plans.LEVELS):
+        for kind, labels in kinds_of_labels(level).items():
+            common = {**effects.shared(name), "schedule": "multistep", **labels}
+            known = {arm: effects.level(runs, "test_top1", **common, **loss) for arm, loss in arms.items()}
+            if not any(arm.seeds for arm in known.values()):
+                continue
+            row = {"setting": SETTINGS[name].label, "level": f"{level}, {_wrong(level)}", "labels": kind}
+            row |= {f"{arm}, %": text(accuracy) for arm, accuracy in known.items()}
+            for over, measure in {"ELR less CE": None, "ELR less CE's best epoch": "test_top1_best"}.items():
+                gain = effects.difference(runs, elr, ce, "test_top1", measure_b=measure, **common)
+                row[over] = text(gain, "{:+.1f}")
+            for arm, loss in arms.items():
+                share = effects.level(runs, "batches_wrong_memorized", **common, **loss)
+                row[f"{arm} memorizes, %"] = effects.number(share.mean, "{:.0f}") if share.seeds else ""
+            rows.append(row)
     return _without_empty(pd.DataFrame(rows))
 
 
