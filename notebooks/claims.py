@@ -92,20 +92,22 @@ whole = effects.level(
     runs, "wrong_memorized", **effects.shared("frozen"), **noisy, **ce
 )
 glue("uncropped_frozen", f"{whole.mean:.0f}", display=False)
-longer = effects.shared("described") | noisy | {"epochs": 200}
+small = effects.shared("described") | noisy
+longer = small | {"epochs": 200}
 for arm in (ce, elr):
+    right = effects.level(runs, "batches_right_correct", **small, **arm)
+    glue(f"{arm['loss']}_right", f"{right.mean:.0f}", display=False)
     share = effects.level(runs, "batches_wrong_memorized", **longer, **arm)
     glue(f"{arm['loss']}_memorized_longer", f"{share.mean:.0f}", display=False)
 gain_longer = effects.difference(runs, elr, ce, "test_top1", **longer)
 glue("gain_longer", effects.text(gain_longer, "{:+.1f}"), display=False)
-assert gain_longer.mean > 0, "the chapters say that ELR still ends above"
+assert gain_longer.low > 0, "the chapters say that ELR still ends above"
 said("gain_clean", "clean-no-impact", "all-images", "-", "cifar10")
-said("memorizes_less", "elr-memorizes-less", "described", "+")
+effects.say(found, "elr-memorizes-less", "described", "+")  # as the report begins
 said("gain", "elr-cifar10", "described", "+", "0.2")
 said("gain_frozen", "elr-cifar10", "frozen", "~", "0.2")
 said("gain_more", "elr-cifar10", "more", "-", "0.2")
 said("gain_more_frozen", "elr-cifar10", "more-frozen", "+", "0.2")
-said("over_best", "over-best", "described", "+")
 said("over_held_out", "over-held-out", "described", "+")
 said("sam_all", "sam-elr", "all-images", "+")
-said("sam_described", "sam-elr", "described", "")
+said("sam_cost", "sam-elr-cost", "described", "-")

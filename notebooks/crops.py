@@ -69,8 +69,8 @@ HTML(
 # [code](https://github.com/YinengWang/Supervised-Image-Classification-with-Noisy-Labels-Using-Deep-Learning) draws them once,
 # while the images are loaded. From then on every epoch sees the same crop of an image.
 #
-# 5,000 images that never change are learnt by heart, with ELR as without it. ELR delays that and does not stop it:
-# its targets are averages of the net's own predictions, and drift with them to the wrong labels. It is the crops that are learnt: of
+# 5,000 images that never change are learnt by heart, with ELR as without it. ELR delays that and does not stop it; why
+# was not measured. It is the crops that are learnt: of
 # the wrongly labelled images, shown whole, the small net with cross-entropy gives {glue:text}`claims.ipynb::uncropped_frozen:s` % their
 # wrong label.
 #
@@ -89,7 +89,7 @@ HTML(
 # | --- | --- |
 # | The random crop and flip are applied once, while the images are loaded into memory. | `datasets.py` since [0e69f39](https://github.com/YinengWang/Supervised-Image-Classification-with-Noisy-Labels-Using-Deep-Learning/commit/0e69f39) |
 # | The network computes in float16, and each batch gets a new loss scaler. Its scale stays at 65,536, and a batch whose gradients overflow is skipped without a word. | `main.py`, `enable_amp` |
-# | The runs named `CIFAR10_CE_…` have `use_ELR` true, λ = 3 and β = 0.3. | `main.py` at [e43a5bd](https://github.com/YinengWang/Supervised-Image-Classification-with-Noisy-Labels-Using-Deep-Learning/commit/e43a5bd), lines 310, 340, 348 |
+# | The runs named `CIFAR10_CE_…` have `use_ELR` true, λ = 3 and β = 0.3. | `main.py` at [e43a5bd](https://github.com/YinengWang/Supervised-Image-Classification-with-Noisy-Labels-Using-Deep-Learning/commit/e43a5bd), lines 310, 330 to 335, 340 |
 # | Of $n$ labels $\lceil pn \rceil$ are redrawn from all classes, the true one included. The test labels get the same noise, but accuracy on CIFAR is counted on the clean ones. | `datasets.py`, `main.py` at e43a5bd |
 # | All 50,000 images train; the last epoch's test accuracy is reported; the sweeps select on test accuracy. | `main.py`, `sweep.yaml` |
 # | SAM steps over SGD with learning rate 0.1 and no weight decay, for 50 epochs with cosine restarts; both passes move the batch-norm statistics and ELR's targets. | `main.py`, `sam.py` on branch `sam-test` |

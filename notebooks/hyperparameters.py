@@ -56,7 +56,8 @@ print(
 # %% [markdown]
 # Later random searches of the repository draw λ from ranges that hold 3.6
 # ([8e2b8bc](https://github.com/YinengWang/Supervised-Image-Classification-with-Noisy-Labels-Using-Deep-Learning/commit/8e2b8bc)).
-# Which of them Figure 4 shows is not said. {doc}`theory` derives why λ must exceed 2: below it a wrong label wins in the end.
+# The paper's Figure 4 shows the grid, whose λ lie between 3.2 and 3.8. {doc}`theory` derives for a linear
+# model why λ must exceed 2: below it a wrong label wins in the end.
 #
 # ## Choosing by noisy labels
 #

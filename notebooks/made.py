@@ -14,7 +14,7 @@
 # %% [markdown]
 # # How this was made
 #
-# Every training run of a network has a record: one JSON file, named by the hash of its settings. This page lists them all.
+# Every training run that the report rests on has a record: one JSON file, named by the hash of its settings. This page lists them all.
 
 # %% tags=["remove-input"]
 # %matplotlib inline

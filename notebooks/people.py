@@ -62,7 +62,7 @@ HTML(explore.link(runs, dataset="cifar10", noise="human"))
 # the wrong classes. Accuracy is on the clean test images; differences are points within a seed.
 #
 # ELR can hold back too much. Where 40 % are wrong, the small net with fresh crops ends {glue:text}`worst_small:s` points lower with it.
-# It keeps half of the wrong labels out, and right ones with them: it learns {glue:text}`elr_right:s` % of these, cross-entropy
+# It memorizes half as many wrong labels, but learns fewer right ones, too: {glue:text}`elr_right:s` % of these, cross-entropy
 # {glue:text}`ce_right:s` %. One seed.
 #
 # ## How people err
@@ -137,7 +137,8 @@ glue("worst_small", alone["worst"].lstrip("-"), display=False)
 glue(
     "said_people",
     f"On 20,000 images with flips ELR ends {worst} points above cross-entropy where 40 % of people's labels are wrong, {least} "
-    f"where 9 % are. In the small net with fresh crops one seed gains {alone['aggregate']} at 9 %, and none at 40 %. "
-    f"ELR memorizes {times['min']:.1f} to {times['max']:.1f} times as many of people's errors as of random ones.",
+    f"where 9 % are. It memorizes {times['min']:.1f} to {times['max']:.1f} times as many of people's errors as of random ones: many are "
+    f"confusions that come naturally. "
+    f"In the small net with fresh crops one seed gains {alone['aggregate']} at 9 %, and none at 40 %.",
     display=False,
 )

@@ -104,7 +104,8 @@ assert not copied.low <= apart.high, (
 )
 said = (
     f"Copies in the training set pass for knowledge: cross-entropy agrees with {effects.text(copied, '{:.0f}')} % of the shop's "
-    f"labels where a test product has a near-duplicate there, and with {effects.text(apart, '{:.0f}')} % where it has none."
+    f"labels where a test product has a near-duplicate there, and with {effects.text(apart, '{:.0f}')} % where it has none, "
+    f"in shops where {100 * leaky['near_duplicates'].mean():.0f} % have one."
     if copied.seeds
     else "No test product of these shops has a near-duplicate in training."
 )

@@ -249,12 +249,12 @@ last.rename(columns=names).rename_axis(
     index={"delta": "wrong labels", "ratio": "d / n", "lam": "λ"}
 ).unstack("λ").round(2)
 
-# %% mystnb={"figure": {"name": "fig-linear-multiples", "caption": "The linear model over noise and dimension; lines are means over the seeds, bands their range. The panels marked (theorem) lie in the range of Theorem 1."}, "image": {"alt": "Nine panels. Cross-entropy memorizes all wrong labels when the dimension is 0.9 or 2 times the number of examples, about half when it is a quarter. ELR memorizes almost none, except at 40 percent wrong labels in the highest dimension, where it starts with most wrong labels memorized and keeps many.", "width": "100%"}}
+# %% mystnb={"figure": {"name": "fig-linear-multiples", "caption": "The linear model over noise and dimension; lines are means over the seeds, bands their range. The panels marked (theorem) lie in Theorem 1's range of d/n; its bound on sigma is not stated."}, "image": {"alt": "Nine panels. Cross-entropy memorizes all wrong labels when the dimension is 0.9 or 2 times the number of examples, about half when it is a quarter. ELR memorizes almost none, except at 40 percent wrong labels in the highest dimension, where it starts with most wrong labels memorized and keeps many.", "width": "100%"}}
 theory.figure_multiples(table)
 
 # %% [markdown]
-# * With few dimensions (left) no linear classifier can separate the noisy labels, and cross-entropy memorizes only the
-#   part that it can. Its test accuracy suffers all the same.
+# * With few dimensions (left) a linear classifier can seldom separate the noisy labels, and cross-entropy memorizes only a
+#   part. Its test accuracy suffers all the same.
 # * Inside the theorem's range (at 10 % on its edge) and beyond (middle, right) cross-entropy memorizes everything, ELR next to nothing.
 # * Bottom right ELR fails too: with many dimensions and 40 % wrong labels most of the given labels are predicted after the
 #   first step, whatever its length (from $\Theta = 0$ its direction alone decides). A long step makes these predictions firm
@@ -305,7 +305,8 @@ theory.figure_threshold(threshold, [steps // 2, steps, 5 * steps])
 
 # %% [markdown]
 # Below 2 the regularizer only delays memorization; from just above 2 on, no length of descent that was tried brings it
-# about. {cite:t}`liu2020` chose $\lambda = 3$ for CIFAR-10 and 7 for CIFAR-100 by search, both above 2. The first random
+# about. A network need not obey: {cite:t}`liu2020` chose $\lambda = 3$ for CIFAR-10 and 7 for CIFAR-100 by search, and their code
+# takes 1 for CIFAR-10's asymmetric noise. The first random
 # search with ranges of {cite:t}`galatolo2021` (later ones reach 4.95, {doc}`hyperparameters`) drew $\lambda$ log-uniformly
 # between $e^{-2.3}$ and $e^{1.09}$, so most of its draws lie below:
 

@@ -33,47 +33,50 @@ ENOUGH = 3  # seeds for a mark: with two, an interval is wrong more often than i
 
 
 class Setting(NamedTuple):
-    """In which runs a claim is asked: what readers call them, the fields that they share, and how long they train."""
+    """In which runs a claim is asked: what readers call them, the fields that they share, and those of each dataset."""
 
     label: str
     fields: dict[str, Any]
-    epochs: dict[str, int | tuple[int, ...]]
+    of: dict[str, dict[str, Any]]
 
 
 _PAPER = {"model": "resnet34", "train_size": None, "precision": "bfloat16", "lr": plans.LR}
-_SMALL = {name: plans.CPU[name] for name in ("model", "width", "train_size")}
+_SMALL = {name: plans.CPU[name] for name in ("model", "width")}
 _SMALL |= {"precision": "bfloat16", "lr": plans.LR_AT_CPU * plans.LR}
 # With cosine restarts a run ends with a whole cycle.
-_CPU_EPOCHS = {
-    "cifar10": (plans.CPU_EPOCHS, 12 * plans.CPU_CYCLES),
-    "cifar100": (plans.CPU_EPOCHS, 15 * plans.CPU_CYCLES),
+_SMALL_OF = {
+    dataset: {"train_size": plans.CPU_IMAGES[dataset], "epochs": (plans.CPU_EPOCHS, cycles * plans.CPU_CYCLES)}
+    for dataset, cycles in (("cifar10", 12), ("cifar100", 15))
 }
 _ALL = {"model": "small_resnet", "width": 32, "train_size": None, "lr": 0.05, "precision": "bfloat16"}
-_MORE = _ALL | {"train_size": 20_000}
+_ALL_OF = {dataset: {"epochs": 30} for dataset in ("cifar10", "cifar100")}
+_MORE, _MORE_OF = _ALL | {"train_size": 20_000}, {"cifar10": {"epochs": 40}}
 SETTINGS = {
-    "paper": Setting("ResNet-34, as described", _PAPER | {"augmentation": "fresh"}, {"cifar10": 120, "cifar100": 150}),
-    "described": Setting("small net, fresh crops", _SMALL | {"augmentation": "fresh"}, _CPU_EPOCHS),
-    "frozen": Setting("small net, crops drawn once", _SMALL | {"augmentation": "frozen"}, _CPU_EPOCHS),
-    "none": Setting("small net, no crops", _SMALL | {"augmentation": "none"}, _CPU_EPOCHS),
-    "all-images": Setting(
-        "smaller net, all images, no crops", _ALL | {"augmentation": "none"}, {"cifar10": 30, "cifar100": 30}
+    "paper": Setting(
+        "ResNet-34, as described",
+        _PAPER | {"augmentation": "fresh"},
+        {"cifar10": {"epochs": 120}, "cifar100": {"epochs": 150}},
     ),
-    "more": Setting("smaller net, 20,000 images, fresh crops", _MORE | {"augmentation": "fresh"}, {"cifar10": 40}),
+    "described": Setting("small net, fresh crops", _SMALL | {"augmentation": "fresh"}, _SMALL_OF),
+    "frozen": Setting("small net, crops drawn once", _SMALL | {"augmentation": "frozen"}, _SMALL_OF),
+    "none": Setting("small net, no crops", _SMALL | {"augmentation": "none"}, _SMALL_OF),
+    "all-images": Setting("smaller net, all images, no crops", _ALL | {"augmentation": "none"}, _ALL_OF),
+    "more": Setting("smaller net, 20,000 images, fresh crops", _MORE | {"augmentation": "fresh"}, _MORE_OF),
     "more-frozen": Setting(
-        "smaller net, 20,000 images, crops drawn once", _MORE | {"augmentation": "frozen"}, {"cifar10": 40}
+        "smaller net, 20,000 images, crops drawn once", _MORE | {"augmentation": "frozen"}, _MORE_OF
     ),
-    "flips": Setting("smaller net, 20,000 images, flips", _MORE | {"augmentation": "flip"}, {"cifar10": 40}),
+    "flips": Setting("smaller net, 20,000 images, flips", _MORE | {"augmentation": "flip"}, _MORE_OF),
 }
 
 
 def shared(setting: str, dataset: str = "cifar10") -> dict[str, Any]:
     """The fields of a setting's plain runs: no SAM, all images train, labels redrawn from all classes or right ones,
     the papers' optimizer and their beta and lambda; what the chapters vary beside that is no run of the setting."""
-    _, fields, epochs = SETTINGS[setting]
+    _, fields, of = SETTINGS[setting]
     plain = {"sam_rho": 0, "sam_double_update": (None, False), "split": "all", "noise_convention": (None, "all"),
              "optimizer": "sgd", "weight_decay": 1e-3}  # fmt: skip
     elr = {name: (None, value) for name, value in losses.defaults("elr", dataset).items()}
-    return {**plain, **elr, **fields, "dataset": dataset, "epochs": epochs.get(dataset, 0)}
+    return {**plain, **elr, **fields, **of.get(dataset, {"epochs": 0}), "dataset": dataset}
 
 
 # What must be equal for two runs to be the same training but for the seed.
@@ -187,7 +190,7 @@ def where(runs: pd.DataFrame) -> pd.DataFrame:
     """
     sizes = {"model": "{}", "width": "width {:g}", "train_size": "{:,.0f} images", "epochs": "{:g} epochs",
              "augmentation": "augmentation {}"}  # fmt: skip
-    usual = {**SETTINGS["described"].fields, "epochs": plans.CPU_EPOCHS}
+    usual = {**shared("described"), "epochs": plans.CPU_EPOCHS}
     cell = {**shared("described"), **dict.fromkeys((*sizes, "lr"), ANY), "schedule": "multistep", "noise": "symmetric",
             "noise_rate": 0.2}  # fmt: skip
     pairs = paired(runs, {"loss": "elr"}, {"loss": "ce"}, "test_top1", **cell)
@@ -272,7 +275,7 @@ def table(runs: pd.DataFrame, claims: pd.DataFrame) -> pd.DataFrame:
             cell = dict(zip(listed, values, strict=True))
             for setting in SETTINGS:
                 dataset = {**claim.fields, **cell}["dataset"]
-                if dataset not in SETTINGS[setting].epochs:
+                if dataset not in SETTINGS[setting].of:
                     continue
                 common = {**shared(setting, dataset), **claim.fields, **cell}
                 if claim.b:

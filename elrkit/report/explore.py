@@ -79,7 +79,7 @@ def rows(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def _of_setting(runs: pd.DataFrame, name: str, **fields: Any) -> pd.DataFrame:
     """The runs of a setting, whatever their noise, loss, SAM and epochs, with these fields."""
     free = dict.fromkeys(("sam_rho", "epochs", "split", "noise_convention"), effects.ANY)
-    datasets = [d for d in effects.SETTINGS[name].epochs if fields.get("dataset", d) == d]
+    datasets = [d for d in effects.SETTINGS[name].of if fields.get("dataset", d) == d]
     return pd.concat([effects.select(runs, effects.shared(name, d) | free | fields | {"dataset": d}) for d in datasets])
 
 

@@ -345,17 +345,18 @@ def leakage(table: pd.DataFrame, agreed: float, wrong: float) -> Figure:
     """
     figure, axes = _panels(1, 2, 4.3, 3.9, sharex=True, sharey=True)
     palette = {"CE": VERMILION, "ELR": BLUE, "ELR + SAM": GREEN}
-    by_product, by_group = (table[table["split"] == split] for split in ("product", "group"))
+    measured = 100 * table.groupby(["split", "leak"])["near_duplicates"].transform("mean")
+    by_product, by_group = (table.assign(leak=measured)[table["split"] == split] for split in ("product", "group"))
     for ax, (column, title) in zip(
         axes.flat, {"agreement": "agreement with the shop's labels", "accuracy": "accuracy"}.items(), strict=True
     ):
         sns.lineplot(by_product, x="leak", y=column, hue="arm", style="arm", palette=palette, markers=True, ax=ax,
                      errorbar=lambda values: (values.min(), values.max()))  # fmt: skip
         for arm, part in by_group.groupby("arm", sort=False):
-            ax.scatter(100 * part["near_duplicates"], part[column], facecolors="none", edgecolors=palette[arm], s=60)
+            ax.scatter(part["leak"], part[column], facecolors="none", edgecolors=palette[arm], s=60)
         ax.axhline(agreed, color="black", lw=1.1, ls=":", label=f"the paper's {100 * agreed:g} %")
-        ax.axhline(1 - wrong, color=GREY, lw=1, label=f"labels that are right: {100 - 100 * wrong:.3g} %")
-        ax.set(title=title, ylabel="", ylim=(0, 1), xlabel="test products with a near-duplicate in training, %")
+        ax.axhline(1 - wrong, color=GREY, lw=1, label=f"labels that are right: about {100 - 100 * wrong:.3g} %")
+        ax.set(title=title, ylabel="", ylim=(None, 1), xlabel="test products with a near-duplicate in training, %")
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         ax.get_legend().remove()
     _one_legend(figure, axes.flat, 3)

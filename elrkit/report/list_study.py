@@ -364,10 +364,10 @@ def gains_text(gained: pd.DataFrame) -> pd.DataFrame:
 def foreseen(found: Sequence[Record]) -> pd.DataFrame:
     """Of the wrong labels, the percentage that a regression on features trained without the image predicts as labelled:
     a row per kind of errors; mean and 95 % interval over seeds."""
-    table = pd.DataFrame([{**each["study"], "foreseen": 100 * each["foreseen"]} for each in found])
+    table = pd.DataFrame([{**each["study"], "foreseen": each["foreseen"]} for each in found])
     table["errors"] += table["rate"].notna().map({True: ", made", False: ", by people"})
     by = table.groupby([table["dataset"].map(lambda name: Path(name).stem).rename("labels"), "errors"], sort=False)
-    shares = by["foreseen"].agg(lambda values: effects.text(effects.interval(values)))
+    shares = by["foreseen"].agg(lambda values: effects.text(effects.percent(values)))
     return shares.rename("foreseen, %").reset_index()
 
 

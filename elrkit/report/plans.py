@@ -238,9 +238,8 @@ def _sweep_run(**setting: Any) -> RunConfig:
 # The scales ---------------------------------------------------------------------------------------------------------
 
 # Calibrated at 20 % noise, seed 0 (`benchmarks/calibration.md`): CE memorizes, ELR does not.
-CPU = {
-    "model": "small_resnet", "width": 64, "stem_stride": 2, "train_size": 5000, "eval_every": 20, "test_every": 5,
-}  # fmt: skip
+CPU = {"model": "small_resnet", "width": 64, "stem_stride": 2, "eval_every": 20, "test_every": 5}
+CPU_IMAGES = {"cifar10": 5_000, "cifar100": 10_000}
 CPU_EPOCHS = 100
 CPU_CYCLES = 8  # epochs between restarts: as many cycles as the paper's, the last one whole, in 96 epochs
 LR_AT_CPU = 2.5  # times the paper's
@@ -250,13 +249,15 @@ def _cpu(config: RunConfig) -> RunConfig:
     """The same question for a small net. The learning rate falls to a tenth after 40 % of the epochs and to a hundredth
     after 80 %: a third and two thirds, as the paper has it for longer trainings, leave it too little time at a
     tenth."""
-    rate = {"lr": LR_AT_CPU * config.lr, **({"eta_min": LR_AT_CPU * config.eta_min} if config.eta_min else {})}
+    small = CPU | {"train_size": CPU_IMAGES[config.dataset], "lr": LR_AT_CPU * config.lr}
+    if config.eta_min:
+        small["eta_min"] = LR_AT_CPU * config.eta_min
     usual = cifar100_recipe() if config.dataset == "cifar100" else cifar10_recipe()
     if config.schedule == "cosine":
         cycles = config.epochs // config.restart_epochs
-        return config.with_(**CPU, **rate, epochs=CPU_CYCLES * cycles, restart_epochs=CPU_CYCLES)
+        return config.with_(**small, epochs=CPU_CYCLES * cycles, restart_epochs=CPU_CYCLES)
     epochs = CPU_EPOCHS * config.epochs // usual.epochs
-    return config.with_(**CPU, **rate, gamma=0.1, epochs=epochs, milestones=(epochs * 2 // 5, epochs * 4 // 5))
+    return config.with_(**small, gamma=0.1, epochs=epochs, milestones=(epochs * 2 // 5, epochs * 4 // 5))
 
 
 def for_small_net(config: RunConfig) -> RunConfig:
