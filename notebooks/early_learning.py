@@ -171,6 +171,7 @@ records.summary(table).rename(index=figures.LABELS, level="loss")
 
 # %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "ELR's gain in test accuracy over cross-entropy's last epoch and over its best one, against the wrong labels that cross-entropy memorizes and against those that ELR keeps out: over the last epoch it mostly rises with the latter, over the best one less so."}}
 where = effects.where(evidence).sort_values("kept_out", ignore_index=True)
+where.index += 1  # the numbers of figure and table
 figures.memorized_and_gained(where)
 
 # %% tags=["nbval-ignore-output"]
@@ -181,5 +182,5 @@ words = {
     "over_best": "over CE's best",
 }
 in_words = where.rename(columns=words)
-in_words.insert(0, "", in_words.index + 1)
+in_words.insert(0, "", in_words.index)
 in_words.style.format(precision=1).hide(axis="index")

@@ -8,6 +8,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -212,30 +213,34 @@ def _dumbbell(ax: Axes, y: float, ce: effects.Interval, elr: effects.Interval) -
     ax.plot([ce.mean, elr.mean], [y, y], color=GREY, lw=1.2, alpha=0.6, zorder=1)
     for found, loss, shape in ((ce, "ce", "o"), (elr, "elr", "s")):
         if found.seeds:
-            bars = None if found.seeds == 1 else [[found.mean - found.low], [found.high - found.mean]]
-            ax.errorbar(found.mean, y, xerr=bars, fmt=shape, color=LOSSES[loss].colour, ms=7, lw=1.4, zorder=2)
+            ax.errorbar(found.mean, y, xerr=_bars(found), fmt=shape, color=LOSSES[loss].colour, ms=7, lw=1.4, zorder=2)
+
+
+def _bars(found: effects.Interval) -> list[list[float]] | None:
+    """An interval as matplotlib draws it, from the mean down and up; a single seed has none."""
+    return None if found.seeds == 1 else [[found.mean - found.low], [found.high - found.mean]]
 
 
 def memorized_and_gained(settings: pd.DataFrame) -> Figure:
     """Where ELR helps: its gain in accuracy over the wrong labels that CE memorizes, and over those that ELR keeps out.
 
-    settings  of `effects.where`: a pair of marks for each, joined, over CE's last epoch and over its best one; numbered
-              from 1 as they come, a single seed's in grey
+    settings  of `effects.where`: a pair of marks for each, joined, over CE's last epoch and over its best one, with
+              its index beside it; a single seed's in grey
     """
     figure, axes = _panels(1, 2, 3.0, 3.6, sharey=True)
     columns = {"memorized": "wrong labels that CE memorizes, %", "kept_out": "of them kept out by ELR, points"}
     corners = [(False, False), (True, False), (False, True), (True, True)]
     for (x, label), ax in zip(columns.items(), axes.flat, strict=True):
         ax.axhline(0, color=GREY, lw=0.8)
-        order = settings[x].rank(method="first").to_numpy(int) - 1
-        for number, row in enumerate(settings.itertuples(), start=1):
+        order = settings[x].rank(method="first").to_numpy(int)
+        for row, rank in zip(settings.itertuples(), order, strict=True):
             place, colour = getattr(row, x), LOSSES["elr"].colour if row.seeds >= effects.ENOUGH else GREY
             ax.plot([place, place], [row.over_best, row.gain], color=colour, lw=1, alpha=0.6)
             ax.plot(place, row.gain, "o", color=colour, ms=6, label="CE's last epoch")
             ax.plot(place, row.over_best, "^", color=colour, mfc="white", ms=6, label="CE's best epoch")
             # Neighbours' numbers stand at different corners.
-            right, below = corners[order[number - 1] % 4]
-            ax.annotate(str(number), (place, row.gain), (6 if right else -6, -9 if below else 3), fontsize="small",
+            right, below = corners[(rank - 1) % 4]
+            ax.annotate(str(row.Index), (place, row.gain), (6 if right else -6, -9 if below else 3), fontsize="small",
                         textcoords="offset points", ha="left" if right else "right")  # fmt: skip
         ax.set(xlabel=label, xlim=(-5, 105))
     axes[0, 0].set(ylabel="ELR's last epoch less ..., points")
@@ -254,11 +259,9 @@ def table1(runs: pd.DataFrame, settings: Sequence[str]) -> Figure:
     """
     theirs = {"Galatolo et al.": published.gains(), "Liu et al.": published.gains("liu2020")}
     rates = sorted(theirs["Galatolo et al."].index.unique("noise_rate"))
-    keys = [
-        key
-        for key in theirs["Galatolo et al."].index.droplevel("noise_rate").unique()
-        if any(_gain(runs, key, setting, rate).seeds for setting in settings for rate in rates)
-    ]
+    keys = theirs["Galatolo et al."].index.droplevel("noise_rate").unique()
+    ours = {cell: _gain(runs, *cell) for cell in product(keys, settings, rates)}
+    keys = [key for key in keys if any(found.seeds for cell, found in ours.items() if cell[0] == key)]
     figure, axes = _panels(max(1, -(-len(keys) // 2)), 2, 3.0, 2.7, sharey=True)
     for ax in axes.flat[len(keys) :]:
         ax.set_axis_off()
@@ -270,11 +273,10 @@ def table1(runs: pd.DataFrame, settings: Sequence[str]) -> Figure:
                     ax.plot(place, gains[(*key, rate)], shape, color=GREY, mfc="white", ms=8, label=name)
         for colour, (beside, setting) in zip(sns.color_palette("colorblind"), enumerate(settings, 1), strict=False):
             for place, rate in enumerate(rates):
-                found = _gain(runs, key, setting, rate)
+                found = ours[key, setting, rate]
                 if found.seeds:
                     ax.plot([], [], "o", color=colour, label=SETTINGS[setting].label)
-                    bars = None if found.seeds == 1 else [[found.mean - found.low], [found.high - found.mean]]
-                    ax.errorbar(place + 0.11 * beside, found.mean, bars, fmt="o", color=colour, ms=6, lw=1.4,
+                    ax.errorbar(place + 0.11 * beside, found.mean, _bars(found), fmt="o", color=colour, ms=6, lw=1.4,
                                 mfc="white" if found.seeds == 1 else colour)  # fmt: skip
         ax.set(title=f"{key[0].upper().replace('CIFAR', 'CIFAR-')}, {key[1].replace('multistep', 'multi-step')}",
                xticks=range(len(rates)), xticklabels=[f"{100 * rate:g}" for rate in rates],
